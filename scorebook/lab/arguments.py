@@ -1,0 +1,92 @@
+"""What public functions demand of their arguments, and how one number meets a whole batch.
+
+Every check raises with the name of the argument, what came and what was expected. Checks of values are
+skipped on the ``meta`` device, where tensors have a shape but no values.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "expand",
+    "finite",
+    "non_negative",
+    "one_of",
+    "positive",
+    "positive_integer",
+    "same_shape",
+    "standard_normal",
+]
+
+
+def expand(value, x: Tensor) -> Tensor:
+    """Shape a scalar or a ``(B,)`` tensor so that it multiplies ``x`` of shape ``(B, *event)`` row by row.
+
+    Raises:
+        ValueError: if ``value`` is neither a scalar nor of shape ``(B,)``.
+    """
+    value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    if value.ndim == 0:
+        return value
+    if value.ndim == 1 and len(value) in (1, len(x)):
+        return value.reshape(-1, *[1] * (x.ndim - 1))
+    raise ValueError(f"expected a scalar or one value per row, shape ({len(x)},), got {tuple(value.shape)}")
+
+
+def standard_normal(shape, *, generator=None, dtype=None, device=None) -> Tensor:
+    """Draw standard normal numbers on the generator's device, then move them to ``device``.
+
+    A CPU generator thus serves a tensor on any device and gives the same numbers on each.
+    """
+    source = device if generator is None else generator.device
+    return torch.randn(tuple(shape), generator=generator, dtype=dtype, device=source).to(device)
+
+
+def positive(name: str, value) -> None:
+    """Raise a ``ValueError`` unless a number, or every entry of a tensor, is positive and finite."""
+    _check(name, value, lambda v: (v > 0) & torch.isfinite(v), lambda v: v > 0, "positive and finite")
+
+
+def non_negative(name: str, value) -> None:
+    """Raise a ``ValueError`` unless a number, or every entry of a tensor, is at least zero and finite."""
+    _check(name, value, lambda v: (v >= 0) & torch.isfinite(v), lambda v: v >= 0, "non-negative and finite")
+
+
+def finite(name: str, value) -> None:
+    """Raise a ``ValueError`` if a number or tensor holds NaN or infinity."""
+    _check(name, value, torch.isfinite, lambda v: True, "finite")
+
+
+def positive_integer(name: str, value) -> None:
+    """Raise a ``ValueError`` unless ``value`` is an ``int`` of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def one_of(name: str, value, options) -> None:
+    """Raise a ``ValueError`` unless ``value`` is among ``options``."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def same_shape(name: str, output, x: Tensor) -> Tensor:
+    """Return ``output`` if it is a tensor shaped like ``x``; raise a ``ValueError`` otherwise."""
+    if not isinstance(output, Tensor):
+        raise ValueError(f"{name} must return a tensor of shape {tuple(x.shape)}, got {type(output).__name__}")
+    if output.shape != x.shape:
+        raise ValueError(f"{name} must return shape {tuple(x.shape)} like its input, got {tuple(output.shape)}")
+    return output
+
+
+def _check(name, value, tensor_test, number_test, expected) -> None:
+    if isinstance(value, Tensor):
+        if not value.is_meta and not bool(tensor_test(value).all()):
+            bad = value[~tensor_test(value)].flatten()[0].item()
+            raise ValueError(f"{name} must be {expected}, got {bad:g} among {value.numel()} value(s)")
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
+    if not (math.isfinite(value) and number_test(value)):
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
