@@ -1,0 +1,336 @@
+r"""The probability-flow ODE: a deterministic path with the marginals of the SDE.
+
+.. math:: \frac{dx}{dt} = v(x, t) = f(x, t) - \tfrac12\,g(t)^2\,\nabla_x \log p_t(x)
+
+Solved from noise to data it samples, from data to noise it encodes, and the instantaneous change of variables,
+
+.. math:: \log p_{t_{min}}(x(t_{min})) = \log p_1(x(1)) + \int_{t_{min}}^1 \nabla \cdot v(x(t), t)\,dt,
+
+gives likelihoods. Solvers are torchdiffeq's, called as black boxes.
+
+Source: Song et al. (2021), sections 4.3 and D; Chen et al. (2018) for the change of variables.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torchdiffeq import odeint
+
+from scorebook.lab.arguments import expand, finite, one_of, positive, positive_integer, same_shape
+from scorebook.score_matching import divergence as exact_divergence
+from scorebook.sde import SDE
+from scorebook.sliced_score_matching import random_projections, sliced_divergence
+
+__all__ = ["bits_per_dim", "dequantize", "encode", "interpolate", "log_prob", "sample", "velocity"]
+
+_ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
+_FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
+
+
+def velocity(sde: SDE, score):
+    r"""Velocity of the probability flow, :math:`v(x, t) = f(x, t) - \tfrac12 g(t)^2 s(x, t)`.
+
+    Args:
+        sde: the forward SDE.
+        score: callable ``(x, t) -> tensor like x``.
+
+    Returns:
+        Callable ``(t, x) -> dx/dt``: time first, as torchdiffeq and other solvers expect.
+
+    Raises:
+        ValueError: on a call, if the score returns another shape or ``t`` lies outside [0, 1].
+
+    Source: Song et al. (2021), eq. 13.
+    """
+
+    def field(t, x):
+        return sde.drift(x, t) - 0.5 * expand(sde.diffusion(t), x) ** 2 * same_shape("score", score(x, t), x)
+
+    return field
+
+
+@torch.no_grad()
+def sample(
+    sde: SDE,
+    score,
+    x: Tensor,
+    *,
+    method: str = "dopri5",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    t_min: float = 1e-3,
+    n_steps: int | None = None,
+    times: Tensor | None = None,
+    trajectory: bool = False,
+) -> Tensor:
+    r"""Sample by the probability flow, from noise at ``t = 1`` to data at ``t = t_min``.
+
+    Args:
+        sde: the forward SDE.
+        score: callable ``(x, t) -> tensor like x``.
+        x: states at ``t = 1``, as a rule ``sde.sample_prior(...)``, shape ``(B, *event)``.
+        method: torchdiffeq's name of the solver. Adaptive: ``dopri5``, ``dopri8``, ``bosh3``, ``adaptive_heun``, whose one
+            step size serves the whole batch, so batch-mates change a sample within the tolerance. Fixed steps:
+            ``euler``, ``midpoint``, ``heun2``, ``heun3``, ``rk4``.
+        rtol: relative tolerance of an adaptive solver.
+        atol: its absolute tolerance, in the units of ``x``.
+        t_min: last time, in (0, 1).
+        n_steps: number of equal steps of a fixed solver, or of states that ``trajectory`` returns (50 by default).
+        times: a grid instead of ``n_steps`` and ``t_min``, such as ``sde.time_grid(50, spacing="karras")``.
+        trajectory: return the states at all times of the grid.
+
+    Returns:
+        Samples, shape ``(B, *event)``, or the trajectory ``(n_steps + 1, B, *event)``, start included.
+
+    Raises:
+        ValueError: for an unknown method, ``t_min`` outside (0, 1), a fixed solver without steps, bad tolerances,
+            or NaN in ``x``.
+        RuntimeError: if an adaptive solver's step underflows.
+
+    Source: Song et al. (2021), eq. 13.
+    """
+    times = _times(sde, method, t_min, n_steps, times, trajectory)
+    path = _solve(velocity(sde, score), x, times, method, rtol, atol)
+    return path if trajectory else path[-1]
+
+
+@torch.no_grad()
+def encode(
+    sde: SDE,
+    score,
+    x: Tensor,
+    *,
+    method: str = "dopri5",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    t_min: float = 1e-3,
+    n_steps: int | None = None,
+    times: Tensor | None = None,
+    trajectory: bool = False,
+) -> Tensor:
+    r"""Follow the probability flow from data at ``t_min`` to the code at ``t = 1``; :func:`sample` decodes it.
+
+    Arguments, errors and source as for :func:`sample`, with ``x`` the data; the grid of ``times``, if given, is the one
+    of :func:`sample` and is run through backwards.
+
+    Returns:
+        Codes, shape ``(B, *event)``, or the trajectory ``(n_steps + 1, B, *event)``, start included.
+    """
+    times = _times(sde, method, t_min, n_steps, times, trajectory).flip(0)
+    path = _solve(velocity(sde, score), x, times, method, rtol, atol)
+    return path if trajectory else path[-1]
+
+
+def log_prob(
+    sde: SDE,
+    score,
+    x: Tensor,
+    *,
+    divergence: str = "exact",
+    n_projections: int = 1,
+    prior=None,
+    method: str = "dopri5",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    t_min: float = 1e-3,
+    n_steps: int | None = None,
+    times: Tensor | None = None,
+    chunk_size: int | None = None,
+    generator=None,
+) -> Tensor:
+    r"""Log-likelihood under the probability flow, in nats.
+
+    .. math:: \log p(x) = \log p_1(x(1)) + \int_{t_{min}}^1 \nabla \cdot v(x(t), t)\,dt
+
+    It is the likelihood of the ODE's model, at ``t_min``; with a learned score, not that of the SDE's model.
+
+    Args:
+        sde: the forward SDE.
+        score: callable ``(x, t) -> tensor like x``.
+        x: data, shape ``(B, *event)``.
+        divergence: ``"exact"``, or ``"hutchinson"`` for :math:`v^T (\nabla f)\,v` with random signs, unbiased and
+            cheaper in high dimension.
+        n_projections: probes per sample, drawn once and fixed through the solve: an adaptive solver needs a
+            right-hand side that is a function.
+        prior: log-density at ``t = 1``, a callable ``x -> (B,)`` or an object with ``log_prob``; by default the SDE's
+            prior.
+        method: solver, see :func:`sample` for this, ``rtol``, ``atol``, ``t_min``, ``n_steps`` and ``times``.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        t_min: time at which ``x`` is taken to be.
+        n_steps: equal steps of a fixed solver.
+        times: a decreasing grid, run through backwards.
+        chunk_size: dimensions per backward pass of the exact divergence.
+        generator: source of the probes.
+
+    Returns:
+        Log-densities in the units of ``x``, shape ``(B,)``.
+
+    Raises:
+        ValueError: as :func:`sample`, and for an unknown ``divergence`` or ``n_projections`` below 1.
+        RuntimeError: if an adaptive solver's step underflows.
+
+    Source: Song et al. (2021), eq. 39; Grathwohl et al. (2019) for the probes.
+    """
+    one_of("divergence", divergence, ("exact", "hutchinson"))
+    positive_integer("n_projections", n_projections)
+    field = velocity(sde, score)
+    probes = random_projections(x, n_projections, generator=generator) if divergence == "hutchinson" else None
+
+    def joint(t, state):
+        def field_at_t(x):
+            return field(t, x)
+
+        x = state[0].detach()
+        with torch.enable_grad():
+            if probes is None:
+                x = x.requires_grad_()
+                v, trace = _value_and_divergence(field_at_t, x, chunk_size)
+            else:
+                v = None
+                trace = torch.stack([sliced_divergence(field_at_t, x, probe) for probe in probes]).mean(0)
+        if v is None:
+            with torch.no_grad():
+                v = field_at_t(x)
+        return v.detach(), trace.detach()
+
+    with torch.no_grad():
+        times = _times(sde, method, t_min, n_steps, times, False).flip(0)
+        end, gained = _solve(joint, (x, x.new_zeros(len(x))), times, method, rtol, atol)
+        terminal = sde.prior_log_prob if prior is None else getattr(prior, "log_prob", prior)
+        return terminal(end[-1]) + gained[-1]
+
+
+def bits_per_dim(log_prob: Tensor, n_dims: int, bin_width: float) -> Tensor:
+    r"""Bits per dimension of data that were integers before they were dequantized and scaled.
+
+    .. math:: \mathrm{bits/dim} = -\frac{\log p(x) + d \log \Delta}{d \log 2}
+
+    A bin of width :math:`\Delta` in the units of ``x`` has the probability :math:`p(x)\,\Delta^d`. Forget
+    :math:`\log \Delta` and the figure depends on the units: for 256 grey values scaled to [-1, 1] it is off by 7 bits.
+
+    Args:
+        log_prob: log-densities in nats, any shape.
+        n_dims: number of dimensions :math:`d`.
+        bin_width: width :math:`\Delta` of a bin, in the units of ``x``.
+
+    Returns:
+        Bits per dimension, shaped like ``log_prob``.
+
+    Raises:
+        ValueError: if ``n_dims`` is no positive integer or ``bin_width`` is not positive.
+
+    Source: Theis et al. (2016), section 3.1.
+    """
+    positive_integer("n_dims", n_dims)
+    positive("bin_width", bin_width)
+    return -(log_prob / n_dims + math.log(bin_width)) / math.log(2)
+
+
+def dequantize(x: Tensor, bin_width: float, *, generator=None) -> Tensor:
+    r"""Spread each value evenly over its bin: :math:`x + \Delta\,(u - \tfrac12)`, :math:`u \sim U[0, 1)`.
+
+    Args:
+        x: discrete values, any shape.
+        bin_width: width :math:`\Delta` of a bin, in the units of ``x``.
+        generator: source of the noise.
+
+    Returns:
+        Values with a density, whose expected log-likelihood bounds that of the discrete data from below.
+
+    Raises:
+        ValueError: if ``bin_width`` is not positive.
+
+    Source: Theis et al. (2016), eq. 4.
+    """
+    positive("bin_width", bin_width)
+    source = x.device if generator is None else generator.device
+    u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=source).to(x.device)
+    return x + bin_width * (u - 0.5)
+
+
+def interpolate(sde: SDE, score, x_a: Tensor, x_b: Tensor, weights, **solver) -> Tensor:
+    r"""Points between two, along a great circle between their codes.
+
+    Codes of dimension :math:`d` lie near a sphere of radius :math:`\sqrt d`; a straight line would leave it, the
+    spherical interpolation :math:`[\sin((1-w)\,\theta)\,z_a + \sin(w\,\theta)\,z_b]/\sin\theta` stays.
+
+    Args:
+        sde: the forward SDE.
+        score: callable ``(x, t) -> tensor like x``.
+        x_a: points at weight 0, shape ``(B, *event)``.
+        x_b: points at weight 1, the same shape.
+        weights: numbers in [0, 1], length ``n``.
+        solver: ``method``, ``rtol``, ``atol``, ``t_min``, ``n_steps`` or ``times`` for :func:`encode` and :func:`sample`.
+
+    Returns:
+        Interpolated points, shape ``(n, B, *event)``.
+
+    Raises:
+        ValueError: if the shapes differ or a weight lies outside [0, 1].
+
+    Source: Song et al. (2021), section D.3; Shoemake (1985).
+    """
+    if x_a.shape != x_b.shape:
+        raise ValueError(f"x_a and x_b must have one shape, got {tuple(x_a.shape)} and {tuple(x_b.shape)}")
+    w = torch.as_tensor(weights, dtype=x_a.dtype, device=x_a.device).reshape(-1, 1, 1)
+    if bool(((w < 0) | (w > 1)).any()):
+        raise ValueError(f"weights must lie in [0, 1], got {w.flatten().tolist()}")
+    z_a, z_b = (encode(sde, score, x, **solver).flatten(1) for x in (x_a, x_b))
+    cosine = torch.nn.functional.cosine_similarity(z_a, z_b, dim=1).clamp(-1, 1)
+    angle = torch.acos(cosine).clamp(min=1e-4).unsqueeze(1)
+    z = (torch.sin((1 - w) * angle) * z_a + torch.sin(w * angle) * z_b) / torch.sin(angle)
+    return sample(sde, score, z.reshape(-1, *x_a.shape[1:]), **solver).reshape(len(z), *x_a.shape)
+
+
+def _value_and_divergence(field, x, chunk_size):
+    """One call of the field serves both: the value is caught on its way to the divergence."""
+    caught = []
+
+    def catch(x):
+        caught.append(field(x))
+        return caught[0]
+
+    trace = exact_divergence(catch, x, chunk_size=chunk_size)
+    return caught[0], trace
+
+
+def _times(sde, method, t_min, n_steps, times, trajectory) -> Tensor:
+    one_of("method", method, _ADAPTIVE + _FIXED)
+    if times is not None:
+        if n_steps is not None:
+            raise ValueError(f"give n_steps or times, not both, got n_steps={n_steps!r}")
+        if not bool((times.diff() < 0).all()):
+            raise ValueError("times must decrease throughout; encode and log_prob turn them round themselves")
+        return times
+    if not 0 < t_min < 1:
+        raise ValueError(f"t_min must lie in (0, 1), got {t_min!r}")
+    if method in _FIXED:
+        if n_steps is None:
+            raise ValueError(f"method {method!r} takes fixed steps: give n_steps or times")
+        return sde.time_grid(n_steps, t_min=t_min, dtype=torch.float64)
+    return sde.time_grid(n_steps or (50 if trajectory else 1), t_min=t_min, dtype=torch.float64)
+
+
+def _solve(field, state, times, method, rtol, atol):
+    x = state[0] if isinstance(state, tuple) else state
+    finite("x", x)
+    positive("rtol", rtol)
+    positive("atol", atol)
+    times = times.to(device=x.device, dtype=x.dtype)
+    options = {}
+    if method in _ADAPTIVE:
+        # Left alone, the solver oversteps the last time and interpolates back, and probes far outside [0, 1] for its
+        # first step: the SDE has no noise level there.
+        options = {"step_t": times[-1:], "first_step": 1e-3 * abs(float(times[-1] - times[0]))}
+    try:
+        return odeint(field, state, times, rtol=rtol, atol=atol, method=method, options=options)
+    except AssertionError as error:
+        if "underflow in dt" not in str(error):
+            raise
+        raise RuntimeError(
+            f"the step of {method} shrank to nothing between t={float(times[0]):g} and t={float(times[-1]):g}: the flow is "
+            f"too stiff for rtol={rtol:g}, atol={atol:g} in {x.dtype}. Raise t_min, loosen the tolerances, use float64, "
+            "or take fixed steps (method='heun2', times=sde.time_grid(50, spacing='karras'))."
+        ) from error

@@ -1,0 +1,683 @@
+r"""Stochastic differential equations: noise added in continuous time, and taken away again.
+
+.. math:: dx = f(x, t)\,dt + g(t)\,dw, \qquad t \in [0, 1]
+
+carries data at :math:`t = 0` to noise at :math:`t = 1`. Every SDE here is linear in :math:`x`, so its perturbation
+kernel is Gaussian, :math:`p(x_t \mid x_0) = N(\alpha(t)\,x_0, \sigma(t)^2 I)`, with
+
+.. math:: f(x, t) = \frac{\alpha'(t)}{\alpha(t)}\,x, \qquad
+          g(t)^2 = \frac{d\sigma^2}{dt} - 2\,\frac{\alpha'(t)}{\alpha(t)}\,\sigma(t)^2 .
+
+The law is reversed (Anderson, 1982) by
+
+.. math:: dx = \left[f(x, t) - g(t)^2\,\nabla_x \log p_t(x)\right] dt + g(t)\,d\bar w, \qquad dt < 0 .
+
+The sign of time is written once: in the decreasing grid of times, whose differences are the negative ``dt``.
+
+Source: Song et al. (2021), "Score-based generative modeling through stochastic differential equations".
+"""
+
+import abc
+import math
+
+import torch
+from torch import Tensor, nn
+
+from scorebook.lab.arguments import (
+    expand,
+    finite,
+    non_negative,
+    one_of,
+    positive,
+    positive_integer,
+    same_shape,
+    standard_normal,
+)
+
+__all__ = [
+    "SDE",
+    "ScoreModel",
+    "SubVPSDE",
+    "VESDE",
+    "VPSDE",
+    "at_noise_scale",
+    "at_time",
+    "euler_maruyama",
+    "predictor_corrector",
+    "reverse_drift",
+    "score_matching_loss",
+    "simulate",
+]
+
+
+class SDE(abc.ABC):
+    r"""A linear SDE on :math:`t \in [0, 1]` with a Gaussian perturbation kernel.
+
+    Times ``t`` are floats, scalar tensors or tensors of shape ``(B,)``; states ``x`` have shape ``(B, *event)``.
+    Whatever depends on ``t`` alone is returned in the shape of ``t``. A time outside [0, 1] raises a ``ValueError``.
+    """
+
+    prior_std: float
+    """Standard deviation of the prior, the law from which reverse-time sampling starts; in the units of ``x``."""
+
+    @abc.abstractmethod
+    def alpha(self, t) -> Tensor:
+        r"""Factor :math:`\alpha(t)` by which the mean of the data has shrunk at time ``t``."""
+
+    @abc.abstractmethod
+    def sigma(self, t) -> Tensor:
+        r"""Standard deviation :math:`\sigma(t)` of the noise at time ``t``, in the units of ``x``."""
+
+    @abc.abstractmethod
+    def drift(self, x: Tensor, t) -> Tensor:
+        """Drift :math:`f(x, t)`, shape ``(B, *event)``."""
+
+    @abc.abstractmethod
+    def diffusion(self, t) -> Tensor:
+        """Diffusion coefficient :math:`g(t)`: units of ``x`` per square root of time."""
+
+    @abc.abstractmethod
+    def time_of(self, noise_to_signal) -> Tensor:
+        r"""Time at which :math:`\sigma(t)/\alpha(t)` equals ``noise_to_signal``; the inverse of that ratio."""
+
+    def perturb(self, x0: Tensor, t, *, generator=None) -> tuple[Tensor, Tensor]:
+        r"""Draw :math:`x_t = \alpha(t)\,x_0 + \sigma(t)\,z` from the perturbation kernel.
+
+        Args:
+            x0: clean points, shape ``(B, *event)``.
+            t: scalar or shape ``(B,)``.
+            generator: source of the noise.
+
+        Returns:
+            ``(x_t, z)``, the noisy points and the standard normal noise in them, each shaped like ``x0``.
+        """
+        noise = standard_normal(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
+        return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * noise, noise
+
+    def sample_prior(self, shape, *, generator=None, dtype=None, device=None) -> Tensor:
+        """Draw from the prior :math:`N(0, s^2 I)` with ``s = prior_std``; ``shape`` is ``(B, *event)``."""
+        return self.prior_std * standard_normal(shape, generator=generator, dtype=dtype, device=device)
+
+    def prior_log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of the prior at ``x``, in nats, shape ``(B,)``."""
+        z = (x / self.prior_std).flatten(1)
+        return -0.5 * (z**2).sum(1) - z.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
+
+    def time_grid(self, n_steps: int, *, t_min: float = 1e-3, spacing: str = "uniform", dtype=None) -> Tensor:
+        r"""Times from 1 down to ``t_min``, shape ``(n_steps + 1,)``.
+
+        Args:
+            n_steps: number of steps between them.
+            t_min: last time, in (0, 1).
+            spacing: ``"uniform"`` in ``t``, or ``"karras"``: uniform in :math:`(\sigma/\alpha)^{1/7}`, which takes
+                small steps where the noise is small (Karras et al., 2022, eq. 5).
+            dtype: of the times; by default torch's.
+
+        Raises:
+            ValueError: if ``n_steps`` is no positive integer, ``t_min`` not in (0, 1), ``spacing`` unknown.
+        """
+        positive_integer("n_steps", n_steps)
+        one_of("spacing", spacing, ("uniform", "karras"))
+        _check_t_min(t_min)
+        fraction = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)
+        if spacing == "uniform":
+            times = 1 + fraction * (t_min - 1)
+        else:
+            ends = torch.tensor([1.0, t_min], dtype=torch.float64)
+            high, low = (self.sigma(ends) / self.alpha(ends)) ** (1 / 7)
+            times = self.time_of((high + fraction * (low - high)) ** 7)
+        times[0], times[-1] = 1.0, t_min
+        return times.to(dtype or torch.get_default_dtype())
+
+    def exact_score(self, mixture):
+        r"""Score of the diffused law of a mixture, :math:`\nabla_x \log p_t(x)`, in closed form.
+
+        Args:
+            mixture: the law at ``t = 0``, a ``lab.GaussianMixture``.
+
+        Returns:
+            ``score(x, t)`` with ``t`` scalar or of shape ``(B,)``.
+        """
+
+        def score(x, t):
+            return mixture.diffuse(self.alpha(t), self.sigma(t)).score(x)
+
+        return score
+
+    def denoise(self, score, x: Tensor, t) -> Tensor:
+        r"""Posterior mean of the clean point (Tweedie), :math:`E[x_0 \mid x_t] = (x_t + \sigma^2 s)/\alpha`."""
+        s = same_shape("score", score(x, t), x)
+        return (x + expand(self.sigma(t), x) ** 2 * s) / expand(self.alpha(t), x)
+
+
+class VESDE(SDE):
+    r"""Variance exploding: :math:`f = 0`, :math:`\sigma(t) = \sigma_{min} (\sigma_{max}/\sigma_{min})^t`.
+
+    .. math:: dx = \sigma(t) \sqrt{2 \log(\sigma_{max}/\sigma_{min})}\; dw
+
+    Noise starts at :math:`\sigma(0) = \sigma_{min}`, not at 0: data at ``t = 0`` are already noisy by that much.
+    Song et al. (2021), eqs. 29 and 30, which start at 0 by a jump, agree with this for every ``t > 0``.
+
+    Args:
+        sigma_min: noise at ``t = 0``, in the units of the data.
+        sigma_max: noise at ``t = 1``; it should exceed the greatest distance between data.
+
+    Raises:
+        ValueError: unless ``0 < sigma_min < sigma_max``.
+    """
+
+    def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0):
+        positive("sigma_min", sigma_min)
+        positive("sigma_max", sigma_max)
+        if sigma_min >= sigma_max:
+            raise ValueError(f"sigma_min must be below sigma_max, got {sigma_min:g} and {sigma_max:g}")
+        self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
+        self.prior_std = self.sigma_max
+        self._log_ratio = math.log(sigma_max / sigma_min)
+
+    def __repr__(self) -> str:
+        return f"VESDE(sigma_min={self.sigma_min:g}, sigma_max={self.sigma_max:g})"
+
+    def alpha(self, t) -> Tensor:
+        """1: the mean stays."""
+        return torch.ones_like(_check_time(t))
+
+    def sigma(self, t) -> Tensor:
+        r""":math:`\sigma_{min} (\sigma_{max}/\sigma_{min})^t`."""
+        return self.sigma_min * torch.exp(self._log_ratio * _check_time(t))
+
+    def drift(self, x: Tensor, t) -> Tensor:
+        """0."""
+        _check_time(t)
+        return torch.zeros_like(x)
+
+    def diffusion(self, t) -> Tensor:
+        r""":math:`\sigma(t) \sqrt{2 \log(\sigma_{max}/\sigma_{min})}`, the root of :math:`d\sigma^2/dt`."""
+        return self.sigma(t) * math.sqrt(2 * self._log_ratio)
+
+    def time_of(self, noise_to_signal) -> Tensor:
+        r""":math:`t = \log(r/\sigma_{min}) / \log(\sigma_{max}/\sigma_{min})`."""
+        ratio = _check_ratio(noise_to_signal)
+        return torch.log(ratio / self.sigma_min) / self._log_ratio
+
+
+class _LinearBeta(SDE):
+    r"""The drift that VP and sub-VP share: :math:`\beta(t) = \beta_{min} + t(\beta_{max} - \beta_{min})`."""
+
+    prior_std = 1.0
+
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
+        positive("beta_min", beta_min)
+        positive("beta_max", beta_max)
+        if beta_min > beta_max:
+            raise ValueError(f"beta_min must not exceed beta_max, got {beta_min:g} and {beta_max:g}")
+        self.beta_min, self.beta_max = float(beta_min), float(beta_max)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(beta_min={self.beta_min:g}, beta_max={self.beta_max:g})"
+
+    def beta(self, t) -> Tensor:
+        """Rate of noising at ``t``, per unit of time."""
+        return self.beta_min + _check_time(t) * (self.beta_max - self.beta_min)
+
+    def integrated_beta(self, t) -> Tensor:
+        r""":math:`B(t) = \int_0^t \beta(s)\,ds`, without unit."""
+        t = _check_time(t)
+        return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
+
+    def alpha(self, t) -> Tensor:
+        r""":math:`e^{-B(t)/2}`."""
+        return torch.exp(-0.5 * self.integrated_beta(t))
+
+    def drift(self, x: Tensor, t) -> Tensor:
+        r""":math:`-\beta(t)\,x/2`."""
+        return -0.5 * expand(self.beta(t), x) * x
+
+    def _time_of_integral(self, integral: Tensor) -> Tensor:
+        slope = self.beta_max - self.beta_min
+        # The root of the quadratic in the form that loses no digits for small integrals.
+        return 2 * integral / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * integral))
+
+
+class VPSDE(_LinearBeta):
+    r"""Variance preserving: data of unit variance keep it.
+
+    .. math:: dx = -\tfrac12 \beta(t)\,x\,dt + \sqrt{\beta(t)}\,dw, \qquad
+              \alpha = e^{-B/2}, \quad \sigma^2 = 1 - e^{-B}
+
+    with :math:`\beta(t) = \beta_{min} + t(\beta_{max} - \beta_{min})` and its integral :math:`B(t)`.
+    Source: Song et al. (2021), eqs. 32 and 33.
+
+    Args:
+        beta_min: rate of noising at ``t = 0``, per unit of time.
+        beta_max: rate at ``t = 1``.
+
+    Raises:
+        ValueError: unless ``0 < beta_min <= beta_max``.
+    """
+
+    def sigma(self, t) -> Tensor:
+        r""":math:`\sqrt{1 - e^{-B(t)}}`."""
+        return torch.sqrt(-torch.expm1(-self.integrated_beta(t)))
+
+    def diffusion(self, t) -> Tensor:
+        r""":math:`\sqrt{\beta(t)}`."""
+        return torch.sqrt(self.beta(t))
+
+    def time_of(self, noise_to_signal) -> Tensor:
+        r"""From :math:`B = \log(1 + r^2)`."""
+        return self._time_of_integral(torch.log1p(_check_ratio(noise_to_signal) ** 2))
+
+
+class SubVPSDE(_LinearBeta):
+    r"""Sub-variance preserving: the drift of :class:`VPSDE` with less noise on the way.
+
+    .. math:: dx = -\tfrac12 \beta(t)\,x\,dt + \sqrt{\beta(t)\,(1 - e^{-2B(t)})}\,dw, \qquad
+              \alpha = e^{-B/2}, \quad \sigma = 1 - e^{-B}
+
+    Source: Song et al. (2021), eqs. 34 and 35. Arguments and errors as for :class:`VPSDE`.
+    """
+
+    def sigma(self, t) -> Tensor:
+        r""":math:`1 - e^{-B(t)}`."""
+        return -torch.expm1(-self.integrated_beta(t))
+
+    def diffusion(self, t) -> Tensor:
+        r""":math:`\sqrt{\beta(t)\,(1 - e^{-2B(t)})}`."""
+        return torch.sqrt(-self.beta(t) * torch.expm1(-2 * self.integrated_beta(t)))
+
+    def time_of(self, noise_to_signal) -> Tensor:
+        r"""From :math:`r = 2 \sinh(B/2)`."""
+        return self._time_of_integral(2 * torch.asinh(0.5 * _check_ratio(noise_to_signal)))
+
+
+def reverse_drift(sde: SDE, score, x: Tensor, t) -> Tensor:
+    r"""Drift of the reverse-time SDE, :math:`f(x, t) - g(t)^2\,s(x, t)`, to be integrated with ``dt < 0``.
+
+    Args:
+        sde: the forward SDE.
+        score: callable ``(x, t) -> tensor like x``.
+        x: states, shape ``(B, *event)``.
+        t: scalar or shape ``(B,)``.
+
+    Raises:
+        ValueError: if ``score`` returns another shape than that of ``x``.
+
+    Source: Anderson (1982); Song et al. (2021), eq. 6.
+    """
+    return sde.drift(x, t) - expand(sde.diffusion(t), x) ** 2 * same_shape("score", score(x, t), x)
+
+
+class ScoreModel(nn.Module):
+    r"""A network made into a score of all noise levels, with inputs and targets of unit scale.
+
+    With :math:`r = \sigma/\alpha` and data of standard deviation :math:`s`, the network :math:`F` sees
+    :math:`c_{in}\,x/\alpha` and :math:`c_{noise}`, and the denoised point is a blend of input and output:
+
+    .. math::
+        \hat x_0 = \frac{s^2}{r^2 + s^2}\,\frac{x}{\alpha} + \frac{r s}{\sqrt{r^2 + s^2}}\,F(c_{in}\,x/\alpha, c_{noise}),
+        \quad c_{in} = \frac{1}{\sqrt{r^2 + s^2}}, \quad c_{noise} = \tfrac14 \log r
+
+    The score is :math:`(\alpha \hat x_0 - x)/\sigma^2`, computed as
+
+    .. math:: s(x, t) = -\frac{x}{\sigma^2 + \alpha^2 s^2} + \frac{\alpha s}{\sigma \sqrt{\sigma^2 + \alpha^2 s^2}}\,F,
+
+    which subtracts no two nearly equal numbers where :math:`\sigma` is small. With :math:`F = 0` it is the exact
+    score of Gaussian data of standard deviation :math:`s`.
+
+    Args:
+        network: module called as ``network(x, c_noise, **condition)``, returns a tensor like ``x``.
+        sde: the SDE whose marginals are scored.
+        data_std: standard deviation :math:`s` of the data, in their units.
+
+    Raises:
+        ValueError: if ``data_std`` is not positive, or the network returns another shape than that of ``x``.
+
+    Source: Karras et al. (2022), table 1, with :math:`\sigma/\alpha` for their :math:`\sigma`.
+    """
+
+    def __init__(self, network: nn.Module, sde: SDE, data_std: float = 1.0):
+        super().__init__()
+        positive("data_std", data_std)
+        self.network, self.sde, self.data_std = network, sde, float(data_std)
+
+    def forward(self, x: Tensor, t, **condition) -> Tensor:
+        """Score at ``x``, shape ``(B, *event)``, and time ``t``, scalar or ``(B,)``; conditions go to the network."""
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        total = torch.sqrt(sigma**2 + (alpha * self.data_std) ** 2)
+        scaled = x / expand(total, x)
+        output = same_shape("network", self.network(scaled, torch.log(sigma / alpha) / 4, **condition), x)
+        return expand(alpha * self.data_std / (sigma * total), x) * output - scaled / expand(total, x)
+
+
+def score_matching_loss(
+    model,
+    sde: SDE,
+    x: Tensor,
+    *,
+    labels=None,
+    p_drop: float = 0.0,
+    weighting="sigma2",
+    sample_times=None,
+    t_min: float = 1e-3,
+    generator=None,
+) -> Tensor:
+    r"""Denoising score matching over all times.
+
+    .. math:: L = \tfrac12\,E_{t, x_0, z}\left[\lambda(t)\,\Big\|s_\theta(x_t, t) + \frac{z}{\sigma(t)}\Big\|^2\right],
+              \qquad x_t = \alpha(t)\,x_0 + \sigma(t)\,z
+
+    The norm sums over dimensions, the expectation is a mean over the batch. The minimum is not zero.
+
+    Args:
+        model: callable ``(x, t) -> tensor like x``; with ``labels`` it is called as ``model(x, t, label=...)``.
+        sde: the SDE that perturbs.
+        x: clean points, shape ``(B, *event)``.
+        labels: classes, integer tensor of shape ``(B,)``, or None.
+        p_drop: probability with which a label is replaced by -1, "no label" (classifier-free guidance needs both).
+        weighting: ``"sigma2"`` for :math:`\lambda = \sigma^2`, which makes all times count alike; ``"likelihood"`` for
+            :math:`\lambda = g^2`, which bounds the log-likelihood (Song et al., 2021b); or a callable ``t -> (B,)``.
+        sample_times: callable ``(n, generator) -> (n,)`` times in [0, 1]; by default uniform on ``[t_min, 1]``.
+        t_min: least time drawn, in (0, 1).
+        generator: source of the times, the noise and the drops.
+
+    Returns:
+        Scalar tensor.
+
+    Raises:
+        ValueError: for an unknown weighting, ``p_drop`` outside [0, 1], or a model that returns another shape.
+
+    Source: Song et al. (2021), eq. 7.
+    """
+    if not callable(weighting):
+        one_of("weighting", weighting, ("sigma2", "likelihood"))
+    _check_t_min(t_min)
+    if not 0 <= p_drop <= 1:
+        raise ValueError(f"p_drop must be a probability in [0, 1], got {p_drop!r}")
+    uniform = _uniform(len(x), generator, x)
+    t = t_min + (1 - t_min) * uniform if sample_times is None else sample_times(len(x), generator).to(x)
+    x_t, noise = sde.perturb(x, t, generator=generator)
+    condition = {}
+    if labels is not None:
+        drop = _uniform(len(x), generator, x) < p_drop
+        condition["label"] = torch.where(drop, torch.full_like(labels, -1), labels)
+    s = same_shape("model", model(x_t, t, **condition), x)
+    sigma = sde.sigma(t)
+    residual = (expand(sigma, x) * s + noise).flatten(1)  # sigma (s + z/sigma): finite however small sigma is
+    if callable(weighting):
+        weight = weighting(t) / sigma**2
+    else:
+        weight = 1.0 if weighting == "sigma2" else (sde.diffusion(t) / sigma) ** 2
+    return 0.5 * (weight * (residual**2).sum(1)).mean()
+
+
+def at_noise_scale(score, sde: SDE):
+    r"""A score in time seen as a score in noise scale, for ``tweedie`` and ``annealed_langevin``.
+
+    The law of :math:`x_0 + \sigma z` is that of :math:`x_t/\alpha(t)` at the time where the noise-to-signal ratio
+    :math:`\sigma(t)/\alpha(t)` is :math:`\sigma`. Hence
+
+    .. math:: s(y, \sigma) = \alpha(t)\,s_t(\alpha(t)\,y, t) .
+
+    Args:
+        score: callable ``(x, t) -> tensor like x``.
+        sde: the SDE in whose time ``score`` is given.
+
+    Returns:
+        ``score(y, sigma)``, ``sigma`` scalar or ``(B,)``, in the units of the data.
+    """
+
+    def score_at_noise_scale(y, sigma, **condition):
+        t = sde.time_of(torch.as_tensor(sigma, dtype=y.dtype, device=y.device)).clamp(max=1.0)
+        alpha = expand(sde.alpha(t), y)
+        return alpha * score(alpha * y, t, **condition)
+
+    return score_at_noise_scale
+
+
+def at_time(score, sde: SDE):
+    r"""The inverse of :func:`at_noise_scale`: a score in noise scale seen as a score in time.
+
+    .. math:: s_t(x, t) = \frac{1}{\alpha(t)}\, s\!\left(\frac{x}{\alpha(t)}, \frac{\sigma(t)}{\alpha(t)}\right)
+
+    Args:
+        score: callable ``(y, sigma) -> tensor like y``.
+        sde: the SDE in whose time the score is wanted.
+
+    Returns:
+        ``score(x, t)``, ``t`` scalar or ``(B,)``, for the samplers of this chapter and the next.
+    """
+
+    def score_at_time(x, t, **condition):
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        alpha = sde.alpha(t)
+        return score(x / expand(alpha, x), sde.sigma(t) / alpha, **condition) / expand(alpha, x)
+
+    return score_at_time
+
+
+@torch.no_grad()
+def simulate(
+    drift, diffusion, x: Tensor, times: Tensor, *, increments=None, generator=None, trajectory=False
+) -> Tensor:
+    r"""Euler-Maruyama for any SDE with diagonal noise, forwards or backwards.
+
+    .. math:: x_{k+1} = x_k + f(x_k, t_k)\,\Delta t_k + g(x_k, t_k)\,\Delta w_k,
+              \qquad \Delta t_k = t_{k+1} - t_k, \quad \Delta w_k \sim N(0, |\Delta t_k| I)
+
+    Args:
+        drift: callable ``(x, t) -> tensor like x``.
+        diffusion: callable ``(x, t) -> tensor`` that broadcasts against ``x``.
+        x: states at ``times[0]``, shape ``(B, *event)``.
+        times: increasing or decreasing, shape ``(n + 1,)``.
+        increments: the Brownian increments, shape ``(n, B, *event)``, where the path matters (strong convergence);
+            drawn from ``generator`` by default.
+        generator: source of the increments.
+        trajectory: return all states, shape ``(n + 1, B, *event)``.
+
+    Returns:
+        States at ``times[-1]``, shape ``(B, *event)``, or the trajectory.
+
+    Raises:
+        ValueError: if ``times`` is neither increasing nor decreasing, or shapes do not fit.
+
+    Source: Maruyama (1955); Kloeden & Platen (1992), section 10.2.
+    """
+    _check_monotone(times)
+    n_steps = len(times) - 1
+    if increments is not None and increments.shape != (n_steps, *x.shape):
+        raise ValueError(f"increments must have shape {(n_steps, *x.shape)}, got {tuple(increments.shape)}")
+    states = [x]
+    for k in range(n_steps):
+        t, dt = times[k], times[k + 1] - times[k]
+        if increments is None:
+            noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            dw = expand(dt.abs().sqrt(), x) * noise
+        else:
+            dw = increments[k]
+        x = x + same_shape("drift", drift(x, t), x) * expand(dt, x) + diffusion(x, t) * dw
+        if trajectory:
+            states.append(x)
+    return torch.stack(states) if trajectory else x
+
+
+@torch.no_grad()
+def euler_maruyama(
+    sde: SDE,
+    score,
+    x: Tensor,
+    *,
+    n_steps: int | None = None,
+    t_min: float = 1e-3,
+    times: Tensor | None = None,
+    denoise: bool = True,
+    constraint=None,
+    generator=None,
+    trajectory: bool = False,
+) -> Tensor:
+    r"""Sample by the reverse SDE, discretised by Euler-Maruyama with ``dt < 0``.
+
+    .. math:: x \leftarrow x + \left[f(x, t) - g(t)^2 s(x, t)\right] \Delta t + g(t) \sqrt{|\Delta t|}\; z
+
+    Args:
+        sde: the forward SDE.
+        score: callable ``(x, t) -> tensor like x``; exact, learned or guided.
+        x: states at the first time, as a rule ``sde.sample_prior(...)``, shape ``(B, *event)``.
+        n_steps: number of equal steps from 1 to ``t_min``.
+        t_min: last time; below it the score of data on a manifold has no bound.
+        times: a decreasing grid instead of ``n_steps`` and ``t_min``.
+        denoise: replace the last state by its posterior mean, which takes away the noise still left at the last time.
+        constraint: callable ``(x, t) -> x`` applied after each update, at the time reached.
+        generator: source of the noise.
+        trajectory: return all states.
+
+    Returns:
+        Samples, shape ``(B, *event)``, or the trajectory ``(n_steps + 1, B, *event)``, start included; the last state is
+        the denoised one where ``denoise``.
+
+    Raises:
+        ValueError: if not exactly one of ``n_steps`` and ``times`` is given, ``times`` does not decrease, a time lies
+            outside [0, 1], or the score returns another shape.
+
+    Source: Song et al. (2021), section 4.1.
+    """
+    return _reverse(
+        sde, score, x, n_steps, t_min, times, denoise, constraint, generator, trajectory, _no_corrector
+    )
+
+
+@torch.no_grad()
+def predictor_corrector(
+    sde: SDE,
+    score,
+    x: Tensor,
+    *,
+    n_steps: int | None = None,
+    n_corrector_steps: int = 1,
+    snr: float = 0.16,
+    t_min: float = 1e-3,
+    times: Tensor | None = None,
+    denoise: bool = True,
+    constraint=None,
+    generator=None,
+    trajectory: bool = False,
+) -> Tensor:
+    r"""Sample by the reverse SDE, each step followed by Langevin steps at the time reached.
+
+    The corrector's step :math:`\epsilon = 2\,(\mathrm{snr}\;\sigma(t))^2` is the same for all samples,
+
+    .. math:: x \leftarrow x + \epsilon\,s(x, t) + \sqrt{2 \epsilon}\;z,
+
+    so that ``snr`` is the ratio of the noise of one corrector step to its drift, where the score has its typical norm
+    :math:`\|z\|/\sigma`. A norm over the batch would couple samples, a norm per sample blows up in low dimension.
+
+    Args:
+        sde: the forward SDE.
+        score: callable ``(x, t) -> tensor like x``.
+        x: states at the first time, shape ``(B, *event)``.
+        n_steps: number of predictor steps.
+        n_corrector_steps: Langevin steps after each of them; 0 is :func:`euler_maruyama`.
+        snr: signal-to-noise ratio of a corrector step, positive.
+        t_min: last time; see :func:`euler_maruyama` for this and the other arguments.
+        times: a decreasing grid instead of ``n_steps`` and ``t_min``.
+        denoise: replace the last state by its posterior mean.
+        constraint: callable ``(x, t) -> x``, applied after each update of predictor and corrector.
+        generator: source of the noise.
+        trajectory: return the states after each predictor-corrector pair.
+
+    Returns:
+        Samples, shape ``(B, *event)``, or the trajectory ``(n_steps + 1, B, *event)``.
+
+    Raises:
+        ValueError: as :func:`euler_maruyama`; if ``snr`` is not positive or ``n_corrector_steps`` is negative.
+
+    Source: Song et al. (2021), algorithms 4 and 5, with :math:`\sigma(t)` for their ratio of norms.
+    """
+    positive("snr", snr)
+    if n_corrector_steps != 0:
+        positive_integer("n_corrector_steps", n_corrector_steps)
+
+    def corrector(x, t):
+        step = 2 * (snr * expand(sde.sigma(t), x)) ** 2
+        for _ in range(n_corrector_steps):
+            noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            x = x + step * same_shape("score", score(x, t), x) + torch.sqrt(2 * step) * noise
+            if constraint is not None:
+                x = constraint(x, t)
+        return x
+
+    return _reverse(
+        sde, score, x, n_steps, t_min, times, denoise, constraint, generator, trajectory, corrector
+    )
+
+
+def _no_corrector(x, t):
+    return x
+
+
+def _reverse(sde, score, x, n_steps, t_min, times, denoise, constraint, generator, trajectory, corrector):
+    finite("x", x)
+    times = _reverse_times(sde, n_steps, t_min, times).to(x)
+    states = [x]
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        dt = t_next - t
+        noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        x = x + reverse_drift(sde, score, x, t) * dt + sde.diffusion(t) * dt.abs().sqrt() * noise
+        if constraint is not None:
+            x = constraint(x, t_next)
+        x = corrector(x, t_next)
+        if trajectory:
+            states.append(x)
+    if denoise:
+        x = sde.denoise(score, x, times[-1])
+        if constraint is not None:
+            x = constraint(x, times[-1])
+        states[-1] = x
+    return torch.stack(states) if trajectory else x
+
+
+def _reverse_times(sde, n_steps, t_min, times) -> Tensor:
+    if (n_steps is None) == (times is None):
+        raise ValueError(f"give exactly one of n_steps and times, got n_steps={n_steps!r}, times={times!r}")
+    if times is None:
+        return sde.time_grid(n_steps, t_min=t_min, dtype=torch.float64)
+    _check_monotone(times)
+    if not times.is_meta and times[0] < times[-1]:
+        raise ValueError(f"times must decrease, got {times[0]:g} to {times[-1]:g}")
+    return times
+
+
+def _check_monotone(times) -> None:
+    if not isinstance(times, Tensor) or times.ndim != 1 or len(times) < 2:
+        shape = tuple(times.shape) if isinstance(times, Tensor) else type(times).__name__
+        raise ValueError(f"times must be a tensor of at least two times, got {shape}")
+    steps = times.diff()
+    if not times.is_meta and not (bool((steps > 0).all()) or bool((steps < 0).all())):
+        raise ValueError("times must increase or decrease throughout, got steps of both signs or of zero")
+
+
+def _check_t_min(t_min) -> None:
+    if not 0 < t_min < 1:
+        raise ValueError(f"t_min must lie in (0, 1), got {t_min!r}")
+
+
+def _check_time(t) -> Tensor:
+    t = torch.as_tensor(t)
+    if not t.is_floating_point():
+        t = t.to(torch.get_default_dtype())
+    # A hair above 1 is the rounding of solvers that add up their steps.
+    if not t.is_meta and not bool(((t >= 0) & (t <= 1 + 1e-6)).all()):
+        raise ValueError(f"t must lie in [0, 1], got values from {t.min():g} to {t.max():g}")
+    return t
+
+
+def _check_ratio(noise_to_signal) -> Tensor:
+    non_negative("noise_to_signal", noise_to_signal)
+    ratio = torch.as_tensor(noise_to_signal)
+    return ratio if ratio.is_floating_point() else ratio.to(torch.get_default_dtype())
+
+
+def _uniform(n, generator, x) -> Tensor:
+    source = x.device if generator is None else generator.device
+    return torch.rand(n, generator=generator, dtype=x.dtype, device=source).to(x.device)
