@@ -70,9 +70,9 @@ def sample(
         sde: the forward SDE.
         score: callable ``(x, t) -> tensor like x``.
         x: states at ``t = 1``, as a rule ``sde.sample_prior(...)``, shape ``(B, *event)``.
-        method: torchdiffeq's name of the solver. Adaptive: ``dopri5``, ``dopri8``, ``bosh3``, ``adaptive_heun``, whose one
-            step size serves the whole batch, so batch-mates change a sample within the tolerance. Fixed steps:
-            ``euler``, ``midpoint``, ``heun2``, ``heun3``, ``rk4``.
+        method: torchdiffeq's name of the solver. Adaptive: ``dopri5``, ``dopri8``, ``bosh3``, ``adaptive_heun``,
+            whose one step size serves the whole batch, so batch-mates change a sample within the tolerance. Fixed
+            steps: ``euler``, ``midpoint``, ``heun2``, ``heun3``, ``rk4``.
         rtol: relative tolerance of an adaptive solver.
         atol: its absolute tolerance, in the units of ``x``.
         t_min: last time, in (0, 1).
@@ -262,7 +262,8 @@ def interpolate(sde: SDE, score, x_a: Tensor, x_b: Tensor, weights, **solver) ->
         x_a: points at weight 0, shape ``(B, *event)``.
         x_b: points at weight 1, the same shape.
         weights: numbers in [0, 1], length ``n``.
-        solver: ``method``, ``rtol``, ``atol``, ``t_min``, ``n_steps`` or ``times`` for :func:`encode` and :func:`sample`.
+        solver: ``method``, ``rtol``, ``atol``, ``t_min``, ``n_steps`` or ``times``, for :func:`encode` and
+            :func:`sample`.
 
     Returns:
         Interpolated points, shape ``(n, B, *event)``.
@@ -330,7 +331,7 @@ def _solve(field, state, times, method, rtol, atol):
         if "underflow in dt" not in str(error):
             raise
         raise RuntimeError(
-            f"the step of {method} shrank to nothing between t={float(times[0]):g} and t={float(times[-1]):g}: the flow is "
-            f"too stiff for rtol={rtol:g}, atol={atol:g} in {x.dtype}. Raise t_min, loosen the tolerances, use float64, "
-            "or take fixed steps (method='heun2', times=sde.time_grid(50, spacing='karras'))."
+            f"the step of {method} shrank to nothing between t={float(times[0]):g} and t={float(times[-1]):g}: "
+            f"the flow is too stiff for rtol={rtol:g}, atol={atol:g} in {x.dtype}. Raise t_min, loosen the tolerances, use "
+            "float64, or take fixed steps (method='heun2', times=sde.time_grid(50, spacing='karras'))."
         ) from error

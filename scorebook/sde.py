@@ -18,6 +18,7 @@ Source: Song et al. (2021), "Score-based generative modeling through stochastic 
 """
 
 import abc
+import itertools
 import math
 
 import torch
@@ -36,10 +37,10 @@ from scorebook.lab.arguments import (
 
 __all__ = [
     "SDE",
-    "ScoreModel",
-    "SubVPSDE",
     "VESDE",
     "VPSDE",
+    "ScoreModel",
+    "SubVPSDE",
     "at_noise_scale",
     "at_time",
     "euler_maruyama",
@@ -315,7 +316,8 @@ class ScoreModel(nn.Module):
     :math:`c_{in}\,x/\alpha` and :math:`c_{noise}`, and the denoised point is a blend of input and output:
 
     .. math::
-        \hat x_0 = \frac{s^2}{r^2 + s^2}\,\frac{x}{\alpha} + \frac{r s}{\sqrt{r^2 + s^2}}\,F(c_{in}\,x/\alpha, c_{noise}),
+        \hat x_0 = \frac{s^2}{r^2 + s^2}\,\frac{x}{\alpha}
+        + \frac{r s}{\sqrt{r^2 + s^2}}\,F(c_{in}\,x/\alpha, c_{noise}),
         \quad c_{in} = \frac{1}{\sqrt{r^2 + s^2}}, \quad c_{noise} = \tfrac14 \log r
 
     The score is :math:`(\alpha \hat x_0 - x)/\sigma^2`, computed as
@@ -533,8 +535,8 @@ def euler_maruyama(
         trajectory: return all states.
 
     Returns:
-        Samples, shape ``(B, *event)``, or the trajectory ``(n_steps + 1, B, *event)``, start included; the last state is
-        the denoised one where ``denoise``.
+        Samples, shape ``(B, *event)``, or the trajectory ``(n_steps + 1, B, *event)``, start included; the last state
+        is the denoised one where ``denoise``.
 
     Raises:
         ValueError: if not exactly one of ``n_steps`` and ``times`` is given, ``times`` does not decrease, a time lies
@@ -542,9 +544,7 @@ def euler_maruyama(
 
     Source: Song et al. (2021), section 4.1.
     """
-    return _reverse(
-        sde, score, x, n_steps, t_min, times, denoise, constraint, generator, trajectory, _no_corrector
-    )
+    return _reverse(sde, score, x, n_steps, t_min, times, denoise, constraint, generator, trajectory, _no_corrector)
 
 
 @torch.no_grad()
@@ -607,9 +607,7 @@ def predictor_corrector(
                 x = constraint(x, t)
         return x
 
-    return _reverse(
-        sde, score, x, n_steps, t_min, times, denoise, constraint, generator, trajectory, corrector
-    )
+    return _reverse(sde, score, x, n_steps, t_min, times, denoise, constraint, generator, trajectory, corrector)
 
 
 def _no_corrector(x, t):
@@ -620,7 +618,7 @@ def _reverse(sde, score, x, n_steps, t_min, times, denoise, constraint, generato
     finite("x", x)
     times = _reverse_times(sde, n_steps, t_min, times).to(x)
     states = [x]
-    for t, t_next in zip(times[:-1], times[1:], strict=True):
+    for t, t_next in itertools.pairwise(times):
         dt = t_next - t
         noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         x = x + reverse_drift(sde, score, x, t) * dt + sde.diffusion(t) * dt.abs().sqrt() * noise

@@ -47,7 +47,7 @@ def sliced_divergence(field, x: Tensor, v: Tensor) -> Tensor:
         v: directions, the same shape.
 
     Returns:
-        One number per point, shape ``(B,)``; differentiable. Its mean over :func:`random_projections` is the divergence.
+        One number per point, shape ``(B,)``; differentiable. Its mean over random projections is the divergence.
 
     Raises:
         ValueError: if the field or ``v`` has another shape than ``x``.
