@@ -332,6 +332,6 @@ def _solve(field, state, times, method, rtol, atol):
             raise
         raise RuntimeError(
             f"the step of {method} shrank to nothing between t={float(times[0]):g} and t={float(times[-1]):g}: "
-            f"the flow is too stiff for rtol={rtol:g}, atol={atol:g} in {x.dtype}. Raise t_min, loosen the tolerances, use "
-            "float64, or take fixed steps (method='heun2', times=sde.time_grid(50, spacing='karras'))."
+            f"the flow is too stiff for rtol={rtol:g}, atol={atol:g} in {x.dtype}. Raise t_min, loosen the tolerances, "
+            "use float64, or take fixed steps (method='heun2', times=sde.time_grid(50, spacing='karras'))."
         ) from error
