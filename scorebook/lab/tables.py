@@ -1,0 +1,367 @@
+r"""Tables in a page, and the table of claims that closes it and must hold.
+
+A claim is a row: what the page said, what was expected, what the run measured and how uncertain that is. A
+claim of equality names the resolution at which it is meant, and holds only if
+
+.. math:: |\text{measured} - \text{expected}| \le \text{resolution} \quad\text{and}\quad
+          4 \times \text{standard error} \le \text{resolution},
+
+so that a measurement too noisy to contradict the claim cannot confirm it. A bound must hold with four
+standard errors to spare.
+"""
+
+import html
+import math
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from scorebook.lab.arguments import positive_integer
+
+__all__ = ["CLAIMS_MIME", "Claim", "Table", "claims", "table"]
+
+CLAIMS_MIME = "application/vnd.scorebook.claims+json"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_MINUS = "−"
+
+
+class Table:
+    """A table that shows itself: as HTML in a page, as aligned text in a terminal.
+
+    Args:
+        header: the names of the columns.
+        rows: one sequence of texts per row.
+        numeric: whether each column holds numbers, which are set flush right.
+        caption: a line above the table.
+        css_class: class of the HTML element.
+        row_classes: class of each row, for the looks.
+    """
+
+    def __init__(self, header, rows, numeric, *, caption=None, css_class="scorebook-table", row_classes=None):
+        self.header, self.rows, self.numeric = list(header), [list(r) for r in rows], list(numeric)
+        self.caption, self.css_class = caption, css_class
+        self.row_classes = row_classes or [""] * len(self.rows)
+
+    def __repr__(self) -> str:
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        aligned = [
+            "  ".join(
+                cell.rjust(w) if right else cell.ljust(w)
+                for cell, w, right in zip(line, widths, self.numeric, strict=True)
+            ).rstrip()
+            for line in lines
+        ]
+        rule = "  ".join("-" * w for w in widths)
+        return "\n".join(([self.caption] if self.caption else []) + [aligned[0], rule, *aligned[1:]])
+
+    def _repr_html_(self) -> str:
+        sides = ["num" if right else "txt" for right in self.numeric]
+        head = "".join(
+            f'<th scope="col" class="{s}">{html.escape(h)}</th>' for s, h in zip(sides, self.header, strict=True)
+        )
+        body = []
+        for row, row_class in zip(self.rows, self.row_classes, strict=True):
+            cells = "".join(f'<td class="{s}">{html.escape(c)}</td>' for s, c in zip(sides, row, strict=True))
+            body.append(f'<tr class="{row_class}">{cells}</tr>' if row_class else f"<tr>{cells}</tr>")
+        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
+        return (
+            f'<div class="scorebook-table-box"><table class="{self.css_class}">{caption}'
+            f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        )
+
+
+def table(columns, *, digits=3, caption=None) -> Table:
+    r"""Make a table of named columns; as the last expression of a cell it shows itself.
+
+    Numbers carry ``digits`` significant digits, fewer where the whole column needs fewer. A value with
+    ``.mean`` and ``.standard_error`` is shown as "0.501 ± 0.004", to the digit at which the error begins.
+
+    Args:
+        columns: dict from name to column: a list or one-dimensional tensor of numbers, texts or estimates, or
+            an estimate whose ``.mean`` is one-dimensional. A single number or text is a column of one entry.
+        digits: significant digits of a number.
+        caption: a line above the table.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: if there is no column, or columns differ in length or are not one-dimensional.
+    """
+    positive_integer("digits", digits)
+    if not isinstance(columns, dict) or not columns:
+        raise ValueError(f"columns must be a dict with at least one column, got {columns!r}")
+    entries = {str(name): _entries(name, column) for name, column in columns.items()}
+    lengths = {name: len(column) for name, column in entries.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns must be of equal length, got {lengths}")
+    texts = [_texts(column, digits) for column in entries.values()]
+    numeric = [not any(isinstance(e, str) for e in column) for column in entries.values()]
+    return Table(entries, zip(*texts, strict=True), numeric, caption=caption)
+
+
+class Claim:
+    r"""One row of a closing table: what the page claims and what was measured.
+
+    Args:
+        text: the claim, in words.
+        measured: a number, a tensor of one element, or an estimate with ``.mean`` and ``.standard_error``.
+        expected: the true value, for a claim of equality.
+        at_most: an upper bound, for a claim of inequality.
+        at_least: a lower bound; together with ``at_most`` it makes an interval.
+        error: standard error of ``measured``; taken from an estimate.
+        resolution: the difference from ``expected`` that the claim allows. Equality needs it, and four
+            standard errors must fit in it.
+        note: a word on how it was measured.
+
+    Raises:
+        ValueError: if the claim is neither an equality nor a bound, is both, or an equality states no
+            resolution.
+    """
+
+    def __init__(
+        self,
+        text,
+        measured,
+        expected=None,
+        *,
+        at_most=None,
+        at_least=None,
+        error=0.0,
+        resolution=None,
+        note=None,
+    ):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"text must say what is claimed, got {text!r}")
+        self.text, self.note = text, note
+        if _is_estimate(measured):
+            measured, error = measured.mean, measured.standard_error
+        self.measured = _number("measured", measured)
+        self.error = _number("error", error)
+        self.expected = None if expected is None else _number("expected", expected)
+        self.at_most = None if at_most is None else _number("at_most", at_most)
+        self.at_least = None if at_least is None else _number("at_least", at_least)
+        self.resolution = None if resolution is None else _number("resolution", resolution)
+        bounded = self.at_most is not None or self.at_least is not None
+        if (self.expected is not None) == bounded:
+            raise ValueError(f"a claim needs either expected or a bound (at_most, at_least), not both: {text!r}")
+        if self.expected is not None and self.resolution is None:
+            raise ValueError(f"resolution must be stated where expected is: {text!r}")
+        if bounded and self.resolution is not None:
+            raise ValueError(f"resolution belongs to expected, a bound needs none: {text!r}")
+        if self.error < 0 or (self.resolution is not None and self.resolution < 0):
+            raise ValueError(f"error and resolution must be non-negative: {text!r}")
+
+    @property
+    def shortcoming(self) -> str | None:
+        """Why the claim fails, or None where it holds."""
+        slack = 4 * self.error
+        if not math.isfinite(self.measured) or not math.isfinite(self.error):
+            return f"measured {self.measured:g} with standard error {self.error:g}, which are not both numbers"
+        if self.expected is not None:
+            gap = abs(self.measured - self.expected)
+            if not gap <= self.resolution:
+                return (
+                    f"measured {self.measured:.6g} (standard error {self.error:.2g}), "
+                    f"expected {self.expected:.6g}: {gap:.3g} apart, more than the resolution {self.resolution:g}"
+                )
+            if not slack <= self.resolution:
+                return (
+                    f"measured {self.measured:.6g}, but four standard errors are {slack:.3g}, "
+                    f"more than the resolution {self.resolution:g}: too noisy to tell"
+                )
+        if self.at_most is not None and not self.measured + slack <= self.at_most:
+            return (
+                f"measured {self.measured:.6g} + four standard errors of {self.error:.2g} = "
+                f"{self.measured + slack:.6g}, which is not at most {self.at_most:g}"
+            )
+        if self.at_least is not None and not self.measured - slack >= self.at_least:
+            return (
+                f"measured {self.measured:.6g} - four standard errors of {self.error:.2g} = "
+                f"{self.measured - slack:.6g}, which is not at least {self.at_least:g}"
+            )
+        return None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the measurement bears the claim out."""
+        return self.shortcoming is None
+
+    def to_dict(self) -> dict:
+        """Return the row as plain data; numbers that are not finite become their names."""
+        names = ("text", "measured", "error", "expected", "at_most", "at_least", "resolution", "note")
+        row = {name: getattr(self, name) for name in names} | {"holds": self.holds}
+        return {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in row.items()}
+
+    def _cells(self) -> list[str]:
+        unit = self.error or self.resolution or 0.0
+        if self.expected is not None:
+            expected = _significant(self.expected, _digits_to(self.expected, unit))
+        else:
+            low = "" if self.at_least is None else f"≥ {_significant(self.at_least, 6, trim=True)}"
+            high = "" if self.at_most is None else f"≤ {_significant(self.at_most, 6, trim=True)}"
+            expected = ", ".join(t for t in (low, high) if t)
+        measured = (
+            _plus_minus(self.measured, self.error)
+            if self.error > 0
+            else _significant(self.measured, _digits_to(self.measured, unit))
+        )
+        resolution = "" if self.resolution is None else _significant(self.resolution, 3, trim=True)
+        text = self.text if not self.note else f"{self.text} ({self.note})"
+        return [text, expected, measured, resolution, "✓" if self.holds else "✗"]
+
+
+class _Claims(Table):
+    def __init__(self, rows):
+        header = ["Claim", "Expected", "Measured ± standard error", "Resolution", "Holds"]
+        classes = ["holds" if row.holds else "fails" for row in rows]
+        super().__init__(
+            header,
+            [row._cells() for row in rows],
+            [False, True, True, True, True],
+            css_class="scorebook-table scorebook-claims",
+            row_classes=classes,
+        )
+        self.claims = rows
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return {
+            "text/plain": repr(self),
+            "text/html": self._repr_html_(),
+            CLAIMS_MIME: {"claims": [row.to_dict() for row in self.claims]},
+        }
+
+
+def claims(rows) -> None:
+    """Show the closing table of a page and insist on every row.
+
+    The table is shown whether or not its rows hold. Its rows also leave the notebook as data, under the MIME
+    type :data:`CLAIMS_MIME`, where other pages collect them.
+
+    Args:
+        rows: a sequence of :class:`Claim`.
+
+    Raises:
+        ValueError: if there is no row, or one is not a :class:`Claim`.
+        AssertionError: if a row fails; the message gives the numbers of each.
+    """
+    rows = list(rows)
+    if not rows or not all(isinstance(row, Claim) for row in rows):
+        raise ValueError(f"rows must be a non-empty sequence of Claim, got {[type(r).__name__ for r in rows]}")
+    _show(_Claims(rows))
+    failures = [f"- {row.text}: {row.shortcoming}" for row in rows if not row.holds]
+    if failures:
+        raise AssertionError(f"{len(failures)} of {len(rows)} claims fail:\n" + "\n".join(failures))
+
+
+def _show(thing) -> None:
+    try:
+        from IPython.display import display
+    except ImportError:
+        print(thing)
+    else:
+        display(thing)
+
+
+def _is_estimate(value) -> bool:
+    return hasattr(value, "standard_error") and hasattr(value, "mean")
+
+
+def _number(name, value) -> float:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}")
+        value = value.item()
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number, got {value!r}") from None
+
+
+def _entries(name, column) -> list:
+    if isinstance(column, (str, Real)):
+        return [column]
+    if _is_estimate(column):
+        mean, error = torch.as_tensor(column.mean), torch.as_tensor(column.standard_error)
+        if mean.ndim > 1 or mean.shape != error.shape:
+            raise ValueError(f"column {name!r} must be one-dimensional, got an estimate of shape {tuple(mean.shape)}")
+        return list(zip(mean.reshape(-1).tolist(), error.reshape(-1).tolist(), strict=True))
+    if not isinstance(column, (list, tuple, range)):
+        column = torch.as_tensor(column).detach().cpu()
+        if column.ndim > 1:
+            raise ValueError(f"column {name!r} must be one-dimensional, got shape {tuple(column.shape)}")
+        column = column.reshape(-1).tolist()
+    return [_entry(name, value) for value in column]
+
+
+def _entry(name, value):
+    if value is None or isinstance(value, (str, bool, Integral)):
+        return value
+    if _is_estimate(value):
+        return _number(f"column {name!r}", value.mean), _number(f"column {name!r}", value.standard_error)
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.item()
+    return _number(f"an entry of column {name!r}", value)
+
+
+def _texts(entries, digits) -> list[str]:
+    floats = [e for e in entries if isinstance(e, float)]
+    needed = next((k for k in range(1, digits) if all(_rounded(v, k) == _rounded(v, digits) for v in floats)), digits)
+    return [_text(entry, needed) for entry in entries]
+
+
+def _rounded(value, digits) -> str:
+    return f"{float(f'{value:.{digits}g}'):.15g}"
+
+
+def _text(entry, digits) -> str:
+    if entry is None:
+        return "–"
+    if isinstance(entry, bool):
+        return "yes" if entry else "no"
+    if isinstance(entry, str):
+        return entry
+    if isinstance(entry, tuple):
+        return _plus_minus(*entry)
+    if isinstance(entry, Integral):
+        return str(int(entry)).replace("-", _MINUS)
+    return _significant(entry, digits)
+
+
+def _significant(value, digits, *, trim=False) -> str:
+    if not math.isfinite(value):
+        return str(value).replace("-", _MINUS)
+    if value == 0:
+        return "0"
+    exponent = int(f"{value:.{digits - 1}e}".split("e")[1])
+    if -4 <= exponent < 6:
+        text = f"{value:.{max(digits - 1 - exponent, 0)}f}"
+        text = text.rstrip("0").rstrip(".") if trim and "." in text else text
+    else:
+        mantissa = f"{value:.{digits - 1}e}".split("e")[0]
+        mantissa = mantissa.rstrip("0").rstrip(".") if trim and "." in mantissa else mantissa
+        text = f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}"
+    return text.replace("-", _MINUS)
+
+
+def _plus_minus(mean, error) -> str:
+    if not (math.isfinite(mean) and math.isfinite(error)) or error == 0:
+        return f"{_significant(mean, 3)} ± {_significant(error, 1)}"
+    # One digit of the error; two where it begins with 1, or rounding would change it by up to a third.
+    digits = 2 if f"{error:.0e}"[0] == "1" else 1
+    exponent = int(f"{error:.{digits - 1}e}".split("e")[1])
+    decimals = digits - 1 - exponent
+    if decimals > 6 or exponent >= 6:
+        power = max(int(f"{max(abs(mean), error):e}".split("e")[1]), exponent)
+        inner = _plus_minus(mean / 10.0**power, error / 10.0**power)
+        return f"({inner}) × 10{str(power).translate(_SUPERSCRIPT)}"
+    decimals = max(decimals, 0)
+    return f"{mean:.{decimals}f} ± {error:.{decimals}f}".replace("-", _MINUS)
+
+
+def _digits_to(value, unit) -> int:
+    if unit <= 0 or value == 0 or not math.isfinite(value):
+        return 3
+    return min(max(math.floor(math.log10(abs(value))) - math.floor(math.log10(unit)) + 1, 3), 12)
