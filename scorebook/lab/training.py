@@ -1,0 +1,426 @@
+r"""One training loop for every chapter, which can be stopped and resumed without changing a bit.
+
+The weights follow Adam on minibatches; what you keep is their moving average,
+
+.. math:: \bar\theta_{n} = d_n \bar\theta_{n-1} + (1 - d_n)\,\theta_n, \qquad
+          d_n = \min\Big(d,\ \frac{n}{n + 9}\Big), \qquad \bar\theta_1 = \theta_1,
+
+whose memory grows with the run (about a tenth of the steps so far) until it reaches the :math:`1/(1-d)` steps that the
+decay :math:`d` asks for. A short run is thus not dominated by the weights it began with.
+
+All randomness, the order of the data and whatever the loss draws, comes from one generator. Its state is in the
+checkpoint, beside the weights, the moments of Adam and the place in the data, so that a run of 20 steps resumed for 20
+more equals one of 40 bit for bit on a CPU (with the same number of threads).
+"""
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from scorebook.lab.arguments import finite, one_of, positive, positive_integer
+
+__all__ = ["History", "fit"]
+
+_FORMAT = "scorebook.lab.training, version 1"
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened during training.
+
+    Attributes:
+        loss: loss of each step, resumed steps included, shape ``(n_steps,)``, on the CPU.
+        seconds: wall time of all steps, those before a resumption included.
+        stopped_early: whether ``max_seconds`` ended the run before its last step.
+    """
+
+    loss: Tensor
+    seconds: float
+    stopped_early: bool = False
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps taken."""
+        return len(self.loss)
+
+    def smoothed(self, window: int = 50) -> Tensor:
+        """Mean of the last ``window`` losses at each step (of as many as there are, at the first ones)."""
+        positive_integer("window", window)
+        total = torch.cat([torch.zeros(1, dtype=torch.float64), self.loss.double().cumsum(0)])
+        end = torch.arange(1, len(total))
+        start = (end - window).clamp(min=0)
+        return ((total[end] - total[start]) / (end - start)).to(self.loss.dtype)
+
+
+def fit(
+    model: nn.Module,
+    loss,
+    data,
+    *,
+    n_steps,
+    batch_size=128,
+    lr=1e-3,
+    ema_decay=0.999,
+    generator=None,
+    checkpoint=None,
+    checkpoint_every=500,
+    resume=True,
+    progress=True,
+    clip=1.0,
+    schedule="constant",
+    max_seconds=None,
+) -> History:
+    """Train ``model`` in place; afterwards it holds the averaged weights and is in evaluation mode.
+
+    Each epoch takes the rows of ``data`` in a new random order; its last batch may be smaller. Batches are moved to the
+    device of the model one by one, and the model is moved nowhere.
+
+    Args:
+        model: module with at least one parameter that is trained.
+        loss: callable ``(model, *batch, generator=g) -> scalar tensor``. It must draw from ``g`` alone.
+            A loss without an argument ``generator`` is called without it.
+        data: floating-point tensor ``(N, *event)``, or a tuple of tensors with ``N`` rows each, of which the first is
+            floating point and the others may be integers (labels).
+        n_steps: number of optimiser steps in all, those of a resumed checkpoint included.
+        batch_size: rows per step, at most; all of them if there are fewer.
+        lr: step size of Adam.
+        ema_decay: decay of the moving average, in (0, 1); ``None`` keeps the last weights instead.
+        generator: source of all randomness; ``None`` makes one from a seed drawn from PyTorch's global generator.
+        checkpoint: path of a file that holds the whole state, replaced atomically; ``None`` for none.
+        checkpoint_every: number of steps between two writings; it is also written at the end and on Ctrl-C.
+        resume: go on from ``checkpoint`` if it exists. ``False`` begins anew and replaces it.
+        progress: show a bar while a person is watching; a page that is built or a log shows none.
+        clip: greatest norm of the gradient, all parameters together; ``None`` for no limit.
+        schedule: ``"constant"``, or ``"cosine"``, which lowers the step size to 0 along half a cosine over
+            ``n_steps``: such a run can be resumed only with the same ``n_steps``.
+        max_seconds: stop after the step that exceeds this wall time of this call. What you get then depends on the
+            speed of the machine, so do not combine it with a claim that must repeat exactly.
+
+    Returns:
+        The :class:`History` of the run.
+
+    Raises:
+        ValueError: if an argument, the data, or the value of the loss is not as described; if ``checkpoint`` cannot be
+            read, belongs to another model or other settings, or holds more than ``n_steps`` steps. The file is then
+            left as it is.
+        RuntimeError: if the loss or its gradient is NaN or infinite. The weights stay as they were before that step,
+            and so does the last checkpoint.
+        KeyboardInterrupt: on Ctrl-C, after the step under way; model and checkpoint are then usable.
+    """
+    for name, count in {"n_steps": n_steps, "batch_size": batch_size, "checkpoint_every": checkpoint_every}.items():
+        positive_integer(name, count)
+    positive("lr", lr)
+    for name, bound in {"clip": clip, "max_seconds": max_seconds}.items():
+        if bound is not None:
+            positive(name, bound)
+    if ema_decay is not None and not (isinstance(ema_decay, float) and 0 < ema_decay < 1):
+        raise ValueError(f"ema_decay must lie in (0, 1) or be None, got {ema_decay!r}")
+    one_of("schedule", schedule, ("constant", "cosine"))
+    if generator is None:
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+    elif not isinstance(generator, torch.Generator):
+        raise ValueError(f"generator must be a torch.Generator or None, got {generator!r}")
+    data = _checked_data(data, _trained_parameters(model)[0].dtype)
+
+    settings = {
+        "rows": len(data[0]),
+        "batch_size": batch_size,
+        "lr": lr,
+        "ema_decay": ema_decay,
+        "clip": clip,
+        "schedule": schedule if schedule == "constant" else f"{schedule} over {n_steps} steps",
+    }
+    run = _Run(model, loss, data, generator, settings, n_steps)
+    if checkpoint is not None:
+        checkpoint = _checked_path(checkpoint)
+        if checkpoint.exists():
+            state = _read(checkpoint)
+            if resume:
+                run.restore(state, checkpoint)
+
+    began = time.perf_counter()
+    earlier = run.seconds
+    out_of_time = False
+    bar = tqdm(total=n_steps, initial=run.step, leave=False, mininterval=0.2, disable=not (progress and _is_watched()))
+    model.train()
+    try:
+        with bar, _HeldInterrupt() as interrupt:
+            while run.step < n_steps and not out_of_time:
+                run.advance()
+                run.seconds = earlier + time.perf_counter() - began
+                out_of_time = max_seconds is not None and run.seconds - earlier > max_seconds
+                last = run.step == n_steps or out_of_time
+                if checkpoint is not None and (last or run.step % checkpoint_every == 0):
+                    _write(run.state(), checkpoint)
+                if not bar.disable:
+                    bar.set_postfix_str(f"loss {run.losses[-1]:.4g}", refresh=False)
+                    bar.update()
+                interrupt.deliver()
+    except KeyboardInterrupt:
+        if checkpoint is not None and run.is_whole and run.step > 0:
+            _write(run.state(), checkpoint)
+        raise
+    finally:
+        run.keep_average()
+        model.eval()
+    return History(torch.tensor(run.losses), run.seconds, stopped_early=run.step < n_steps)
+
+
+class _Run:
+    """The whole state of a training run: weights, their average, Adam, the generator and the place in the data.
+
+    The generator's state and the place in the data are recorded at the end of each step, together: whatever ends a step
+    half-way, what is recorded belongs to the weights.
+    """
+
+    def __init__(self, model, loss, data, generator, settings, n_steps):
+        self.model, self.loss, self.data, self.generator, self.settings = model, loss, data, generator, settings
+        self.n_steps = n_steps
+        self.parameters = _trained_parameters(model)
+        self.device = self.parameters[0].device
+        self.optimizer = torch.optim.Adam(self.parameters, lr=settings["lr"], foreach=True)
+        self.average = None
+        if settings["ema_decay"] is not None:
+            self.average = AveragedModel(model, multi_avg_fn=_growing_average(settings["ema_decay"]))
+        self.keywords = {"generator": generator} if _takes_generator(loss) else {}
+        self.step, self.seconds, self.losses = 0, 0.0, []
+        self.order, self.position = torch.empty(0, dtype=torch.long), 0
+        self.generator_state = generator.get_state()
+        self.is_whole = True
+
+    def advance(self) -> None:
+        """Take one step, or raise and leave the weights as they are."""
+        order, position = self.order, self.position
+        if position >= len(order):
+            n = len(self.data[0])
+            order = torch.randperm(n, generator=self.generator, device=self.generator.device)
+            position = 0
+        rows = order[position : position + self.settings["batch_size"]]
+        batch = [tensor[rows.to(tensor.device)].to(self.device) for tensor in self.data]
+
+        self.optimizer.zero_grad()
+        loss = _checked_loss(self.loss(self.model, *batch, **self.keywords))
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings["clip"] or math.inf)
+        self._stop_unless_finite(loss, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings["lr"] * self._schedule()
+
+        self.is_whole = False
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.losses.append(_value(loss))
+        self.order, self.position = order, position + len(rows)
+        self.generator_state = self.generator.get_state()
+        self.step += 1
+        self.is_whole = True
+
+    def keep_average(self) -> None:
+        """Give the model its averaged weights."""
+        if self.average is not None and self.step > 0:
+            with torch.no_grad():
+                for parameter, mean in zip(self.model.parameters(), self.average.module.parameters(), strict=True):
+                    parameter.copy_(mean)
+
+    def state(self) -> dict:
+        return {
+            "format": _FORMAT,
+            "settings": self.settings,
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.order,
+            "position": self.position,
+            "generator": self.generator_state,
+            "generator_device": self.generator.device.type,
+        }
+
+    def restore(self, state, path) -> None:
+        """Take over a state that was read, after checking all of it."""
+        _check_weights(state["model"], self.model, path)
+        for name, value in self.settings.items():
+            if state["settings"][name] != value:
+                raise ValueError(
+                    f"checkpoint {path} was written with {name}={state['settings'][name]!r}, not {value!r}; "
+                    "take the same, another path, or resume=False to replace it"
+                )
+        if state["generator_device"] != self.generator.device.type:
+            raise ValueError(
+                f"checkpoint {path} was written with a generator on {state['generator_device']}, "
+                f"got one on {self.generator.device.type}"
+            )
+        if state["step"] > self.n_steps:
+            raise ValueError(f"n_steps must be at least the {state['step']} steps in {path}, got {self.n_steps}")
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"].tolist()
+        self.order, self.position = state["order"].to(self.generator.device), state["position"]
+        self.generator.set_state(state["generator"])
+        self.generator_state = state["generator"]
+
+    def _schedule(self) -> float:
+        if self.settings["schedule"] == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * self.step / self.n_steps))
+
+    def _stop_unless_finite(self, loss, norm) -> None:
+        if loss.is_meta or (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            return
+        what = "loss" if not math.isfinite(loss.item()) else "gradient of the loss"
+        last = f"last good loss {self.losses[-1]:.4g} at step {self.step}" if self.losses else "no step was good"
+        raise RuntimeError(
+            f"the {what} is not finite at step {self.step + 1} ({last}; the weights are those before this step). "
+            f"Try a smaller lr than {self.settings['lr']:g}, data of about unit scale, or times and noise scales "
+            "further from zero."
+        )
+
+
+def _growing_average(decay):
+    def update(means, parameters, n_averaged):
+        n = int(n_averaged) + 1
+        get_ema_multi_avg_fn(min(decay, n / (n + 9)))(means, parameters, n_averaged)
+
+    return update
+
+
+def _value(loss) -> float:
+    return math.nan if loss.is_meta else loss.item()
+
+
+def _checked_loss(loss) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.ndim != 0:
+        came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"loss must return a scalar tensor, got {came}")
+    if not loss.requires_grad:
+        raise ValueError("loss must depend on the parameters of the model, got a tensor without gradient")
+    return loss
+
+
+def _takes_generator(loss) -> bool:
+    try:
+        parameters = signature(loss).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(p.name == "generator" or p.kind is Parameter.VAR_KEYWORD for p in parameters)
+
+
+def _trained_parameters(model) -> list:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError("model must have at least one parameter that requires a gradient, got none")
+    return parameters
+
+
+def _checked_data(data, dtype) -> tuple:
+    tensors = (data,) if isinstance(data, Tensor) else data
+    if not isinstance(tensors, (tuple, list)) or not tensors or not all(isinstance(t, Tensor) for t in tensors):
+        raise ValueError(f"data must be a tensor or a tuple of tensors, got {type(data).__name__}")
+    if any(tensor.ndim == 0 or len(tensor) == 0 for tensor in tensors):
+        raise ValueError(f"data must have at least one row, got shapes {[tuple(t.shape) for t in tensors]}")
+    if len({len(tensor) for tensor in tensors}) > 1:
+        raise ValueError(f"data must have as many rows in each tensor, got {[len(t) for t in tensors]}")
+    if tensors[0].dtype != dtype:
+        raise ValueError(f"data must be {dtype} like the weights of the model, got {tensors[0].dtype}")
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            finite("data", tensor)
+    return tuple(tensors)
+
+
+def _checked_path(checkpoint) -> Path:
+    path = Path(checkpoint).resolve()
+    if path.is_dir():
+        raise ValueError(f"checkpoint must be the path of a file, got the folder {path}")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"checkpoint must lie in a folder that exists and can be written, got {path}")
+    return path
+
+
+def _read(path) -> dict:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ValueError(f"checkpoint {path} cannot be read ({reason}); it is left as it is") from error
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise ValueError(f"checkpoint {path} is not a training checkpoint ({_FORMAT}); it is left as it is")
+    return state
+
+
+def _check_weights(state, model, path) -> None:
+    own = model.state_dict()
+    differing = sorted(own.keys() ^ state.keys()) or [
+        f"{name} {tuple(state[name].shape)} {state[name].dtype}"
+        for name in own
+        if own[name].shape != state[name].shape or own[name].dtype != state[name].dtype
+    ]
+    if differing:
+        raise ValueError(
+            f"checkpoint {path} belongs to another model (first difference: {differing[0]}); it is left as it is"
+        )
+
+
+def _write(state, path) -> None:
+    """Replace ``path`` in one stroke: a crash leaves the old file or the new one, never half of one."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with fresh.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _is_watched() -> bool:
+    """Whether a person sees the bar: a terminal, Colab or a live Jupyter, not a page being built or a log.
+
+    Jupyter names the open notebook to the kernels it starts; programs that execute notebooks do not.
+    """
+    return sys.stderr.isatty() or "google.colab" in sys.modules or "JPY_SESSION_NAME" in os.environ
+
+
+class _HeldInterrupt:
+    """Hold Ctrl-C back until the step under way is complete; a second one acts at once."""
+
+    def __enter__(self):
+        self.came = False
+        self.held = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self.held:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *exception):
+        if self.held:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, number, frame):
+        self.came = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def deliver(self) -> None:
+        if self.came:
+            raise KeyboardInterrupt
