@@ -1,5 +1,6 @@
 """The equipment of every chapter: known distributions, data, networks, training, metrics, pictures and tables."""
 
+from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.networks import MLP, NoisyClassifier, TimeMLP, UNet, initialise
 from scorebook.lab.plots import density, image_grid, samples, score_field, trajectories, use_style
 from scorebook.lab.tables import Claim, claims, table
@@ -9,6 +10,7 @@ from scorebook.lab.widgets import explorer
 __all__ = [
     "MLP",
     "Claim",
+    "GaussianMixture",
     "History",
     "NoisyClassifier",
     "TimeMLP",
