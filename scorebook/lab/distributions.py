@@ -28,7 +28,7 @@ from scorebook.lab.arguments import expand, finite, non_negative, positive, posi
 __all__ = ["GaussianMixture", "RowwiseMixture"]
 
 # Above this many entries of a (B, K, d) tensor of differences, squared distances come from matrix products.
-_LARGEST_DIFFERENCE = 2**19
+_LARGEST_DIFFERENCE = 2**16
 # Rows of eigenvectors gathered at once when sampling: bounds memory at n * d * d for large n.
 _LARGEST_GATHER = 2**24
 
@@ -41,7 +41,7 @@ class _Mixture(ABC):
     _log_weights: Tensor
     _axes: Tensor | None  # (d, K * d), the eigenvectors of all components side by side; None if isotropic
     _projected_means: Tensor | None  # (K, d), Q_k^T mu_k
-    _spectrum: Tensor  # eigenvalues: (K, d), or (K,) if isotropic; with one law per row, B stands in front
+    _variances: Tensor  # eigenvalues, (K, d, 1), or (K, 1) if isotropic; one law per row: B in place of 1
     _alpha: Tensor | None  # None, or one value per row
     _singular: bool
 
@@ -70,7 +70,7 @@ class _Mixture(ABC):
                 has no density.
         """
         log_joint, _ = self._evaluate(x)
-        return log_joint.logsumexp(-1).to(x.dtype)
+        return log_joint.logsumexp(0).to(x.dtype)
 
     def responsibilities(self, x: Tensor) -> Tensor:
         r"""Probability of each component given the point, :math:`r_k(x) = p(k \mid x)`.
@@ -85,7 +85,7 @@ class _Mixture(ABC):
             ValueError: as in :meth:`log_prob`.
         """
         log_joint, _ = self._evaluate(x)
-        return log_joint.softmax(-1).to(x.dtype)
+        return log_joint.softmax(0).mT.to(x.dtype)
 
     def score(self, x: Tensor) -> Tensor:
         r"""Score in closed form, no autograd involved.
@@ -102,56 +102,60 @@ class _Mixture(ABC):
             ValueError: as in :meth:`log_prob`.
         """
         log_joint, pull = self._evaluate(x)
-        return pull(log_joint.softmax(-1)).to(x.dtype)
+        return pull(log_joint.softmax(0)).mT.to(x.dtype).contiguous()
+
+    # The batch comes last inside: sums then run over the few components and dimensions of long, contiguous rows,
+    # several times faster than sums over a last axis of two or three.
 
     def _evaluate(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Return ``log w_k N(x; mu_k, C_k)``, ``(B, K)``, and the map from responsibilities to the score."""
+        """Return ``log w_k N(x; mu_k, C_k)``, ``(K, B)``, and the map from responsibilities to the score ``(d, B)``."""
         self._check(x)
-        x = x.to(torch.promote_types(x.dtype, self.dtype))
+        x = x.to(torch.promote_types(x.dtype, self.dtype)).mT
         if self._axes is not None:
             squared, log_det, pull = self._along_axes(x)
         elif x.device.type == "mps" or x.numel() * len(self.means) <= _LARGEST_DIFFERENCE:
             squared, log_det, pull = self._by_differences(x)
         else:
             squared, log_det, pull = self._by_products(x)
-        log_normaliser = 0.5 * (log_det + self.dim * math.log(2 * math.pi))
-        return self._log_weights - log_normaliser - 0.5 * squared, pull
+        log_weights = self._log_weights - 0.5 * self.dim * math.log(2 * math.pi)
+        return log_weights.unsqueeze(-1) - 0.5 * (log_det + squared), pull
 
     def _along_axes(self, x):
-        axes, spectrum = self._axes.to(x.dtype), self._spectrum
-        offsets = (x @ axes).unflatten(-1, self._projected_means.shape) - self._scaled(self._projected_means)
-        squared = (offsets.square() / spectrum).sum(-1)
+        axes, variances = self._axes.to(x.dtype), self._variances
+        offsets = (axes.mT @ x).unflatten(0, self._projected_means.shape) - self._scaled(self._projected_means)
+        scaled = offsets / variances
 
         def pull(responsibilities):
-            return -(responsibilities.unsqueeze(-1) * offsets / spectrum).flatten(-2) @ axes.mT
+            return -(axes @ (responsibilities.unsqueeze(1) * scaled).flatten(0, 1))
 
-        return squared, spectrum.log().sum(-1), pull
+        return (offsets * scaled).sum(1), variances.log().sum(1), pull
 
     def _by_differences(self, x):
-        variances = self._spectrum
-        offsets = x.unsqueeze(-2) - self._scaled(self.means)
-        squared = offsets.square().sum(-1) / variances
+        variances = self._variances
+        offsets = x - self._scaled(self.means)
+        squared = offsets.square().sum(1) / variances
 
         def pull(responsibilities):
-            return -((responsibilities / variances).unsqueeze(-1) * offsets).sum(-2)
+            return -((responsibilities / variances).unsqueeze(1) * offsets).sum(0)
 
         return squared, self.dim * variances.log(), pull
 
     def _by_products(self, x):
         # |x - m|^2 = |x|^2 - 2 x.m + |m|^2 cancels at small noise, so it is taken in double precision.
-        dtype, x, means, variances = x.dtype, x.double(), self.means.double(), self._spectrum.double()
-        alpha = 1.0 if self._alpha is None else self._alpha.double().unsqueeze(-1)
-        squared = x.square().sum(-1, keepdim=True) - 2 * alpha * (x @ means.mT)
-        squared = (squared + alpha**2 * means.square().sum(-1)) / variances
+        dtype, x, means, variances = x.dtype, x.double(), self.means.double(), self._variances
+        alpha = 1.0 if self._alpha is None else self._alpha.double()
+        products, lengths = means @ (alpha * x), alpha**2 * means.square().sum(-1, keepdim=True)
+        squared = (x.square().sum(0) - 2 * products + lengths).to(dtype)
 
         def pull(responsibilities):
-            pulls = responsibilities / variances
-            return (alpha * (pulls @ means) - pulls.sum(-1, keepdim=True) * x).to(dtype)
+            pulls = (responsibilities / variances).double()
+            return (alpha * (means.mT @ pulls) - pulls.sum(0) * x).to(dtype)
 
-        return squared.to(dtype), (self.dim * variances.log()).to(dtype), pull
+        return squared / variances, self.dim * variances.log(), pull
 
     def _scaled(self, means: Tensor) -> Tensor:
-        return means if self._alpha is None else self._alpha[:, None, None] * means
+        means = means.unsqueeze(-1)
+        return means if self._alpha is None else means * self._alpha
 
     def _check(self, x: Tensor) -> None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -228,7 +232,8 @@ class GaussianMixture(_Mixture):
     def _set(self, weights, means, covariances, spectrum, vectors, *, singular=False) -> None:
         self.weights, self.means, self.covariances = weights, means, covariances
         self._log_weights = weights.log() - weights.sum().log()
-        self._spectrum, self._vectors, self._singular, self._alpha = spectrum, vectors, singular, None
+        self._spectrum, self._variances, self._vectors = spectrum, spectrum.unsqueeze(-1), vectors
+        self._singular, self._alpha = singular, None
         if vectors is None:
             self._axes = self._projected_means = None
         else:
@@ -468,8 +473,7 @@ class RowwiseMixture(_Mixture):
         self.weights, self.means = base.weights, base.means
         self._log_weights, self._axes, self._singular = base._log_weights, base._axes, singular
         self._projected_means, self._alpha = base._projected_means, alpha
-        rows = (-1, *[1] * base._spectrum.ndim)
-        self._spectrum = alpha.reshape(rows) ** 2 * base._spectrum + sigma.reshape(rows) ** 2
+        self._variances = alpha**2 * base._variances + sigma**2
 
     def __repr__(self):
         return f"RowwiseMixture({len(self.alpha)} noise levels of {self.base!r})"
