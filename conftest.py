@@ -1,0 +1,121 @@
+"""The notebooks of the book as tests, once per device, and the order in which everything runs.
+
+nbmake executes the notebooks. Here each becomes two tests, ``book/tour.ipynb[cpu]`` and ``book/tour.ipynb[cuda]``;
+the device reaches the notebook as ``SCOREBOOK_DEVICE``, which ``lab.device`` reads. What the run on the CPU has
+produced is handed to the book's cache, so that building the book executes nothing again.
+"""
+
+import re
+import time
+
+import nbformat
+import pytest
+import torch
+from execution_cache import store
+from nbmake.nb_run import NotebookRun
+from nbmake.pytest_items import NbMakeFailureRepr, NotebookFailedException, NotebookFile, NotebookItem
+
+DEVICES = ("cpu", "cuda")
+
+# Seconds that a chapter may take on two CPU cores, unless its metadata says otherwise (scorebook.budget_s).
+BUDGET = 60
+
+# The budget is a promise to readers on a quiet machine. A busy machine is not a broken chapter, so the run reports
+# every time beside its budget and fails only where no load explains the difference.
+PATIENCE = 3
+
+RUNS = pytest.StashKey()
+CHOSEN = pytest.StashKey()
+
+
+class OverBudgetError(Exception):
+    """A notebook that took longer than a busy machine explains."""
+
+
+class NotebookOnDevice(NotebookItem):
+    """One notebook executed on one device."""
+
+    def __init__(self, *, parent, device):
+        pytest.Item.__init__(self, f"{parent.path.name}[{device}]", parent, nodeid=f"{parent.nodeid}[{device}]")
+        self.filename = str(parent.path)
+        self.device = device
+
+    def runtest(self):
+        """Executes the notebook, keeps its outputs and compares its time with its budget."""
+        source = nbformat.read(self.path, 4)
+        options = self.config.option
+        run = NotebookRun(self.path, options.nbmake_timeout, kernel=options.nbmake_kernel)
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("SCOREBOOK_DEVICE", self.device)
+            start = time.perf_counter()
+            result = run.execute()
+            seconds = time.perf_counter() - start
+        budget = source.metadata.get("scorebook", {}).get("budget_s", BUDGET)
+        self.config.stash[RUNS].append((self.nodeid, seconds, budget))
+        if result.error is not None:
+            raise NotebookFailedException(result)
+        if self.device == "cpu":
+            store(result.nb, source, self.path, seconds=seconds, device=self.device)
+        if seconds > PATIENCE * budget:
+            raise OverBudgetError(f"{self.nodeid} took {seconds:.0f} s, more than {PATIENCE} times its {budget} s")
+
+    def repr_failure(self, excinfo, style=None):
+        """Shows the time that was exceeded as it is, and everything else as nbmake does."""
+        if isinstance(excinfo.value, OverBudgetError):
+            return NbMakeFailureRepr(str(excinfo.value), str(excinfo.value))
+        return super().repr_failure(excinfo, style)
+
+
+class NotebookOnEachDevice(NotebookFile):
+    """A notebook file, one test for each device."""
+
+    def collect(self):
+        """Yields the tests; the one for an absent device is there, skipped."""
+        for device in self.config.stash[CHOSEN].get(self.path, DEVICES):
+            item = NotebookOnDevice.from_parent(self, device=device)
+            if device == "cuda" and not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+            yield item
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path, parent):
+    """Puts a test for each device where nbmake would put one."""
+    collected = yield
+    return [
+        NotebookOnEachDevice.from_parent(parent, path=file_path) if isinstance(found, NotebookFile) else found
+        for found in collected
+    ]
+
+
+def pytest_configure(config):
+    """Lets a notebook test be run by the name under which a report lists it, which pytest would refuse."""
+    config.stash[RUNS], config.stash[CHOSEN] = [], {}
+    for i, argument in enumerate(config.args):
+        if named := re.fullmatch(r"(.+\.ipynb)\[(\w+)\]", argument):
+            path = (config.invocation_params.dir / named[1]).resolve()
+            config.stash[CHOSEN].setdefault(path, []).append(named[2])
+            config.args[i] = named[1]
+
+
+def pytest_collection_modifyitems(items):
+    """Runs what is fast first, and the site last: it is built from the outputs of the notebooks."""
+
+    def turn(item):
+        if isinstance(item, NotebookItem):
+            return 1
+        return 2 if item.get_closest_marker("site") else 0
+
+    for item in items:
+        if "site" in getattr(item, "fixturenames", ()):
+            item.add_marker("site")
+    items.sort(key=turn)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Prints the time that each notebook took beside its budget."""
+    if config.stash[RUNS]:
+        terminalreporter.section("notebook times")
+        for name, seconds, budget in config.stash[RUNS]:
+            remark = "  over budget" if seconds > budget else ""
+            terminalreporter.write_line(f"{seconds:6.1f} s of {budget} s  {name}{remark}")

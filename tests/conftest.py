@@ -1,0 +1,30 @@
+"""What the tests share: where the repository is, and the built book."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Every run draws the same examples, and a busy machine is not a failure.
+settings.register_profile("book", deadline=None, derandomize=True)
+settings.load_profile("book")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The repository's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def site(root):
+    """Folder of the built book, brought up to date. A test that asks for it runs after all others."""
+    build = [Path(sys.executable).with_name("jupyter-book"), "build", "book", "--config", "_config.yml"]
+    build += ["--toc", root / "_toc.yml", "--path-output", ".", "-W", "-n", "--keep-going"]
+    done = subprocess.run(build, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root / "_build" / "html"
