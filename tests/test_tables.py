@@ -1,0 +1,188 @@
+"""Tables show what they are given, and a claim holds only where the measurement can bear it."""
+
+import builtins
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from scorebook import lab
+from scorebook.lab import tables
+
+
+def estimate(mean, standard_error):
+    return SimpleNamespace(mean=torch.tensor(mean), standard_error=torch.tensor(standard_error))
+
+
+def rows_of(thing):
+    return [line.split("  ") for line in repr(thing).splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        ([0.05, 0.2, 0.5], ["0.05", "0.2", "0.5"]),
+        (torch.tensor([1.02564, 1.1111, 4 / 3]), ["1.03", "1.11", "1.33"]),
+        (torch.tensor([1.0, 1.25], requires_grad=True), ["1.00", "1.25"]),
+        ([12345.6, 0.0001234], ["12346", "0.000123"]),
+        ([2.5e7, -3.4e-7], ["2.5 × 10⁷", "−3.4 × 10⁻⁷"]),
+        (torch.tensor([3, -7]), ["3", "−7"]),
+        ([float("nan"), float("-inf")], ["nan", "−inf"]),
+        ([True, None], ["yes", "–"]),
+        (["exact", "<b>"], ["exact", "<b>"]),
+        ([estimate(0.5012, 0.0041), estimate(0.5, 0.0014)], ["0.501 ± 0.004", "0.5000 ± 0.0014"]),
+        (estimate([12345.0, 1e-9], [140.0, 3e-10]), ["12345 ± 140", "(1.0 ± 0.3) × 10⁻⁹"]),
+        (estimate(2.0, 0.5), ["2.0 ± 0.5"]),
+        (7, ["7"]),
+        ("word", ["word"]),
+    ],
+)
+def test_a_value_is_shown_to_the_digits_it_deserves(column, shown):
+    assert [row[0] for row in lab.table({"x": column}).rows] == shown
+
+
+def test_digits_are_significant_digits():
+    assert lab.table({"x": [3.14159]}, digits=5).rows == [["3.1416"]]
+
+
+def test_a_terminal_gets_aligned_text():
+    shown = repr(lab.table({"name": ["a", "bcd"], "count": [5, 100]}, caption="Two rows"))
+    assert shown == "Two rows\nname  count\n----  -----\na         5\nbcd     100"
+
+
+def test_a_page_gets_a_table_with_escaped_text_and_named_columns():
+    page = lab.table({"a < b": ["<script>", "x"]}, caption="5 > 3")._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert '<th scope="col" class="txt">a &lt; b</th>' in page
+    assert "<caption>5 &gt; 3</caption>" in page
+
+
+@pytest.mark.parametrize(
+    ("columns", "complaint"),
+    [
+        ({}, "at least one column"),
+        ([1, 2], "must be a dict"),
+        ({"a": [1, 2], "b": [1]}, "equal length, got {'a': 2, 'b': 1}"),
+        ({"a": torch.zeros(2, 2)}, "column 'a' must be one-dimensional"),
+        ({"a": [torch.zeros(2)]}, "one number, got a tensor of shape"),
+        ({"a": [object()]}, "an entry of column 'a' must be a number"),
+        ({"a": estimate([[1.0]], [[1.0]])}, "column 'a' must be one-dimensional"),
+    ],
+)
+def test_a_table_refuses_what_is_no_table(columns, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        lab.table(columns)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "holds"),
+    [
+        ({"measured": 0.51, "expected": 0.5, "resolution": 0.02}, True),
+        ({"measured": 0.53, "expected": 0.5, "resolution": 0.02}, False),
+        ({"measured": 0.47, "expected": 0.5, "resolution": 0.02}, False),
+        ({"measured": 0.5, "expected": 0.5, "resolution": 0.02, "error": 0.005}, True),
+        ({"measured": 0.5, "expected": 0.5, "resolution": 0.02, "error": 0.0051}, False),
+        ({"measured": 0, "expected": 0, "resolution": 0}, True),
+        ({"measured": 1.2, "at_most": 1.3}, True),
+        ({"measured": 1.2, "at_most": 1.3, "error": 0.024}, True),
+        ({"measured": 1.2, "at_most": 1.3, "error": 0.026}, False),
+        ({"measured": 1.4, "at_most": 1.3}, False),
+        ({"measured": 0.95, "at_least": 0.9, "error": 0.012}, True),
+        ({"measured": 0.95, "at_least": 0.9, "error": 0.013}, False),
+        ({"measured": 0.85, "at_least": 0.9}, False),
+        ({"measured": 1.0, "at_least": 0.9, "at_most": 1.1, "error": 0.02}, True),
+        ({"measured": 1.2, "at_least": 0.9, "at_most": 1.1}, False),
+        ({"measured": 0.8, "at_least": 0.9, "at_most": 1.1}, False),
+        ({"measured": float("nan"), "expected": 0.5, "resolution": 9}, False),
+        ({"measured": 0.5, "expected": float("nan"), "resolution": 9}, False),
+        ({"measured": 0.5, "expected": 0.5, "resolution": 9, "error": float("nan")}, False),
+        ({"measured": float("nan"), "at_most": 1}, False),
+        ({"measured": float("-inf"), "at_most": 1}, False),
+        ({"measured": 0.5, "at_most": float("nan")}, False),
+        (
+            {"measured": torch.tensor([[0.5]], requires_grad=True), "expected": torch.tensor(0.5), "resolution": 0.1},
+            True,
+        ),
+        ({"measured": estimate(0.5, 0.02), "expected": 0.5, "resolution": 0.1}, True),
+        ({"measured": estimate(0.5, 0.03), "expected": 0.5, "resolution": 0.1}, False),
+    ],
+)
+def test_a_claim_holds_only_with_four_standard_errors_to_spare(arguments, holds):
+    assert lab.Claim("a law", **arguments).holds is holds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"measured": 1.0}, "either expected or a bound"),
+        ({"measured": 1.0, "expected": 1.0, "at_most": 2.0, "resolution": 1.0}, "either expected or a bound"),
+        ({"measured": 1.0, "expected": 1.0}, "resolution must be stated"),
+        ({"measured": 1.0, "at_most": 2.0, "resolution": 1.0}, "a bound needs none"),
+        ({"measured": 1.0, "at_most": 2.0, "error": -1.0}, "non-negative"),
+        ({"measured": torch.zeros(2), "at_most": 2.0}, "measured must be one number"),
+        ({"measured": "high", "at_most": 2.0}, "measured must be a number"),
+    ],
+)
+def test_a_claim_that_says_too_little_or_too_much_is_refused(arguments, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        lab.Claim("a law", **arguments)
+
+
+def test_the_closing_table_is_shown_even_where_it_fails_and_names_each_failure(capsys):
+    rows = [
+        lab.Claim("mean", 0.501, 0.5, error=0.004, resolution=0.02),
+        lab.Claim("variance", 1.25, 1.0, error=0.01, resolution=0.1),
+        lab.Claim("distance", 1.4, at_most=1.3, error=0.01),
+    ]
+    with pytest.raises(AssertionError) as caught:
+        lab.claims(rows)
+    message = str(caught.value)
+    assert "2 of 3 claims fail" in message
+    assert "variance: measured 1.25 (standard error 0.01), expected 1: 0.25 apart" in message
+    assert "distance: measured 1.4 + four standard errors of 0.01 = 1.44, which is not at most 1.3" in message
+    assert "mean" not in message
+    shown = capsys.readouterr().out
+    assert "0.501 ± 0.004" in shown
+    assert [line.split()[-1] for line in shown.splitlines()[2:]] == ["✓", "✗", "✗"]
+
+
+def test_the_closing_table_is_shown_where_ipython_is_missing(capsys, monkeypatch):
+    real = builtins.__import__
+
+    def without_ipython(name, *arguments, **keywords):
+        if name.startswith("IPython"):
+            raise ImportError(name)
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", without_ipython)
+    assert lab.claims([lab.Claim("a law", 1.0, at_most=2.0)]) is None
+    assert "a law" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rows", [[], ["a law"]])
+def test_a_closing_table_needs_claims(rows):
+    with pytest.raises(ValueError, match="non-empty sequence of Claim"):
+        lab.claims(rows)
+
+
+def test_rows_leave_the_notebook_as_data(monkeypatch):
+    shown = []
+    monkeypatch.setattr(tables, "_show", shown.append)
+    with pytest.raises(AssertionError):
+        lab.claims([lab.Claim("a law", float("nan"), 0.5, resolution=0.1, note="one run")])
+    bundle = shown[0]._repr_mimebundle_()
+    assert {"text/plain", "text/html", tables.CLAIMS_MIME} == set(bundle)
+    (row,) = json.loads(json.dumps(bundle[tables.CLAIMS_MIME], allow_nan=False))["claims"]
+    assert row == {
+        "text": "a law",
+        "measured": "nan",
+        "error": 0.0,
+        "expected": 0.5,
+        "at_most": None,
+        "at_least": None,
+        "resolution": 0.1,
+        "note": "one run",
+        "holds": False,
+    }
