@@ -1,0 +1,44 @@
+"""Where tensors live: one environment variable decides for the whole book.
+
+``SCOREBOOK_DEVICE`` may be ``cpu``, ``cuda``, ``mps`` or ``auto``. Without it, or with ``auto``, the book runs on
+a CUDA device if there is one, else on Apple's ``mps``, else on the CPU.
+"""
+
+import os
+
+import torch
+
+from scorebook.lab.arguments import one_of
+
+__all__ = ["device"]
+
+_VARIABLE = "SCOREBOOK_DEVICE"
+
+
+def device() -> torch.device:
+    """Device on which the book runs, as the environment variable ``SCOREBOOK_DEVICE`` asks.
+
+    Returns:
+        ``torch.device("cuda")``, ``torch.device("mps")`` or ``torch.device("cpu")``.
+
+    Raises:
+        ValueError: if the variable holds none of ``auto``, ``cpu``, ``cuda`` and ``mps``.
+        RuntimeError: if it names a device that this machine, or this build of PyTorch, does not have.
+    """
+    present = _present()
+    wanted = os.environ.get(_VARIABLE, "").strip().lower() or "auto"
+    one_of(_VARIABLE, wanted, ("auto", "cpu", "cuda", "mps"))
+    if wanted == "auto":
+        return torch.device(present[0])
+    if wanted not in present:
+        raise RuntimeError(
+            f"{_VARIABLE} asks for {wanted!r}, which PyTorch {torch.__version__} does not find on this machine; "
+            f"available: {', '.join(present)}. Set {_VARIABLE} to one of these, or to 'auto', before you start Python"
+        )
+    return torch.device(wanted)
+
+
+def _present() -> list[str]:
+    """Names of the devices that are here, the preferred one first."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [name for name, is_here in here.items() if is_here]
