@@ -245,7 +245,8 @@ def _conv(n_in, n_out, size=3) -> nn.Conv2d:
 
 
 def _group_norm(n) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(8, n), n)
+    # About four channels a group: a group of one would cancel the time embedding, which is constant on a channel.
+    return nn.GroupNorm(math.gcd(n, max(1, n // 4)), n)
 
 
 def _starting_at_zero(layer):
