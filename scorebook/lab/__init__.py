@@ -1,5 +1,6 @@
 """The equipment of every chapter: known distributions, data, networks, training, metrics, pictures and tables."""
 
+from scorebook.lab.datasets import checkerboard, coloured_digits, digits, hue, mnist, moons, swiss_roll
 from scorebook.lab.devices import device
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.metrics import energy_distance, mode_weights, sliced_wasserstein
@@ -17,18 +18,25 @@ __all__ = [
     "NoisyClassifier",
     "TimeMLP",
     "UNet",
+    "checkerboard",
     "claims",
+    "coloured_digits",
     "density",
     "device",
+    "digits",
     "energy_distance",
     "explorer",
     "fit",
+    "hue",
     "image_grid",
     "initialise",
+    "mnist",
     "mode_weights",
+    "moons",
     "samples",
     "score_field",
     "sliced_wasserstein",
+    "swiss_roll",
     "table",
     "trajectories",
     "use_style",

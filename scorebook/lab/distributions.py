@@ -421,8 +421,6 @@ class GaussianMixture(_Mixture):
             spectrum = spectrum.unsqueeze(-1) * shrink**2
         else:
             vectors, deviations, _ = torch.linalg.svd(root * shrink.unsqueeze(-2))
-            if exact:  # As many directions as observations are known exactly; svd puts them last.
-                deviations = torch.where(torch.arange(self.dim, device=A.device) < self.dim - len(A), deviations, 0)
             spectrum = deviations**2
         covariances = (vectors * spectrum.unsqueeze(-2)) @ vectors.mT
         parts = (weights, means, covariances, spectrum, vectors)

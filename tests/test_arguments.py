@@ -1,0 +1,154 @@
+"""Every refusal names the argument, what came and what was expected; one number meets a whole batch."""
+
+import math
+
+import pytest
+import torch
+
+from scorebook.lab.arguments import (
+    expand,
+    finite,
+    non_negative,
+    one_of,
+    positive,
+    positive_integer,
+    same_shape,
+    standard_normal,
+)
+
+# expand
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 2), (4, 1, 8, 8)])
+def test_expand_multiplies_row_by_row(shape):
+    x, value = torch.rand(shape), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    torch.testing.assert_close(expand(value, x) * x, torch.stack([v * row for v, row in zip(value, x, strict=True)]))
+
+
+@pytest.mark.parametrize("value", [2, 2.0, torch.tensor(2), torch.tensor([2.0])])
+def test_expand_lets_one_number_serve_every_row(value):
+    x = torch.rand(4, 3, dtype=torch.float64)
+    factor = expand(value, x)
+    assert factor.dtype == torch.float64
+    torch.testing.assert_close(factor * x, 2 * x)
+
+
+def test_expand_takes_type_and_device_of_x():
+    x = torch.empty(4, 2, dtype=torch.float64, device="meta")
+    factor = expand(torch.ones(4), x)
+    assert (factor.dtype, factor.device, factor.shape) == (torch.float64, x.device, (4, 1))
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 1), (4, 2)])
+def test_expand_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"one value per row, shape \(4,\), got"):
+        expand(torch.ones(shape), torch.ones(4, 2))
+
+
+# standard_normal
+
+
+def test_standard_normal_follows_the_generator_alone():
+    before = torch.get_rng_state()
+    first, again = (standard_normal((5, 2), generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_standard_normal_moves_what_a_cpu_generator_draws():
+    generator = torch.Generator().manual_seed(0)
+    x = standard_normal((5, 2), generator=generator, dtype=torch.float64, device="meta")
+    assert (x.shape, x.dtype, x.device.type) == ((5, 2), torch.float64, "meta")
+    following = torch.randn(1, generator=generator)
+    torch.randn(5, 2, generator=generator.manual_seed(0), dtype=torch.float64)
+    assert torch.equal(torch.randn(1, generator=generator), following)
+
+
+def test_standard_normal_is_standard_and_normal():
+    x = standard_normal((20_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for power, moment in ((1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)):
+        values = x**power
+        assert abs(float(values.mean()) - moment) <= 4 * float(values.std()) / math.sqrt(20_000)
+
+
+# Checks of values
+
+TENSOR = torch.tensor
+
+
+@pytest.mark.parametrize(
+    ("check", "good"),
+    [
+        (positive, [1, 0.5, TENSOR(2), TENSOR([1.0, 2.0])]),
+        (non_negative, [0, 0.0, 1, TENSOR(0), TENSOR([0.0, 2.0])]),
+        (finite, [-1, 0.0, TENSOR([-1, 0]), TENSOR([[1e30]])]),
+        (positive_integer, [1, 1000]),
+    ],
+)
+def test_good_values_pass(check, good):
+    for value in good:
+        assert check("size", value) is None
+
+
+@pytest.mark.parametrize(
+    ("check", "bad", "message"),
+    [
+        (positive, 0, "size must be positive and finite, got 0"),
+        (positive, -0.1, r"size must be positive and finite, got -0\.1"),
+        (positive, math.inf, "size must be positive and finite, got inf"),
+        (positive, math.nan, "size must be positive and finite, got nan"),
+        (positive, TENSOR([1.0, 0.0, -2.0]), r"size must be positive and finite, got 0 among 3 value\(s\)"),
+        (positive, TENSOR([1.0, math.inf]), "size must be positive and finite, got inf"),
+        (positive, TENSOR([1.0, math.nan]), "size must be positive and finite, got nan"),
+        (positive, TENSOR(-1), "size must be positive and finite, got -1"),
+        (positive, "1", "size must be a number or a tensor, got '1'"),
+        (positive, True, "size must be a number or a tensor, got True"),
+        (positive, None, "size must be a number or a tensor, got None"),
+        (non_negative, -1, "size must be non-negative and finite, got -1"),
+        (non_negative, TENSOR([0.0, -3.0]), "size must be non-negative and finite, got -3"),
+        (non_negative, math.nan, "size must be non-negative and finite, got nan"),
+        (finite, math.nan, "size must be finite, got nan"),
+        (finite, -math.inf, "size must be finite, got -inf"),
+        (finite, TENSOR([[0.0, -math.inf]]), r"size must be finite, got -inf among 2 value\(s\)"),
+        (positive_integer, 0, "size must be a positive integer, got 0"),
+        (positive_integer, 2.0, r"size must be a positive integer, got 2\.0"),
+        (positive_integer, True, "size must be a positive integer, got True"),
+        (positive_integer, "3", "size must be a positive integer, got '3'"),
+    ],
+)
+def test_bad_values_are_named(check, bad, message):
+    with pytest.raises(ValueError, match=message):
+        check("size", bad)
+
+
+@pytest.mark.parametrize("check", [positive, non_negative, finite])
+def test_values_are_not_asked_for_where_there_are_none(check):
+    check("size", torch.empty(3, device="meta"))
+
+
+# one_of, same_shape
+
+
+def test_one_of_lists_the_options():
+    one_of("kind", "b", ("a", "b"))
+    with pytest.raises(ValueError, match="kind must be one of 'a', 'b', got 'c'"):
+        one_of("kind", "c", ("a", "b"))
+
+
+def test_same_shape_returns_what_it_approves():
+    x = torch.zeros(3, 2)
+    output = torch.ones(3, 2)
+    assert same_shape("score", output, x) is output
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (torch.zeros(3), r"score must return shape \(3, 2\) like its input, got \(3,\)"),
+        (0.0, r"score must return a tensor of shape \(3, 2\), got float"),
+        (None, r"score must return a tensor of shape \(3, 2\), got NoneType"),
+    ],
+)
+def test_same_shape_names_what_came(output, message):
+    with pytest.raises(ValueError, match=message):
+        same_shape("score", output, torch.zeros(3, 2))
