@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
 
 from scorebook import lab
 from scorebook.lab import tables
@@ -167,14 +168,14 @@ def test_a_closing_table_needs_claims(rows):
         lab.claims(rows)
 
 
-def test_rows_leave_the_notebook_as_data(monkeypatch):
+def test_rows_stay_in_the_notebook_as_data(monkeypatch):
     shown = []
     monkeypatch.setattr(tables, "_show", shown.append)
     with pytest.raises(AssertionError):
         lab.claims([lab.Claim("a law", float("nan"), 0.5, resolution=0.1, note="one run")])
-    bundle = shown[0]._repr_mimebundle_()
-    assert {"text/plain", "text/html", tables.CLAIMS_MIME} == set(bundle)
-    (row,) = json.loads(json.dumps(bundle[tables.CLAIMS_MIME], allow_nan=False))["claims"]
+    bundle, metadata = DisplayFormatter().format(shown[0])
+    assert {"text/plain", "text/html"} == set(bundle)
+    (row,) = json.loads(json.dumps(metadata[tables.CLAIMS_MIME], allow_nan=False))["claims"]
     assert row == {
         "text": "a law",
         "measured": "nan",

@@ -81,7 +81,7 @@ def density(log_prob, *, extent, resolution=200, ax=None, cmap=None, device=None
         cmap=_PAPER_TO_BLUE if cmap is None else cmap,
         vmin=0,
         vmax=1,
-        interpolation="bilinear",
+        interpolation="nearest",
         zorder=0,
     )
     _next_color(ax)  # what is drawn on the blue takes the next colour

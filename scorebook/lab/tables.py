@@ -226,19 +226,18 @@ class _Claims(Table):
         )
         self.claims = rows
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return {
-            "text/plain": repr(self),
-            "text/html": self._repr_html_(),
-            CLAIMS_MIME: {"claims": [row.to_dict() for row in self.claims]},
-        }
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        # The rows travel as metadata of the output: as one more of its forms they would be a MIME type that the
+        # book's build does not know, which is a warning there.
+        shown = {"text/plain": repr(self), "text/html": self._repr_html_()}
+        return shown, {CLAIMS_MIME: {"claims": [row.to_dict() for row in self.claims]}}
 
 
 def claims(rows) -> None:
     """Show the closing table of a page and insist on every row.
 
-    The table is shown whether or not its rows hold. Its rows also leave the notebook as data, under the MIME
-    type :data:`CLAIMS_MIME`, where other pages collect them.
+    The table is shown whether or not its rows hold. Its rows also stay in the executed notebook as data, in the
+    metadata of the output under :data:`CLAIMS_MIME`, where other pages collect them.
 
     Args:
         rows: a sequence of :class:`Claim`.

