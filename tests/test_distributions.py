@@ -159,6 +159,12 @@ def test_a_component_of_weight_zero_is_not_there():
     assert (two.sample(1000, generator=generator(), labels=True)[1] == 0).all()
 
 
+def test_a_uniform_number_on_an_edge_picks_the_component_that_begins_there(monkeypatch):
+    mixture = GaussianMixture([0.0, 0.5, 0.0, 0.5], torch.zeros(4, 2), 1.0)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **options: torch.tensor([0.0, 0.5]))
+    assert mixture.sample(2, labels=True)[1].tolist() == [1, 3]
+
+
 def test_one_variance_serves_every_component():
     means = points(3)
     same = GaussianMixture([0.2, 0.3, 0.5], means, 0.7)
