@@ -276,7 +276,7 @@ def interpolate(sde: SDE, score, x_a: Tensor, x_b: Tensor, weights, **solver) ->
     if x_a.shape != x_b.shape:
         raise ValueError(f"x_a and x_b must have one shape, got {tuple(x_a.shape)} and {tuple(x_b.shape)}")
     w = torch.as_tensor(weights, dtype=x_a.dtype, device=x_a.device).reshape(-1, 1, 1)
-    if bool(((w < 0) | (w > 1)).any()):
+    if not w.is_meta and bool(((w < 0) | (w > 1)).any()):
         raise ValueError(f"weights must lie in [0, 1], got {w.flatten().tolist()}")
     z_a, z_b = (encode(sde, score, x, **solver).flatten(1) for x in (x_a, x_b))
     cosine = torch.nn.functional.cosine_similarity(z_a, z_b, dim=1).clamp(-1, 1)

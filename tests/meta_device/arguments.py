@@ -1,0 +1,23 @@
+"""Calls of ``scorebook.lab.arguments`` on the meta device."""
+
+import torch
+
+from meta_device import generator, points, times
+from scorebook.lab import arguments
+
+DRIVEN = {
+    "expand": lambda: [arguments.expand(value, points(3, 2)) for value in (0.5, torch.tensor(0.5), times())],
+    "same_shape": lambda: arguments.same_shape("field", points(), points()),
+    "standard_normal": lambda: [
+        arguments.standard_normal((8, 2), generator=g, device="meta") for g in (generator(), None)
+    ],
+    # The checks return nothing: what they are given is returned here, once they have passed it.
+    "finite": lambda: (points(), arguments.finite("x", points()))[0],
+    "non_negative": lambda: (points(), arguments.non_negative("x", points()))[0],
+    "positive": lambda: (points(), arguments.positive("x", points()))[0],
+}
+
+NOT_DRIVEN = {
+    "one_of": "takes a name",
+    "positive_integer": "takes a number",
+}

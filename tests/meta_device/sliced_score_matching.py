@@ -1,0 +1,12 @@
+"""Calls of ``scorebook.sliced_score_matching`` on the meta device."""
+
+from meta_device import generator, points, score
+from scorebook import sliced_score_matching
+
+DRIVEN = {
+    "random_projections": lambda: [
+        sliced_score_matching.random_projections(points(2, 2), 3, kind=kind, generator=generator())
+        for kind in ("rademacher", "gaussian", "sphere")
+    ],
+    "sliced_divergence": lambda: sliced_score_matching.sliced_divergence(score, points(), points()),
+}

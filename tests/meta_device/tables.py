@@ -1,0 +1,10 @@
+"""Why nothing of ``scorebook.lab.tables`` meets the meta device."""
+
+SHOWS = "shows numbers, which a meta tensor has not"
+
+NOT_DRIVEN = {
+    "Claim": SHOWS,
+    "Table": SHOWS,
+    "claims": SHOWS,
+    "table": SHOWS,
+}

@@ -1,0 +1,6 @@
+"""Why nothing of ``scorebook.lab.training`` meets the meta device."""
+
+NOT_DRIVEN = {
+    "History": "holds the losses as numbers, on the CPU",
+    "fit": "reads the loss at each step, to stop when it is not finite",
+}
