@@ -18,8 +18,8 @@ Source: Song et al. (2021), "Score-based generative modeling through stochastic 
 """
 
 import abc
-import itertools
 import math
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -48,14 +48,19 @@ __all__ = [
     "reverse_drift",
     "score_matching_loss",
     "simulate",
+    "time_sampler",
 ]
+
+# Solvers that add up their steps end a hair above 1, and a noise scale in single precision a hair beside the ends.
+_ROUNDING = 1e-6
 
 
 class SDE(abc.ABC):
     r"""A linear SDE on :math:`t \in [0, 1]` with a Gaussian perturbation kernel.
 
-    Times ``t`` are floats, scalar tensors or tensors of shape ``(B,)``; states ``x`` have shape ``(B, *event)``.
-    Whatever depends on ``t`` alone is returned in the shape of ``t``. A time outside [0, 1] raises a ``ValueError``.
+    Times ``t`` are numbers (taken in double precision), scalar tensors or tensors of shape ``(B,)``; states ``x`` have
+    shape ``(B, *event)``. Whatever depends on ``t`` alone is returned in the shape of ``t``. A time outside [0, 1]
+    raises a ``ValueError``.
     """
 
     prior_std: float
@@ -78,8 +83,31 @@ class SDE(abc.ABC):
         """Diffusion coefficient :math:`g(t)`: units of ``x`` per square root of time."""
 
     @abc.abstractmethod
+    def _inverse_ratio(self, ratio: Tensor) -> Tensor:
+        r"""Inverse of :math:`\sigma(t)/\alpha(t)`, not yet checked for its range."""
+
     def time_of(self, noise_to_signal) -> Tensor:
-        r"""Time at which :math:`\sigma(t)/\alpha(t)` equals ``noise_to_signal``; the inverse of that ratio."""
+        r"""Time at which :math:`\sigma(t)/\alpha(t)` equals ``noise_to_signal``; the inverse of that ratio.
+
+        Args:
+            noise_to_signal: scalar or shape ``(B,)``.
+
+        Returns:
+            Times in [0, 1], shaped like ``noise_to_signal``.
+
+        Raises:
+            ValueError: if a ratio is negative or not reached at any time in [0, 1].
+        """
+        non_negative("noise_to_signal", noise_to_signal)
+        t = self._inverse_ratio(_floating(noise_to_signal))
+        if not t.is_meta and not _in_unit_interval(t, low=-_ROUNDING):
+            low, high = (float(self.sigma(end) / self.alpha(end)) for end in (0.0, 1.0))
+            given = torch.as_tensor(noise_to_signal)
+            raise ValueError(
+                f"noise_to_signal must lie in [{low:g}, {high:g}], the range of sigma(t)/alpha(t) on [0, 1], "
+                f"got values from {given.min():g} to {given.max():g}"
+            )
+        return t.clamp(0, 1)
 
     def perturb(self, x0: Tensor, t, *, generator=None) -> tuple[Tensor, Tensor]:
         r"""Draw :math:`x_t = \alpha(t)\,x_0 + \sigma(t)\,z` from the perturbation kernel.
@@ -134,23 +162,30 @@ class SDE(abc.ABC):
         r"""Score of the diffused law of a mixture, :math:`\nabla_x \log p_t(x)`, in closed form.
 
         Args:
-            mixture: the law at ``t = 0``, a ``lab.GaussianMixture``.
+            mixture: the law of the clean points :math:`x_0`, a ``lab.GaussianMixture``.
 
         Returns:
-            ``score(x, t)`` with ``t`` scalar or of shape ``(B,)``.
+            ``score(x, t)`` with ``t`` scalar or of shape ``(B,)``; an event of several axes is taken as one vector.
         """
 
         def score(x, t):
-            return mixture.diffuse(self.alpha(t), self.sigma(t)).score(x)
+            return mixture.diffuse(self.alpha(t), self.sigma(t)).score(x.flatten(1)).reshape(x.shape)
 
         return score
 
     def denoise(self, score, x: Tensor, t) -> Tensor:
-        r"""Posterior mean of the clean point (Tweedie), :math:`E[x_0 \mid x_t] = (x_t + \sigma^2 s)/\alpha`."""
+        r"""Posterior mean of the clean point, :math:`E[x_0 \mid x_t] = (x_t + \sigma^2 s)/\alpha`, shaped like ``x``.
+
+        Raises:
+            ValueError: if ``score`` returns another shape than that of ``x``.
+
+        Source: Efron (2011), eq. 1.4, for :math:`x_t/\alpha`.
+        """
         s = same_shape("score", score(x, t), x)
         return (x + expand(self.sigma(t), x) ** 2 * s) / expand(self.alpha(t), x)
 
 
+@final
 class VESDE(SDE):
     r"""Variance exploding: :math:`f = 0`, :math:`\sigma(t) = \sigma_{min} (\sigma_{max}/\sigma_{min})^t`.
 
@@ -181,24 +216,23 @@ class VESDE(SDE):
 
     def alpha(self, t) -> Tensor:
         """1: the mean stays."""
-        return torch.ones_like(_check_time(t))
+        return torch.ones_like(_time(t))
 
     def sigma(self, t) -> Tensor:
         r""":math:`\sigma_{min} (\sigma_{max}/\sigma_{min})^t`."""
-        return self.sigma_min * torch.exp(self._log_ratio * _check_time(t))
+        return self.sigma_min * torch.exp(self._log_ratio * _time(t))
 
     def drift(self, x: Tensor, t) -> Tensor:
         """0."""
-        _check_time(t)
+        _time(t)
         return torch.zeros_like(x)
 
     def diffusion(self, t) -> Tensor:
         r""":math:`\sigma(t) \sqrt{2 \log(\sigma_{max}/\sigma_{min})}`, the root of :math:`d\sigma^2/dt`."""
         return self.sigma(t) * math.sqrt(2 * self._log_ratio)
 
-    def time_of(self, noise_to_signal) -> Tensor:
+    def _inverse_ratio(self, ratio: Tensor) -> Tensor:
         r""":math:`t = \log(r/\sigma_{min}) / \log(\sigma_{max}/\sigma_{min})`."""
-        ratio = _check_ratio(noise_to_signal)
         return torch.log(ratio / self.sigma_min) / self._log_ratio
 
 
@@ -219,11 +253,11 @@ class _LinearBeta(SDE):
 
     def beta(self, t) -> Tensor:
         """Rate of noising at ``t``, per unit of time."""
-        return self.beta_min + _check_time(t) * (self.beta_max - self.beta_min)
+        return self.beta_min + _time(t) * (self.beta_max - self.beta_min)
 
     def integrated_beta(self, t) -> Tensor:
         r""":math:`B(t) = \int_0^t \beta(s)\,ds`, without unit."""
-        t = _check_time(t)
+        t = _time(t)
         return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
 
     def alpha(self, t) -> Tensor:
@@ -234,12 +268,13 @@ class _LinearBeta(SDE):
         r""":math:`-\beta(t)\,x/2`."""
         return -0.5 * expand(self.beta(t), x) * x
 
-    def _time_of_integral(self, integral: Tensor) -> Tensor:
+    def _inverse_integral(self, integral: Tensor) -> Tensor:
         slope = self.beta_max - self.beta_min
         # The root of the quadratic in the form that loses no digits for small integrals.
         return 2 * integral / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * integral))
 
 
+@final
 class VPSDE(_LinearBeta):
     r"""Variance preserving: data of unit variance keep it.
 
@@ -265,11 +300,12 @@ class VPSDE(_LinearBeta):
         r""":math:`\sqrt{\beta(t)}`."""
         return torch.sqrt(self.beta(t))
 
-    def time_of(self, noise_to_signal) -> Tensor:
+    def _inverse_ratio(self, ratio: Tensor) -> Tensor:
         r"""From :math:`B = \log(1 + r^2)`."""
-        return self._time_of_integral(torch.log1p(_check_ratio(noise_to_signal) ** 2))
+        return self._inverse_integral(torch.log1p(ratio**2))
 
 
+@final
 class SubVPSDE(_LinearBeta):
     r"""Sub-variance preserving: the drift of :class:`VPSDE` with less noise on the way.
 
@@ -287,9 +323,9 @@ class SubVPSDE(_LinearBeta):
         r""":math:`\sqrt{\beta(t)\,(1 - e^{-2B(t)})}`."""
         return torch.sqrt(-self.beta(t) * torch.expm1(-2 * self.integrated_beta(t)))
 
-    def time_of(self, noise_to_signal) -> Tensor:
+    def _inverse_ratio(self, ratio: Tensor) -> Tensor:
         r"""From :math:`r = 2 \sinh(B/2)`."""
-        return self._time_of_integral(2 * torch.asinh(0.5 * _check_ratio(noise_to_signal)))
+        return self._inverse_integral(2 * torch.asinh(0.5 * ratio))
 
 
 def reverse_drift(sde: SDE, score, x: Tensor, t) -> Tensor:
@@ -309,6 +345,7 @@ def reverse_drift(sde: SDE, score, x: Tensor, t) -> Tensor:
     return sde.drift(x, t) - expand(sde.diffusion(t), x) ** 2 * same_shape("score", score(x, t), x)
 
 
+@final
 class ScoreModel(nn.Module):
     r"""A network made into a score of all noise levels, with inputs and targets of unit scale.
 
@@ -333,7 +370,8 @@ class ScoreModel(nn.Module):
         data_std: standard deviation :math:`s` of the data, in their units.
 
     Raises:
-        ValueError: if ``data_std`` is not positive, or the network returns another shape than that of ``x``.
+        ValueError: if ``data_std`` is not positive, the network returns another shape than that of ``x``, or ``t`` is a
+            time without noise (0 under VP and sub-VP), where a learned score has no meaning.
 
     Source: Karras et al. (2022), table 1, with :math:`\sigma/\alpha` for their :math:`\sigma`.
     """
@@ -345,8 +383,9 @@ class ScoreModel(nn.Module):
 
     def forward(self, x: Tensor, t, **condition) -> Tensor:
         """Score at ``x``, shape ``(B, *event)``, and time ``t``, scalar or ``(B,)``; conditions go to the network."""
-        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        t = _at_least_single(t, x)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        positive("sigma(t)", sigma)
         total = torch.sqrt(sigma**2 + (alpha * self.data_std) ** 2)
         scaled = x / expand(total, x)
         output = same_shape("network", self.network(scaled, torch.log(sigma / alpha) / 4, **condition), x)
@@ -380,30 +419,34 @@ def score_matching_loss(
         p_drop: probability with which a label is replaced by -1, "no label" (classifier-free guidance needs both).
         weighting: ``"sigma2"`` for :math:`\lambda = \sigma^2`, which makes all times count alike; ``"likelihood"`` for
             :math:`\lambda = g^2`, which bounds the log-likelihood (Song et al., 2021b); or a callable ``t -> (B,)``.
-        sample_times: callable ``(n, generator) -> (n,)`` times in [0, 1]; by default uniform on ``[t_min, 1]``.
-        t_min: least time drawn, in (0, 1).
+        sample_times: callable ``(n, generator) -> (n,)`` times in [0, 1], such as a :func:`time_sampler`; by default
+            independent and uniform on ``[t_min, 1]``.
+        t_min: least time that the default draws, in (0, 1).
         generator: source of the times, the noise and the drops.
 
     Returns:
         Scalar tensor.
 
     Raises:
-        ValueError: for an unknown weighting, ``p_drop`` outside [0, 1], or a model that returns another shape.
+        ValueError: for an unknown weighting, ``t_min`` outside (0, 1), ``p_drop`` outside [0, 1], labels of another
+            shape, or a model that returns another shape.
 
     Source: Song et al. (2021), eq. 7.
     """
     if not callable(weighting):
         one_of("weighting", weighting, ("sigma2", "likelihood"))
-    _check_t_min(t_min)
     if not 0 <= p_drop <= 1:
         raise ValueError(f"p_drop must be a probability in [0, 1], got {p_drop!r}")
-    uniform = _uniform(len(x), generator, x)
-    t = t_min + (1 - t_min) * uniform if sample_times is None else sample_times(len(x), generator).to(x)
-    x_t, noise = sde.perturb(x, t, generator=generator)
     condition = {}
     if labels is not None:
-        drop = _uniform(len(x), generator, x) < p_drop
-        condition["label"] = torch.where(drop, torch.full_like(labels, -1), labels)
+        if labels.shape != (len(x),):
+            raise ValueError(f"labels must have shape ({len(x)},), got {tuple(labels.shape)}")
+        dropped = _uniform(len(x), generator).to(x.device) < p_drop
+        condition["label"] = torch.where(dropped, -1, labels)
+    if sample_times is None:
+        sample_times = time_sampler(sde, low_discrepancy=False, t_min=t_min)
+    t = sample_times(len(x), generator).to(x)
+    x_t, noise = sde.perturb(x, t, generator=generator)
     s = same_shape("model", model(x_t, t, **condition), x)
     sigma = sde.sigma(t)
     residual = (expand(sigma, x) * s + noise).flatten(1)  # sigma (s + z/sigma): finite however small sigma is
@@ -411,7 +454,52 @@ def score_matching_loss(
         weight = weighting(t) / sigma**2
     else:
         weight = 1.0 if weighting == "sigma2" else (sde.diffusion(t) / sigma) ** 2
-    return 0.5 * (weight * (residual**2).sum(1)).mean()
+    return 0.5 * (weight * residual.square().sum(1)).mean()
+
+
+def time_sampler(sde: SDE, *, uniform_in: str = "t", low_discrepancy: bool = True, t_min: float = 1e-3):
+    r"""Times for :func:`score_matching_loss`, drawn so that its estimate varies less.
+
+    Low discrepancy: one uniform number shifts an even grid, :math:`u_i = (u + i/n) \bmod 1`, so that each batch covers
+    the interval evenly, while each :math:`u_i` alone is uniform and the mean unbiased.
+
+    Uniform in the logarithm of the noise-to-signal ratio :math:`r = \sigma/\alpha`: since
+    :math:`d \log r^2/dt = g^2/\sigma^2`, such times have the density :math:`q(t) \propto g(t)^2/\sigma(t)^2`. They are
+    the importance sampling for likelihood weighting, which then is the weight :math:`\sigma^2` up to a constant:
+
+    .. math:: \int_{t_{min}}^1 g^2\, E\|\cdot\|^2\,dt
+              = \log\frac{r(1)^2}{r(t_{min})^2}\; E_{t \sim q}\left[\sigma^2\, E\|\cdot\|^2\right] .
+
+    Args:
+        sde: the SDE in whose time to draw.
+        uniform_in: ``"t"``, or ``"log_noise"`` for :math:`\log r`.
+        low_discrepancy: spread the times of a batch evenly instead of drawing them independently.
+        t_min: least time, in (0, 1).
+
+    Returns:
+        Callable ``(n, generator) -> (n,)``, times in ``[t_min, 1]``.
+
+    Raises:
+        ValueError: if ``t_min`` lies outside (0, 1) or ``uniform_in`` is unknown.
+
+    Source: Kingma et al. (2021), section I.1, for the low discrepancy; Song et al. (2021b), section 5.1, for the
+    importance sampling.
+    """
+    one_of("uniform_in", uniform_in, ("t", "log_noise"))
+    _check_t_min(t_min)
+
+    def sample_times(n, generator=None):
+        if low_discrepancy:
+            shift = _uniform(1, generator)
+            u = (shift + torch.arange(n, dtype=shift.dtype, device=shift.device) / n) % 1
+        else:
+            u = _uniform(n, generator)
+        if uniform_in == "t":
+            return t_min + (1 - t_min) * u
+        low, high = (torch.log(sde.sigma(end) / sde.alpha(end)) for end in (t_min, 1.0))
+        return sde.time_of(torch.exp(low + (high - low) * u))
+
+    return sample_times
 
 
 def at_noise_scale(score, sde: SDE):
@@ -427,11 +515,12 @@ def at_noise_scale(score, sde: SDE):
         sde: the SDE in whose time ``score`` is given.
 
     Returns:
-        ``score(y, sigma)``, ``sigma`` scalar or ``(B,)``, in the units of the data.
+        ``score(y, sigma)``, ``sigma`` scalar or ``(B,)``, in the units of the data. It raises a ``ValueError`` for a
+        noise scale that the SDE never has.
     """
 
     def score_at_noise_scale(y, sigma, **condition):
-        t = sde.time_of(torch.as_tensor(sigma, dtype=y.dtype, device=y.device)).clamp(max=1.0)
+        t = sde.time_of(_at_least_single(sigma, y))
         alpha = expand(sde.alpha(t), y)
         return alpha * score(alpha * y, t, **condition)
 
@@ -452,7 +541,7 @@ def at_time(score, sde: SDE):
     """
 
     def score_at_time(x, t, **condition):
-        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        t = _at_least_single(t, x)
         alpha = sde.alpha(t)
         return score(x / expand(alpha, x), sde.sigma(t) / alpha, **condition) / expand(alpha, x)
 
@@ -470,7 +559,7 @@ def simulate(
 
     Args:
         drift: callable ``(x, t) -> tensor like x``.
-        diffusion: callable ``(x, t) -> tensor`` that broadcasts against ``x``.
+        diffusion: callable ``(x, t)`` that returns a number, a tensor of shape ``(B,)`` or a tensor like ``x``.
         x: states at ``times[0]``, shape ``(B, *event)``.
         times: increasing or decreasing, shape ``(n + 1,)``.
         increments: the Brownian increments, shape ``(n, B, *event)``, where the path matters (strong convergence);
@@ -491,20 +580,22 @@ def simulate(
     if increments is not None and increments.shape != (n_steps, *x.shape):
         raise ValueError(f"increments must have shape {(n_steps, *x.shape)}, got {tuple(increments.shape)}")
     states = [x]
-    for k in range(n_steps):
-        t, dt = times[k], times[k + 1] - times[k]
+    for k, (t, dt) in enumerate(zip(times[:-1], times.diff(), strict=True)):
         if increments is None:
-            noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            dw = expand(dt.abs().sqrt(), x) * noise
+            dw = expand(dt.abs().sqrt(), x) * standard_normal(
+                x.shape, generator=generator, dtype=x.dtype, device=x.device
+            )
         else:
             dw = increments[k]
-        x = x + same_shape("drift", drift(x, t), x) * expand(dt, x) + diffusion(x, t) * dw
+        g = diffusion(x, t)
+        if not (isinstance(g, Tensor) and g.shape == x.shape):
+            g = expand(g, x)  # a (B,) tensor must not meet a (B, B) one by accident
+        x = x + same_shape("drift", drift(x, t), x) * expand(dt, x) + g * dw
         if trajectory:
             states.append(x)
     return torch.stack(states) if trajectory else x
 
 
-@torch.no_grad()
 def euler_maruyama(
     sde: SDE,
     score,
@@ -522,15 +613,18 @@ def euler_maruyama(
 
     .. math:: x \leftarrow x + \left[f(x, t) - g(t)^2 s(x, t)\right] \Delta t + g(t) \sqrt{|\Delta t|}\; z
 
+    The score is evaluated ``n_steps`` times, and once more to denoise.
+
     Args:
         sde: the forward SDE.
         score: callable ``(x, t) -> tensor like x``; exact, learned or guided.
         x: states at the first time, as a rule ``sde.sample_prior(...)``, shape ``(B, *event)``.
         n_steps: number of equal steps from 1 to ``t_min``.
         t_min: last time; below it the score of data on a manifold has no bound.
-        times: a decreasing grid instead of ``n_steps`` and ``t_min``.
+        times: a decreasing grid instead of ``n_steps`` and ``t_min``, such as ``sde.time_grid(50, spacing="karras")``.
         denoise: replace the last state by its posterior mean, which takes away the noise still left at the last time.
-        constraint: callable ``(x, t) -> x`` applied after each update, at the time reached.
+        constraint: callable ``(x, t) -> x`` applied after each update, at the time reached, and at time 0 after
+            denoising.
         generator: source of the noise.
         trajectory: return all states.
 
@@ -540,11 +634,23 @@ def euler_maruyama(
 
     Raises:
         ValueError: if not exactly one of ``n_steps`` and ``times`` is given, ``times`` does not decrease, a time lies
-            outside [0, 1], or the score returns another shape.
+            outside [0, 1], ``x`` is not finite, or the score returns another shape.
 
     Source: Song et al. (2021), section 4.1.
     """
-    return _reverse(sde, score, x, n_steps, t_min, times, denoise, constraint, generator, trajectory, _no_corrector)
+    return predictor_corrector(
+        sde,
+        score,
+        x,
+        n_steps=n_steps,
+        n_corrector_steps=0,
+        t_min=t_min,
+        times=times,
+        denoise=denoise,
+        constraint=constraint,
+        generator=generator,
+        trajectory=trajectory,
+    )
 
 
 @torch.no_grad()
@@ -567,10 +673,13 @@ def predictor_corrector(
 
     The corrector's step :math:`\epsilon = 2\,(\mathrm{snr}\;\sigma(t))^2` is the same for all samples,
 
-    .. math:: x \leftarrow x + \epsilon\,s(x, t) + \sqrt{2 \epsilon}\;z,
+    .. math:: x \leftarrow x + \epsilon\,s(x, t) + \sqrt{2 \epsilon}\;z .
 
-    so that ``snr`` is the ratio of the noise of one corrector step to its drift, where the score has its typical norm
-    :math:`\|z\|/\sigma`. A norm over the batch would couple samples, a norm per sample blows up in low dimension.
+    Where the score has its typical norm :math:`\|z\|/\sigma(t)`, the drift of such a step is ``snr`` times its noise,
+    hence the name: a ratio of signal to noise. Measuring the norm over the batch would couple the samples, measuring it
+    per sample blows up in low dimension, where a single norm is often small.
+
+    The score is evaluated ``n_steps * (1 + n_corrector_steps)`` times, and once more to denoise.
 
     Args:
         sde: the forward SDE.
@@ -597,41 +706,31 @@ def predictor_corrector(
     positive("snr", snr)
     if n_corrector_steps != 0:
         positive_integer("n_corrector_steps", n_corrector_steps)
-
-    def corrector(x, t):
-        step = 2 * (snr * expand(sde.sigma(t), x)) ** 2
-        for _ in range(n_corrector_steps):
-            noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            x = x + step * same_shape("score", score(x, t), x) + torch.sqrt(2 * step) * noise
-            if constraint is not None:
-                x = constraint(x, t)
-        return x
-
-    return _reverse(sde, score, x, n_steps, t_min, times, denoise, constraint, generator, trajectory, corrector)
-
-
-def _no_corrector(x, t):
-    return x
-
-
-def _reverse(sde, score, x, n_steps, t_min, times, denoise, constraint, generator, trajectory, corrector):
     finite("x", x)
-    times = _reverse_times(sde, n_steps, t_min, times).to(x)
+    times = _at_least_single(_reverse_times(sde, n_steps, t_min, times), x)
+
+    def normal():
+        return standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+    def constrain(x, t):
+        return x if constraint is None else constraint(x, t)
+
+    # What depends on time alone is computed once for all steps.
+    dts = times.diff()
+    noise_stds = sde.diffusion(times[:-1]) * dts.abs().sqrt()
+    corrector_steps = 2 * (snr * sde.sigma(times[1:])) ** 2
+
     states = [x]
-    for t, t_next in itertools.pairwise(times):
-        dt = t_next - t
-        noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        x = x + reverse_drift(sde, score, x, t) * dt + sde.diffusion(t) * dt.abs().sqrt() * noise
-        if constraint is not None:
-            x = constraint(x, t_next)
-        x = corrector(x, t_next)
+    for t, t_next, dt, noise_std, step in zip(times[:-1], times[1:], dts, noise_stds, corrector_steps, strict=True):
+        x = x + reverse_drift(sde, score, x, t) * dt + noise_std * normal()
+        x = constrain(x, t_next)
+        for _ in range(n_corrector_steps):
+            x = x + step * same_shape("score", score(x, t_next), x) + torch.sqrt(2 * step) * normal()
+            x = constrain(x, t_next)
         if trajectory:
             states.append(x)
     if denoise:
-        x = sde.denoise(score, x, times[-1])
-        if constraint is not None:
-            x = constraint(x, times[-1])
-        states[-1] = x
+        x = states[-1] = constrain(sde.denoise(score, x, times[-1]), torch.zeros_like(times[-1]))
     return torch.stack(states) if trajectory else x
 
 
@@ -660,22 +759,30 @@ def _check_t_min(t_min) -> None:
         raise ValueError(f"t_min must lie in (0, 1), got {t_min!r}")
 
 
-def _check_time(t) -> Tensor:
-    t = torch.as_tensor(t)
-    if not t.is_floating_point():
-        t = t.to(torch.get_default_dtype())
-    # A hair above 1 is the rounding of solvers that add up their steps.
-    if not t.is_meta and not bool(((t >= 0) & (t <= 1 + 1e-6)).all()):
+def _time(t) -> Tensor:
+    t = _floating(t)
+    if not t.is_meta and not _in_unit_interval(t):
         raise ValueError(f"t must lie in [0, 1], got values from {t.min():g} to {t.max():g}")
     return t
 
 
-def _check_ratio(noise_to_signal) -> Tensor:
-    non_negative("noise_to_signal", noise_to_signal)
-    ratio = torch.as_tensor(noise_to_signal)
-    return ratio if ratio.is_floating_point() else ratio.to(torch.get_default_dtype())
+def _in_unit_interval(t: Tensor, low: float = 0.0) -> bool:
+    if t.ndim == 0:  # a sampler asks at each step: a number compares in a tenth of a tensor's time
+        return low <= t.item() <= 1 + _ROUNDING
+    return bool(((t >= low) & (t <= 1 + _ROUNDING)).all())
 
 
-def _uniform(n, generator, x) -> Tensor:
-    source = x.device if generator is None else generator.device
-    return torch.rand(n, generator=generator, dtype=x.dtype, device=source).to(x.device)
+def _floating(value) -> Tensor:
+    """Numbers become tensors in double precision; they join tensors of any precision without raising it."""
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else value.to(torch.get_default_dtype())
+    return torch.as_tensor(value, dtype=torch.float64)
+
+
+def _at_least_single(value, x: Tensor) -> Tensor:
+    """Put times or noise scales on the device of ``x``, in its precision unless that is too coarse for them."""
+    return torch.as_tensor(value, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+
+
+def _uniform(n, generator) -> Tensor:
+    return torch.rand(n, generator=generator, device=None if generator is None else generator.device)
