@@ -537,7 +537,7 @@ def test_a_mixture_refuses_what_is_not_one(weights, means, covariances, message)
         (lambda m: m.diffuse(0.0, 0.0), r"alpha and sigma must not both be zero"),
         (lambda m: m.diffuse(torch.zeros(2), torch.eye(2)[0]), r"alpha and sigma must not both be zero"),
         (lambda m: m.diffuse(1.0, torch.ones(2, 1)), r"sigma must be a scalar or have shape \(B,\), got \(2, 1\)"),
-        (lambda m: m.diffuse(torch.ones(2), torch.ones(3)), r"alpha and sigma must .*\(2,\) and \(3,\)"),
+        (lambda m: m.diffuse(torch.ones(2), torch.zeros(3)), r"alpha and sigma must .*\(2,\) and \(3,\)"),
         (lambda m: m.diffuse(1.0, torch.ones(3)).score(torch.zeros(2, 2)), r"x must have 3 rows.*got 2"),
         (lambda m: m.diffuse(1.0, torch.ones(3)).sample(2), r"n must be 3.*got 2"),
         (lambda m: m.diffuse(1.0, torch.ones(3)).diffuse(1.0, -1.0), r"sigma must be non-negative"),

@@ -15,6 +15,7 @@ Each covariance is decomposed once, :math:`C_k = Q_k \Lambda_k Q_k^\top`. Noise 
 leaves the eigenvectors alone, so every noise level costs the same few products and no new factorisation.
 """
 
+import copy
 import math
 from abc import ABC
 from collections.abc import Callable
@@ -338,6 +339,10 @@ class GaussianMixture(_Mixture):
         alpha, sigma = self._noise_level("alpha", alpha), self._noise_level("sigma", sigma)
         finite("alpha", alpha)
         non_negative("sigma", sigma)
+        if alpha.ndim and sigma.ndim and 1 not in (len(alpha), len(sigma)) and len(alpha) != len(sigma):
+            raise ValueError(
+                f"alpha and sigma must have as many entries, got shapes {tuple(alpha.shape)} and {tuple(sigma.shape)}"
+            )
         no_noise = not sigma.is_meta and bool((sigma == 0).any())
         if no_noise and bool(((alpha == 0) & (sigma == 0)).any()):
             raise ValueError("alpha and sigma must not both be zero: a point mass has no density")
@@ -345,13 +350,16 @@ class GaussianMixture(_Mixture):
         if alpha.ndim or sigma.ndim:
             return RowwiseMixture(self, alpha, sigma, singular=singular)
         signal, noise = alpha**2, sigma**2
-        spectrum = signal * self._spectrum + noise
+        law = copy.copy(self)
+        law.means, law._spectrum, law._singular = alpha * self.means, signal * self._spectrum + noise, singular
+        law._variances = law._spectrum.unsqueeze(-1)
         if self._vectors is None:
-            covariances = spectrum
+            law.covariances = law._spectrum
         else:
-            covariances = signal * self.covariances
-            covariances = covariances + noise * torch.eye(self.dim, dtype=self.dtype, device=self.device)
-        return self._assemble(self.weights, alpha * self.means, covariances, spectrum, self._vectors, singular=singular)
+            law._projected_means = alpha * self._projected_means
+            identity = torch.eye(self.dim, dtype=self.dtype, device=self.device)
+            law.covariances = signal * self.covariances + noise * identity
+        return law
 
     def condition(self, A, y, noise_std) -> "GaussianMixture":
         r"""Exact posterior of ``x`` given :math:`y = A x + \varsigma z`.
@@ -462,10 +470,6 @@ class RowwiseMixture(_Mixture):
     """
 
     def __init__(self, base: GaussianMixture, alpha: Tensor, sigma: Tensor, *, singular: bool = False):
-        if alpha.ndim and sigma.ndim and 1 not in (len(alpha), len(sigma)) and len(alpha) != len(sigma):
-            raise ValueError(
-                f"alpha and sigma must have as many entries, got shapes {tuple(alpha.shape)} and {tuple(sigma.shape)}"
-            )
         alpha, sigma = torch.broadcast_tensors(alpha, sigma)
         self.base, self.alpha, self.sigma = base, alpha, sigma
         self.weights, self.means = base.weights, base.means
