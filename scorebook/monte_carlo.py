@@ -1,0 +1,230 @@
+r"""Monte Carlo: an expectation from draws, with the error that it carries.
+
+.. math:: E_p[f(x)] = \int f(x)\, p(x)\, dx \;\approx\; \bar f_N = \frac1N \sum_{i=1}^N f(x_i), \qquad x_i \sim p
+
+The average is unbiased, :math:`E[\bar f_N] = E_p[f]`, and for independent draws its variance is
+:math:`\mathrm{Var}[f]/N` in any number of dimensions. The draws themselves tell how far off it may be: its standard
+error is estimated by
+
+.. math:: \mathrm{se} = \sqrt{\frac{1}{N(N-1)} \sum_{i=1}^N \big(f(x_i) - \bar f_N\big)^2}
+
+and, by the central limit theorem, :math:`\bar f_N \pm 1.96\,\mathrm{se}` covers the truth in about 95 of 100 runs
+once :math:`N` is large. Every measured number of this book carries such an error.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorebook.lab.arguments import finite
+from scorebook.lab.tables import _plus_minus
+
+__all__ = ["Estimate", "control_variate", "effective_sample_size", "expectation", "running_expectation"]
+
+_SHOWN = 6
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Estimate:
+    r"""A mean over draws and its standard error; prints like ``0.501 ± 0.004 (n=10000)``.
+
+    Attributes:
+        mean: the average, any shape, in the units of ``f``; differentiable where the draws' values are.
+        standard_error: estimated standard deviation of ``mean``, the same shape and units, without gradient.
+            It is infinite after one draw, which says nothing about its own error.
+        n: number of draws behind it; a tensor ``(N,)`` where ``mean[k]`` rests on ``n[k]`` draws.
+
+    An index selects entries of all three: ``running[99]`` is the estimate after 100 draws.
+    """
+
+    mean: Tensor
+    standard_error: Tensor
+    n: int | Tensor
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        r"""Confidence interval that covers the truth with probability ``level``, once ``n`` is large.
+
+        .. math:: \bar f_N \pm \Phi^{-1}\!\left(\tfrac{1 + \text{level}}{2}\right) \mathrm{se}
+
+        Args:
+            level: probability of covering the truth, in (0, 1).
+
+        Returns:
+            Lower and upper end, each shaped like ``mean``.
+
+        Raises:
+            ValueError: if ``level`` is not in (0, 1).
+        """
+        if not isinstance(level, float) or not 0 < level < 1:
+            raise ValueError(f"level must be a number between 0 and 1, got {level!r}")
+        quantile = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)).item()
+        half = quantile * self.standard_error
+        return self.mean - half, self.mean + half
+
+    def __getitem__(self, index) -> "Estimate":
+        n = self.n[index] if isinstance(self.n, Tensor) else self.n
+        return Estimate(self.mean[index], self.standard_error[index], n)
+
+    def __repr__(self) -> str:
+        if self.mean.is_meta:
+            return f"estimate of shape {tuple(self.mean.shape)} on the meta device"
+        n = f"{self.n[0]}...{self.n[-1]}" if isinstance(self.n, Tensor) and self.n.ndim else self.n
+        if self.mean.ndim > 1 or self.mean.numel() > _SHOWN:
+            return f"{self.mean.numel()} estimates of shape {tuple(self.mean.shape)} (n={n})"
+        pairs = zip(self.mean.flatten().tolist(), self.standard_error.flatten().tolist(), strict=True)
+        texts = [_plus_minus(*pair) for pair in pairs]
+        return f"{texts[0] if self.mean.ndim == 0 else '[' + ', '.join(texts) + ']'} (n={n})"
+
+
+def expectation(f, x: Tensor) -> Estimate:
+    r"""Average of ``f`` over draws, with its standard error.
+
+    .. math:: E_p[f(x)] \approx \frac1N \sum_i f(x_i)
+
+    Args:
+        f: callable ``(N, *event) -> (N, *out)``, row by row. A truth value counts as 0 or 1, so that the mean of a
+            condition is its probability.
+        x: independent draws from ``p``, shape ``(N, *event)``.
+
+    Returns:
+        :class:`Estimate` of shape ``(*out)``.
+
+    Raises:
+        ValueError: if ``x`` holds no draw, ``x`` or ``f(x)`` holds NaN or infinity, or ``f`` does not return one value
+            for each draw.
+
+    Source: Owen (2013), "Monte Carlo theory, methods and examples", sections 2.1 and 2.2.
+    """
+    values = _values("f", f, _draws(x))
+    n = len(values)
+    return Estimate(values.mean(0), _standard_error(values.detach().var(0, correction=0), n - 1), n)
+
+
+def running_expectation(f, x: Tensor) -> Estimate:
+    r"""The average after 1, 2, ... N draws: entry ``k`` equals ``expectation(f, x[: k + 1])``.
+
+    Args:
+        f: callable ``(N, *event) -> (N, *out)``, row by row.
+        x: independent draws in their order, shape ``(N, *event)``.
+
+    Returns:
+        :class:`Estimate` of shape ``(N, *out)``, whose ``n`` is the tensor 1, 2, ... N.
+
+    Raises:
+        ValueError: as :func:`expectation`.
+    """
+    values = _values("f", f, _draws(x))
+    # Sums of squares cancel, so they run over centred values and in double precision (which Apple's GPUs lack).
+    exact = (values.cpu() if values.device.type == "mps" else values).double()
+    centre = exact.detach().mean(0)
+    n = torch.arange(1, len(exact) + 1, device=exact.device)
+    counts = n.reshape(-1, *[1] * (exact.ndim - 1))
+    mean = (exact - centre).cumsum(0) / counts
+    variance = ((exact - centre).detach().square().cumsum(0) / counts - mean.detach().square()).clamp(min=0)
+    error = _standard_error(variance, counts - 1)
+    place = {"dtype": values.dtype, "device": values.device}
+    return Estimate((centre + mean).to(**place), error.to(**place), n.to(values.device))
+
+
+def control_variate(f, control, x: Tensor, control_mean) -> Estimate:
+    r"""Average of ``f`` corrected by quantities whose means are known.
+
+    .. math:: E_p[f] \approx \bar f_N - \beta^T (\bar g_N - E_p[g]), \qquad
+              \beta = \mathrm{Cov}[g]^{-1}\, \mathrm{Cov}[g, f]
+
+    With :math:`\beta` fitted to the same draws, the variance falls by the factor :math:`1 - R^2`, where :math:`R^2`
+    is the share of the variance of ``f`` that a linear function of ``g`` explains. The fit costs a bias of order
+    :math:`1/N`, which the standard error of order :math:`1/\sqrt N` covers.
+
+    Args:
+        f: callable ``(N, *event) -> (N,)``.
+        control: callable ``(N, *event) -> (N,)`` or ``(N, k)`` for ``k`` controls.
+        x: independent draws from ``p``, shape ``(N, *event)``.
+        control_mean: exact mean of the control, a number or shape ``(k,)``.
+
+    Returns:
+        :class:`Estimate`, a scalar.
+
+    Raises:
+        ValueError: if an argument is not as described or holds NaN or infinity, or if there are no more than
+            ``k + 1`` draws.
+
+    Source: Owen (2013), sections 8.9 and 8.10.
+    """
+    x = _draws(x)
+    values = _values("f", f, x)
+    if values.ndim != 1:
+        raise ValueError(f"f must return shape ({len(x)},), one number for each draw, got {tuple(values.shape)}")
+    controls = _values("control", control, x).to(values.dtype)
+    if controls.ndim > 2:
+        raise ValueError(f"control must return shape ({len(x)},) or ({len(x)}, k), got {tuple(controls.shape)}")
+    controls = controls.reshape(len(x), -1)
+    n, k = controls.shape
+    known = torch.as_tensor(control_mean, dtype=values.dtype, device=values.device)
+    if known.shape not in ((), (k,)):
+        raise ValueError(f"control_mean must be a number or have shape ({k},), got {tuple(known.shape)}")
+    finite("control_mean", known)
+    if n <= k + 1:
+        raise ValueError(f"x must hold more than {k + 1} draws to fit {k} control(s), got {n}")
+    offset, centred = controls.mean(0) - known, controls - controls.mean(0)
+    beta = torch.linalg.pinv(centred) @ (values - values.mean())
+    residual = values - values.mean() - centred @ beta
+    return Estimate(values.mean() - beta @ offset, _standard_error(residual.detach().square().mean(), n - k - 1), n)
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    r"""Number of equally weighted draws that weighted draws are worth.
+
+    .. math:: \mathrm{ESS} = \frac{\big(\sum_i w_i\big)^2}{\sum_i w_i^2}, \qquad 1 \le \mathrm{ESS} \le N
+
+    Args:
+        log_weights: logarithms of the weights, shape ``(N, *batch)``; a common constant makes no difference, and
+            minus infinity is a weight of zero.
+
+    Returns:
+        Effective sample size, shape ``(*batch)``.
+
+    Raises:
+        ValueError: if there is no weight, one is NaN or infinite, or all are zero.
+
+    Source: Kong (1992); Owen (2013), eq. 9.13.
+    """
+    if not isinstance(log_weights, Tensor) or log_weights.ndim == 0 or len(log_weights) == 0:
+        raise ValueError(f"log_weights must hold at least one weight, shape (N, ...), got {_described(log_weights)}")
+    if not log_weights.is_meta:
+        if bool((log_weights.isnan() | (log_weights == torch.inf)).any()):
+            raise ValueError("log_weights must be below infinity, got NaN or infinity")
+        if bool((log_weights.amax(0) == -torch.inf).any()):
+            raise ValueError("log_weights must leave a weight above zero, got minus infinity for each")
+    return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+
+
+def _standard_error(mean_square, freedom) -> Tensor:
+    """Error of a mean from the mean squared deviation of its values; infinite where no degree of freedom is left."""
+    # mean_square * n / freedom is the unbiased variance of one value; a mean of n has 1 / n of it.
+    freedom = torch.as_tensor(freedom, dtype=mean_square.dtype, device=mean_square.device)
+    return torch.where(freedom > 0, (mean_square / freedom.clamp(min=1)).sqrt(), torch.inf)
+
+
+def _draws(x) -> Tensor:
+    if not isinstance(x, Tensor) or x.ndim == 0 or len(x) == 0:
+        raise ValueError(f"x must hold at least one draw, shape (N, *event), got {_described(x)}")
+    finite("x", x)
+    return x
+
+
+def _values(name, f, x) -> Tensor:
+    values = f(x)
+    if not isinstance(values, Tensor) or values.ndim == 0 or len(values) != len(x):
+        raise ValueError(f"{name} must return one value for each of the {len(x)} draws, got {_described(values)}")
+    if values.is_complex():
+        raise ValueError(f"{name} must return real values, got {values.dtype}")
+    if not values.is_floating_point():
+        values = values.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+    finite(f"{name}(x)", values)
+    return values
+
+
+def _described(value) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
