@@ -44,6 +44,7 @@ __all__ = [
     "at_noise_scale",
     "at_time",
     "euler_maruyama",
+    "log_normal_times",
     "predictor_corrector",
     "reverse_drift",
     "score_matching_loss",
@@ -391,6 +392,18 @@ class ScoreModel(nn.Module):
         output = same_shape("network", self.network(scaled, torch.log(sigma / alpha) / 4, **condition), x)
         return expand(alpha * self.data_std / (sigma * total), x) * output - scaled / expand(total, x)
 
+    def weight(self, t) -> Tensor:
+        r"""Weight :math:`\lambda(t)` under which the network's own error counts alike at all times, shape of ``t``.
+
+        .. math:: \lambda(t) = \frac{\sigma^2\,(\sigma^2 + \alpha^2 s^2)}{\alpha^2 s^2},
+
+        one over the square of the factor in front of :math:`F`; ``weighting=model.weight`` passes it to
+        :func:`score_matching_loss`. Source: Karras et al. (2022), table 1, in units of the score.
+        """
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        signal = (alpha * self.data_std) ** 2
+        return sigma**2 * (sigma**2 + signal) / signal
+
 
 def score_matching_loss(
     model,
@@ -498,6 +511,39 @@ def time_sampler(sde: SDE, *, uniform_in: str = "t", low_discrepancy: bool = Tru
             return t_min + (1 - t_min) * u
         low, high = (torch.log(sde.sigma(end) / sde.alpha(end)) for end in (t_min, 1.0))
         return sde.time_of(torch.exp(low + (high - low) * u))
+
+    return sample_times
+
+
+def log_normal_times(sde: SDE, *, mean: float = -1.2, std: float = 1.2, t_min: float = 1e-3):
+    r"""Times whose noise-to-signal ratio is log-normal, :math:`\log(\sigma/\alpha) \sim N(\text{mean}, \text{std}^2)`.
+
+    Training then dwells on the noise levels where data take shape; what falls outside the range of the SDE is moved to
+    its ends.
+
+    Args:
+        sde: the SDE in whose time the draws are wanted.
+        mean: mean of the logarithm of the ratio, for data of about unit scale.
+        std: its standard deviation, positive.
+        t_min: least time, in (0, 1).
+
+    Returns:
+        Callable ``(n, generator) -> (n,)`` times, the ``sample_times`` of :func:`score_matching_loss`.
+
+    Raises:
+        ValueError: if ``std`` is not positive or ``t_min`` not in (0, 1).
+
+    Source: Karras et al. (2022), table 1.
+    """
+    finite("mean", mean)
+    positive("std", std)
+    _check_t_min(t_min)
+    ends = torch.tensor([t_min, 1.0], dtype=torch.float64)
+    low, high = (sde.sigma(ends) / sde.alpha(ends)).tolist()
+
+    def sample_times(n, generator=None):
+        ratio = torch.exp(mean + std * standard_normal((n,), generator=generator, dtype=torch.float64))
+        return sde.time_of(ratio.clamp(low, high)).clamp(t_min, 1.0)
 
     return sample_times
 

@@ -306,6 +306,8 @@ class _ResidualMLP(nn.Module):
         self.embed = _Embedding(_TIME_WIDTH, n_classes)
         self.first = _linear(n_in, width)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
+        # Without the norms the output grows with the input, and a sampler that strays from the data runs away.
+        self.norm = nn.LayerNorm(width)
         self.last = _starting_at_zero(_linear(width, n_out))
 
     def forward(self, x, t, label):
@@ -313,18 +315,19 @@ class _ResidualMLP(nn.Module):
         h = self.first(x)
         for block in self.blocks:
             h = block(h, embedding)
-        return self.last(F.silu(h))
+        return self.last(self.norm(h))
 
 
 class _Block(nn.Module):
     def __init__(self, width):
         super().__init__()
+        self.norm = nn.LayerNorm(width)
         self.inner = _linear(width, width)
         self.time = _linear(_TIME_WIDTH, width)
         self.outer = _linear(width, width)
 
     def forward(self, h, embedding):
-        inner = self.inner(F.silu(h)) + self.time(embedding)
+        inner = self.inner(self.norm(h)) + self.time(embedding)
         return h + self.outer(F.silu(inner))
 
 
@@ -359,7 +362,7 @@ class _Attention(nn.Module):
 
 
 def _event_shape(event_shape) -> tuple[int, ...]:
-    shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+    shape = tuple(event_shape) if isinstance(event_shape, (tuple, list)) else (event_shape,)
     for side in shape:
         positive_integer("event_shape", side)
     return shape

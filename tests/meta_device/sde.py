@@ -17,6 +17,7 @@ def model():
 
 
 DRIVEN = {
+    "ScoreModel.weight": lambda: model().weight(times()),
     "ScoreModel.forward": lambda: [model()(points(), t, label=labels()) for t in (0.5, times())],
     "at_noise_scale": lambda: [sde.at_noise_scale(score, VP)(points(), sigma) for sigma in (0.5, times())],
     "at_time": lambda: [sde.at_time(score, VP)(points(), t) for t in (0.5, times())],
@@ -59,5 +60,6 @@ for name in ("VPSDE", "SubVPSDE"):
     }
 
 NOT_DRIVEN = {
+    "log_normal_times": "draws from numbers alone; the loss moves the times to the device of the data",
     "time_sampler": "draws times on the generator's device; the loss, which moves them, is driven",
 } | {f"{name}.time_grid": "takes no tensor; the samplers, which move the grid, are driven" for name in ALL}
