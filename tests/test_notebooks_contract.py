@@ -1,0 +1,140 @@
+"""What every notebook keeps to, so that it reads alike in the book, in Jupyter and in Colab."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(path.name for path in (ROOT / "book").glob("*.ipynb"))
+SETUP = (ROOT / "tools" / "setup_cell.ipy").read_text(encoding="utf-8").rstrip("\n")
+
+# What MyST would render and Colab would show as raw text.
+MYST = {
+    "a role": r"\{[\w:+.-]+\}`",
+    "a directive": r"^\s*(?:`{3,}|~{3,})\s*\{",
+    "a colon fence": r"^\s*:{3,}",
+    "a target": r"^\s*\([\w-]+\)=\s*$",
+    "a comment": r"^%",
+    "a block break": r"^\+\+\+",
+    "a substitution": r"\{\{.*?\}\}",
+    "a link without text": r"\[\]\(",
+    "a footnote": r"\[\^[\w-]+\]",
+}
+
+
+def myst_in(text):
+    """What a text uses of MyST beyond CommonMark, formulas and code set aside."""
+    text = re.sub(r"\$\$.*?\$\$|\$[^$\n]+?\$", "", text, flags=re.S)
+    found = {"a directive"} if re.search(MYST["a directive"], text, re.M) else set()
+    fences, spans = r"^(`{3,}|~{3,}).*?^\1", r"(?<![`}])(`+)(?!`).+?(?<!`)\1(?!`)"
+    for code in (fences, spans):
+        text = re.sub(code, "", text, flags=re.S | re.M)
+    return found | {name for name, pattern in MYST.items() if re.search(pattern, text, re.M)}
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS)
+def notebook(request):
+    """One notebook of the book after the other."""
+    # nbformat.read would repair what is asked about here.
+    return nbformat.v4.reads((ROOT / "book" / request.param).read_text(encoding="utf-8"))
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_file_is_valid_and_its_cells_have_names_of_their_own(notebook):
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)
+    names = [cell.id for cell in notebook.cells]
+    assert len(set(names)) == len(names)
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_it_is_kept_without_outputs(notebook):
+    assert [cell.id for cell in code_cells(notebook) if cell.outputs or cell.execution_count is not None] == []
+    assert "widgets" not in notebook.metadata
+
+
+def test_it_begins_with_a_title_and_the_setup_cell_of_all(notebook):
+    assert notebook.cells[0].cell_type == "markdown"
+    assert re.match(r"# \S", notebook.cells[0].source)
+    assert (
+        sum(len(re.findall(r"^# ", cell.source, re.M)) for cell in notebook.cells if cell.cell_type == "markdown") == 1
+    )
+    setup = code_cells(notebook)[0]
+    assert setup.source == SETUP
+    assert setup.metadata.tags == ["hide-input"]
+    assert setup.metadata.cellView == "form"
+
+
+def test_its_text_reads_alike_in_the_book_and_in_colab(notebook):
+    texts = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert {cell.id: found for cell in texts if (found := myst_in(cell.source))} == {}
+
+
+def test_a_solution_is_folded_in_the_book_and_in_colab(notebook):
+    for cell in code_cells(notebook):
+        assert not re.search(r"#@title|#  +@title", cell.source), f"{cell.id}: write '# @title'"
+        if cell.source.startswith("# @title Solution"):
+            assert "hide-cell" in cell.metadata.get("tags", []), cell.id
+            assert cell.metadata.get("cellView") == "form", cell.id
+
+
+def test_its_claims_are_asserted(notebook):
+    assert any("lab.claims(" in cell.source for cell in code_cells(notebook))
+
+
+def test_its_time_budget_is_one_that_the_book_grants(notebook):
+    assert notebook.metadata.get("scorebook", {}).get("budget_s", 60) in (60, 90)
+
+
+def pages(toc):
+    """File names of all entries of a table of contents."""
+    if isinstance(toc, dict):
+        return [toc[key] for key in ("root", "file") if key in toc] + pages(list(toc.values()))
+    return [page for part in toc for page in pages(part)] if isinstance(toc, list) else []
+
+
+def test_the_table_of_contents_lists_every_notebook_and_only_pages_that_exist():
+    listed = pages(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+    files = [path for page in listed for path in (ROOT / "book").glob(f"{page}.*") if path.suffix in (".md", ".ipynb")]
+    assert len(files) == len(listed) == len(set(listed))
+    assert {path.name for path in files} >= set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see {ref}`here`",
+        "```{note}\nx\n```",
+        ":::{tip}\nx\n:::",
+        "(label)=\n# Title",
+        "[](langevin.ipynb)",
+        "% hidden",
+        "+++",
+        "{{ x }}",
+        "a footnote[^1]",
+    ],
+)
+def test_what_only_myst_renders_is_seen(text):
+    assert myst_in(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"$\mathrm{E}$ and $\{{x}\}$",
+        "$$\n\\frac{{a}}{b}\n$$",
+        "`{x}` and `a[^1]`",
+        "```python\n{{1}}\n```",
+        "> quote\n\n| a | b |\n|---|---|\n| 1 | 2 |",
+        "<details><summary>Hint</summary>\n\ntext\n\n</details>",
+        "[text](langevin.ipynb) (aside)",
+    ],
+)
+def test_what_both_render_is_left_alone(text):
+    assert not myst_in(text)
