@@ -244,6 +244,8 @@ def test_a_classifier_learns_the_posterior_of_the_noised_classes():
     ("message", "build"),
     [
         ("event_shape must be a positive integer, got 0", lambda: MLP(0)),
+        ("event_shape must be a positive integer, got 2.0", lambda: MLP(2.0)),
+        ("event_shape must be a positive integer, got None", lambda: NoisyClassifier(None, 2)),
         ("event_shape must be a positive integer, got -2", lambda: TimeMLP((3, -2))),
         ("width must be a positive integer, got 0", lambda: MLP(2, width=0)),
         ("width must be a positive integer, got 1.5", lambda: TimeMLP(2, width=1.5)),

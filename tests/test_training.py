@@ -72,6 +72,15 @@ def interrupt_in_loss(value):
     raise KeyboardInterrupt
 
 
+@pytest.fixture
+def own_interrupts():
+    """Python's handler of Ctrl-C, which a process that was started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
 # Stopping and going on
 
 
@@ -96,12 +105,12 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, schedule):
     assert_same_run(resumed, train(40, schedule=schedule))
 
 
+@pytest.mark.usefixtures("own_interrupts")
 @pytest.mark.parametrize(("act", "steps_kept"), [(control_c, 9), (interrupt_in_loss, 8)])
 def test_control_c_leaves_a_model_and_a_checkpoint(tmp_path, act, steps_kept):
     model = network()
     with pytest.raises(KeyboardInterrupt):
         train(40, model=model, loss=Interrupting(9, act), checkpoint=tmp_path / "c.pt")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     until_then = train(steps_kept)
     for kept, expected in zip(model.parameters(), until_then[0].parameters(), strict=True):
         assert torch.equal(kept, expected)
@@ -109,11 +118,11 @@ def test_control_c_leaves_a_model_and_a_checkpoint(tmp_path, act, steps_kept):
     assert_same_run(train(40, checkpoint=tmp_path / "c.pt"), train(40))
 
 
+@pytest.mark.usefixtures("own_interrupts")
 def test_a_second_control_c_does_not_wait_for_the_step(tmp_path):
     loss = Interrupting(3, lambda value: control_c(control_c(value)) * pytest.fail("the step went on"))
     with pytest.raises(KeyboardInterrupt):
         train(40, loss=loss, checkpoint=tmp_path / "c.pt")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert_same_run(train(40, checkpoint=tmp_path / "c.pt"), train(40))
 
 
@@ -511,6 +520,7 @@ def test_the_history_counts_every_step():
     assert history.stopped_early is False
     assert history.seconds > 0
     assert model.training is False
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_smoothing_is_the_mean_of_the_last_losses():

@@ -114,9 +114,10 @@ def fit(
         ValueError: if an argument, the data, or the value of the loss is not as described; if ``checkpoint`` cannot be
             read, belongs to another model or other settings, or holds more than ``n_steps`` steps. The file is then
             left as it is.
-        RuntimeError: if the loss or its gradient is NaN or infinite. The weights stay as they were before that step,
-            and so does the last checkpoint.
-        KeyboardInterrupt: on Ctrl-C, after the step under way; model and checkpoint are then usable.
+        RuntimeError: if the loss or its gradient is NaN or infinite. The last checkpoint stays as it is.
+        KeyboardInterrupt: on Ctrl-C, after the step under way, once the checkpoint is written.
+
+    Whatever is raised after the first step, the model then holds the average over the whole steps before.
     """
     for name, count in {"n_steps": n_steps, "batch_size": batch_size, "checkpoint_every": checkpoint_every}.items():
         positive_integer(name, count)
@@ -136,9 +137,9 @@ def fit(
     settings = {
         "rows": len(data[0]),
         "batch_size": batch_size,
-        "lr": lr,
-        "ema_decay": ema_decay,
-        "clip": clip,
+        "lr": float(lr),
+        "ema_decay": None if ema_decay is None else float(ema_decay),
+        "clip": None if clip is None else float(clip),
         "schedule": schedule if schedule == "constant" else f"{schedule} over {n_steps} steps",
     }
     run = _Run(model, loss, data, generator, settings, n_steps)
@@ -172,8 +173,7 @@ def fit(
             _write(run.state(), checkpoint)
         raise
     finally:
-        run.keep_average()
-        model.eval()
+        run.finish()
     return History(torch.tensor(run.losses), run.seconds, stopped_early=run.step < n_steps)
 
 
@@ -228,12 +228,14 @@ class _Run:
         self.step += 1
         self.is_whole = True
 
-    def keep_average(self) -> None:
-        """Give the model its averaged weights."""
+    def finish(self) -> None:
+        """Give the model its averaged weights, no gradients, and the mode of evaluation."""
         if self.average is not None and self.step > 0:
             with torch.no_grad():
                 for parameter, mean in zip(self.model.parameters(), self.average.module.parameters(), strict=True):
                     parameter.copy_(mean)
+        self.optimizer.zero_grad()
+        self.model.eval()
 
     def state(self) -> dict:
         return {
@@ -255,9 +257,9 @@ class _Run:
         """Take over a state that was read, after checking all of it."""
         _check_weights(state["model"], self.model, path)
         for name, value in self.settings.items():
-            if state["settings"][name] != value:
+            if (written := state["settings"].get(name)) != value:
                 raise ValueError(
-                    f"checkpoint {path} was written with {name}={state['settings'][name]!r}, not {value!r}; "
+                    f"checkpoint {path} was written with {name}={written!r}, not {value!r}; "
                     "take the same, another path, or resume=False to replace it"
                 )
         if state["generator_device"] != self.generator.device.type:
@@ -292,7 +294,7 @@ class _Run:
         what = "loss" if not math.isfinite(loss.item()) else "gradient of the loss"
         last = f"last good loss {self.losses[-1]:.4g} at step {self.step}" if self.losses else "no step was good"
         raise RuntimeError(
-            f"the {what} is not finite at step {self.step + 1} ({last}; the weights are those before this step). "
+            f"the {what} is not finite at step {self.step + 1} ({last}; the model is left as it was before). "
             f"Try a smaller lr than {self.settings['lr']:g}, data of about unit scale, or times and noise scales "
             "further from zero."
         )
