@@ -47,10 +47,10 @@ def code_cells(notebook):
 
 
 def test_the_file_is_valid_and_its_cells_have_names_of_their_own(notebook):
-    nbformat.validate(notebook)
-    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)
     names = [cell.id for cell in notebook.cells]
     assert len(set(names)) == len(names)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)
     assert notebook.metadata.kernelspec.name == "python3"
 
 
