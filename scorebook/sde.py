@@ -510,7 +510,7 @@ def time_sampler(sde: SDE, *, uniform_in: str = "t", low_discrepancy: bool = Tru
         if uniform_in == "t":
             return t_min + (1 - t_min) * u
         low, high = (torch.log(sde.sigma(end) / sde.alpha(end)) for end in (t_min, 1.0))
-        return sde.time_of(torch.exp(low + (high - low) * u))
+        return sde.time_of(torch.exp(low + (high - low) * u)).clamp(min=t_min)
 
     return sample_times
 
