@@ -417,6 +417,8 @@ def test_a_law_on_a_subspace_refuses_a_density_until_it_is_diffused():
     with pytest.raises(ValueError, match="no density"):
         posterior.diffuse(0.5, torch.tensor([0.0, 1.0, 1.0])).to(F64).score(points(3))
     assert torch.isfinite(posterior.diffuse(0.5, 0.1).score(points(3))).all()
+    with pytest.raises(ValueError, match="no density"):
+        posterior.condition([[0.0, 1.0]], [0.5], 0.1).score(points(3))
     with pytest.raises(ValueError, match="already lies on a subspace"):
         posterior.condition([[0.0, 1.0]], [0.5], 0.0)
 
