@@ -229,6 +229,17 @@ def test_adjusted_chain_respects_the_edge_of_the_support():
     assert_mean(path[-1] ** 2, 2.0)
 
 
+def test_a_density_that_is_infinite_somewhere_draws_no_chain_in():
+    def log_prob(x):
+        return torch.where(x[:, 0] < 1, standard_log_prob(x), torch.inf + 0 * x[:, 0])
+
+    path, rate = metropolis_adjusted_langevin(
+        log_prob, torch.zeros(50, 1, dtype=F64), step_size=0.5, n_steps=50, generator=generator(), trajectory=True
+    )
+    assert (path < 1).all()
+    assert (rate > 0.3).all()
+
+
 # Collapse and slow mixing
 
 
