@@ -1,11 +1,195 @@
-r"""Score matching: the gradient of a log-density, learned from samples."""
+r"""Score matching: a density known up to its normalising constant, fitted without ever computing the constant.
 
+A model :math:`p_\theta = e^{f_\theta} / Z_\theta` is compared with the data through its score, in which the constant
+:math:`Z_\theta` does not occur:
+
+.. math:: s_\theta(x) = \nabla_x \log p_\theta(x) = \nabla_x f_\theta(x)
+
+Half the Fisher divergence between data and model, and the same thing up to a constant once the unknown score of the
+data has been integrated away by parts, are the two losses of this module:
+
+.. math::
+    J(\theta) = \tfrac12\, E_p \lVert s_\theta(x) - \nabla_x \log p(x) \rVert^2
+              = E_p\big[ \nabla \cdot s_\theta(x) + \tfrac12 \lVert s_\theta(x) \rVert^2 \big]
+              + \tfrac12\, E_p \lVert \nabla_x \log p(x) \rVert^2
+
+The second equality needs :math:`p\, s_\theta \to 0` at every edge of the support, infinity included.
+
+Source: Hyvärinen (2005), theorems 1 and 2.
+"""
+
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from scorebook.lab.arguments import positive_integer, same_shape
+from scorebook.lab.arguments import finite, one_of, positive_integer, same_shape
 
-__all__ = ["divergence"]
+__all__ = [
+    "divergence",
+    "explicit_score_matching_loss",
+    "fisher_divergence",
+    "implicit_score_matching_loss",
+    "integrate_score",
+    "score_of",
+    "value_and_divergence",
+]
+
+# Numbers in one batch of gradients. On a CPU more would leave the cache and cost the time that batching saves.
+_NUMBERS_PER_PASS = {"cpu": 2**18}
+_NUMBERS_PER_PASS_ELSEWHERE = 2**24
+
+
+def score_of(log_prob, x: Tensor) -> Tensor:
+    r"""Score of a density, the gradient of its logarithm with respect to the point.
+
+    .. math:: s(x) = \nabla_x \log p(x) = \nabla_x f(x) \quad\text{for}\quad p = e^f / Z
+
+    Args:
+        log_prob: callable ``(B, *event) -> (B,)``, row by row. It need not be normalised.
+        x: points, shape ``(B, *event)``.
+
+    Returns:
+        Scores, shape ``(B, *event)``, in inverse units of ``x``. Differentiable, in ``x`` and in the parameters of
+        ``log_prob``; a plain tensor under ``torch.no_grad()``.
+
+    Raises:
+        ValueError: if ``log_prob`` returns another shape than ``(B,)``, or ``x`` is no batch of floating points.
+
+    Source: Hyvärinen (2005), section 2.
+    """
+    _batch(x)
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        values = log_prob(x)
+        if not isinstance(values, Tensor) or values.shape != (len(x),):
+            came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(f"log_prob must return one number per point, shape ({len(x)},), got {came}")
+    if not values.requires_grad:  # a constant
+        return torch.zeros_like(x)
+    (gradient,) = torch.autograd.grad(
+        values, x, torch.ones_like(values), create_graph=differentiable, allow_unused=True, materialize_grads=True
+    )
+    return gradient
+
+
+def integrate_score(score, x: Tensor, origin: Tensor, *, n_nodes: int = 64) -> Tensor:
+    r"""Log-density at ``x`` less that at ``origin``, recovered from the score alone.
+
+    .. math:: \log p(x) - \log p(o) = \int_0^1 s\big(o + u\,(x - o)\big) \cdot (x - o)\; du
+
+    The integral runs along the straight segment, by Gauss and Legendre's rule. For a score any other path would give
+    the same number; for a field that is no gradient the path matters, and there is no density to recover.
+
+    Args:
+        score: callable ``x -> tensor like x``.
+        x: end points, shape ``(B, *event)``.
+        origin: start points, shape ``(B, *event)``, or one for all, shape ``event``.
+        n_nodes: evaluations of the score per segment. The rule is exact for polynomials of degree
+            ``2 * n_nodes - 1``; a steep score needs more nodes.
+
+    Returns:
+        Differences in nats, shape ``(B,)``.
+
+    Raises:
+        ValueError: if the score returns another shape, ``origin`` does not fit ``x``, or ``n_nodes`` is no positive
+            integer.
+    """
+    _batch(x)
+    positive_integer("n_nodes", n_nodes)
+    if origin.shape not in (x.shape, x.shape[1:]):
+        raise ValueError(
+            f"origin must have shape {tuple(x.shape)} or {tuple(x.shape[1:])} to fit x, got {tuple(origin.shape)}"
+        )
+    way = x - origin
+    total = x.new_zeros(len(x))
+    nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
+    for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
+        slope = same_shape("score", score(origin + 0.5 * (1 + node) * way), x)
+        total = total + 0.5 * weight * _sum_over_event(slope * way)
+    return total
+
+
+def fisher_divergence(score_p, score_q, x: Tensor, *, reduction: str = "mean") -> Tensor:
+    r"""Fisher divergence of two laws, estimated from samples of the first.
+
+    .. math:: F(p \,\|\, q) = E_{x \sim p} \lVert \nabla_x \log p(x) - \nabla_x \log q(x) \rVert^2
+
+    Not symmetric, because ``x`` is drawn from ``p``, and not a pure number: it has the unit of ``x`` to the power -2.
+
+    Args:
+        score_p: callable ``x -> tensor like x``, score of the law that ``x`` was drawn from.
+        score_q: callable ``x -> tensor like x``, score of the other law.
+        x: samples of ``p``, shape ``(B, *event)``.
+        reduction: ``"mean"``, or ``"none"`` for the terms of the mean, one per sample.
+
+    Returns:
+        A scalar, or shape ``(B,)``.
+
+    Raises:
+        ValueError: if a score returns another shape, ``x`` is empty or not finite, or ``reduction`` is unknown.
+
+    Source: Hyvärinen (2005), section 2, where half of it is the objective.
+    """
+    _sample(x, reduction)
+    gap = same_shape("score_p", score_p(x), x) - same_shape("score_q", score_q(x), x)
+    return _reduced(_sum_over_event(gap.square()), reduction)
+
+
+def explicit_score_matching_loss(model, x: Tensor, score, *, reduction: str = "mean") -> Tensor:
+    r"""Half the Fisher divergence from data to model, for data whose score is known.
+
+    .. math:: J(\theta) = \tfrac12\, E_p \lVert s_\theta(x) - \nabla_x \log p(x) \rVert^2
+
+    Args:
+        model: callable ``x -> tensor like x``, the model's score.
+        x: samples of the data's law, shape ``(B, *event)``.
+        score: callable ``x -> tensor like x``, the true score.
+        reduction: ``"mean"``, or ``"none"`` for the terms of the mean, one per sample.
+
+    Returns:
+        A scalar, or shape ``(B,)``.
+
+    Raises:
+        ValueError: if model or score returns another shape, ``x`` is empty or not finite, or ``reduction`` is unknown.
+
+    Source: Hyvärinen (2005), section 2.
+    """
+    _sample(x, reduction)
+    gap = same_shape("model", model(x), x) - same_shape("score", score(x), x)
+    return _reduced(0.5 * _sum_over_event(gap.square()), reduction)
+
+
+def implicit_score_matching_loss(model, x: Tensor, *, chunk_size: int | None = None, reduction: str = "mean") -> Tensor:
+    r"""Score matching from samples alone: the true score has been integrated away by parts.
+
+    .. math:: J(\theta) = E_p\big[ \nabla \cdot s_\theta(x) + \tfrac12 \lVert s_\theta(x) \rVert^2 \big]
+
+    It differs from :func:`explicit_score_matching_loss` by :math:`\tfrac12 E_p \lVert \nabla \log p \rVert^2`, which
+    does not depend on the model, provided that :math:`p\, s_\theta \to 0` at every edge of the support. The trace keeps
+    its sign: the loss is negative for any good model.
+
+    Args:
+        model: callable ``x -> tensor like x``, row by row, the model's score. It need not be a gradient.
+        x: samples, shape ``(B, *event)``.
+        chunk_size: see :func:`divergence`.
+        reduction: ``"mean"``, or ``"none"`` for the terms of the mean, one per sample.
+
+    Returns:
+        A scalar, or shape ``(B,)``.
+
+    Raises:
+        ValueError: if the model returns another shape, ``x`` is empty or not finite, ``chunk_size`` is no positive
+            integer, or ``reduction`` is unknown.
+
+    Source: Hyvärinen (2005), theorem 1.
+    """
+    _sample(x, reduction)
+    value, trace = _value_and_divergence("model", model, x, chunk_size)
+    return _reduced(trace + 0.5 * _sum_over_event(value.square()), reduction)
 
 
 def divergence(field, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
@@ -13,41 +197,110 @@ def divergence(field, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
 
     .. math:: \nabla \cdot s(x) = \sum_i \frac{\partial s_i}{\partial x_i}(x)
 
-    One backward pass carries ``chunk_size`` unit vectors at once (batched vector-Jacobian products).
+    It takes one vector-Jacobian product for each dimension. A backward pass carries several of them at once, which
+    saves time, not work; where a field holds an operation that PyTorch cannot batch, each takes a pass of its own.
 
     Args:
-        field: callable ``x -> tensor like x``, row by row.
+        field: callable ``x -> tensor like x``, row by row; called once.
         x: points, shape ``(B, *event)``.
-        chunk_size: dimensions per backward pass, which bounds the memory; all at once by default.
+        chunk_size: dimensions per pass. Memory then holds one pass at a time, in training too: each pass is repeated
+            when gradients flow back, for about half as much time again. By default as many as suit the device, and
+            what the gradients need of every pass is kept.
 
     Returns:
-        Divergence at each point, shape ``(B,)``; differentiable.
+        Divergence at each point, shape ``(B,)``. Differentiable, in ``x`` and in the parameters of the field; a plain
+        tensor under ``torch.no_grad()``.
 
     Raises:
-        ValueError: if the field returns another shape, or ``chunk_size`` is no positive integer.
+        ValueError: if the field returns another shape, ``x`` is no batch of floating points, or ``chunk_size`` is no
+            positive integer.
     """
+    return _value_and_divergence("field", field, x, chunk_size)[1]
+
+
+def value_and_divergence(field, x: Tensor, *, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
+    r"""The field and its divergence at the same points, from one call of the field.
+
+    Arguments and errors as for :func:`divergence`.
+
+    Returns:
+        The field, shape ``(B, *event)``, and its divergence, shape ``(B,)``.
+    """
+    return _value_and_divergence("field", field, x, chunk_size)
+
+
+def _value_and_divergence(name, field, x, chunk_size):
+    _batch(x)
     if chunk_size is not None:
         positive_integer("chunk_size", chunk_size)
+    differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
-        output = same_shape("field", field(x), x)
-        n_dims = x[0].numel()
-        total = x.new_zeros(len(x))
-        if not output.requires_grad:  # a constant field
-            return total
-        for start in range(0, n_dims, chunk_size or n_dims):
-            columns = torch.arange(start, min(start + (chunk_size or n_dims), n_dims), device=x.device)
-            units = x.new_zeros(len(columns), len(x), n_dims)
-            units[torch.arange(len(columns)), :, columns] = 1.0
-            (rows,) = torch.autograd.grad(
-                output,
-                x,
-                units.reshape(len(columns), *x.shape),
-                create_graph=True,
-                is_grads_batched=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            diagonal = rows.reshape(len(columns), len(x), n_dims)[torch.arange(len(columns)), :, columns]
-            total = total + diagonal.sum(0)
-        return total
+        value = same_shape(name, field(x), x)
+    trace = x.new_zeros(len(x))
+    if value.requires_grad:  # otherwise the field is constant
+        n_dims = math.prod(x.shape[1:])
+        step = chunk_size or _dimensions_per_pass(x)
+        repeat = differentiable and chunk_size is not None and chunk_size < n_dims
+        for first in range(0, n_dims, step):
+            block = (value, x, first, min(first + step, n_dims))
+            if repeat:
+                trace = trace + checkpoint(_partial_trace, *block, use_reentrant=False, preserve_rng_state=False)
+            else:
+                trace = trace + _partial_trace(*block)
+    return (value if differentiable else value.detach()), trace
+
+
+def _partial_trace(value, x, first, last) -> Tensor:
+    """Sum the diagonal entries ``first ... last - 1`` of the Jacobian of ``value`` at ``x``, row by row."""
+    units = value.new_zeros(last - first, len(x), math.prod(x.shape[1:]))
+    _diagonal(units, first, last).fill_(1)
+    rows = _products(value, x, units.reshape(-1, *x.shape))
+    return x.new_zeros(len(x)) if rows is None else _diagonal(rows.reshape(units.shape), first, last).sum(-1)
+
+
+def _products(value, x, directions) -> Tensor | None:
+    """Vector-Jacobian products of ``value`` at ``x`` with all directions, or ``None`` if ``x`` plays no part."""
+    options = {"create_graph": torch.is_grad_enabled(), "retain_graph": True, "allow_unused": True}
+    if len(directions) > 1:
+        try:
+            return torch.autograd.grad(value, x, directions, is_grads_batched=True, **options)[0]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # a few operations cannot be batched, group norm with a graph among them
+            pass
+    rows = [torch.autograd.grad(value, x, direction, **options)[0] for direction in directions]
+    return None if rows[0] is None else torch.stack(rows)
+
+
+def _diagonal(block, first, last) -> Tensor:
+    """View the entries ``[k, :, first + k]`` of a block of Jacobian rows, shape ``(B, last - first)``."""
+    return block[:, :, first:last].diagonal(dim1=0, dim2=2)
+
+
+def _dimensions_per_pass(x) -> int:
+    numbers = _NUMBERS_PER_PASS.get(x.device.type, _NUMBERS_PER_PASS_ELSEWHERE)
+    return max(1, numbers // max(1, x.numel()))
+
+
+def _sum_over_event(values) -> Tensor:
+    return values.reshape(len(values), -1).sum(1) if values.ndim > 1 else values
+
+
+def _reduced(terms, reduction) -> Tensor:
+    return terms.mean() if reduction == "mean" else terms
+
+
+def _batch(x) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise ValueError(f"x must be a floating tensor, got {getattr(x, 'dtype', type(x).__name__)}")
+    if x.ndim == 0:
+        raise ValueError("x must have shape (B, *event), got a scalar")
+
+
+def _sample(x, reduction) -> None:
+    _batch(x)
+    if len(x) == 0:
+        raise ValueError(f"x must hold at least one sample, got shape {tuple(x.shape)}")
+    finite("x", x)
+    one_of("reduction", reduction, ("mean", "none"))
