@@ -227,10 +227,12 @@ def effective_sample_size(path: Tensor) -> Tensor:
     """
     n = _checked_path(path)
     rho = autocorrelation(path)
+    # Not every version of PyTorch has a running minimum on Apple's GPUs.
+    rho = rho.cpu() if rho.device.type == "mps" else rho
     pairs = rho[: 2 * (n // 2)].unflatten(0, (n // 2, 2)).sum(1)
     tau = 2 * pairs.cummin(0).values.clamp(min=0).sum(0) - 1
     n_states = n * path.shape[1]
-    return n_states / tau.clamp(min=1 / max(math.log10(n_states), 1))
+    return (n_states / tau.clamp(min=1 / max(math.log10(n_states), 1))).to(path.device)
 
 
 def _checked(x, step_size, n_steps) -> Tensor:

@@ -328,6 +328,15 @@ def test_effective_sample_size_of_an_autoregression(correlation):
     assert_mean(1 / sizes, (1 + correlation) / (1 - correlation) / (30 * n))
 
 
+def test_effective_sample_size_of_a_single_chain_sums_no_noise():
+    # The whole sum of a chain's own correlations is zero, whatever the chain: where the sum ends decides.
+    x, path = normal(1, 1), []
+    for z in normal(20_000, 1, 1, seed=2) * math.sqrt(0.75):
+        x = 0.5 * x + z
+        path.append(x)
+    assert 0.8 < effective_sample_size(torch.stack(path)).item() / (20_000 / 3) < 1.25
+
+
 def test_effective_sample_size_predicts_the_error_of_a_mean():
     path = langevin(standard_score, normal(4000, 1), step_size=0.1, n_steps=400, generator=generator(), trajectory=True)
     means = path.mean(0)  # of each chain alone
