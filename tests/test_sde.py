@@ -739,7 +739,13 @@ def test_samplers_keep_the_type_and_leave_the_global_seed_alone(sampler, dtype):
     assert samples[0].shape == x.shape
     assert torch.equal(*samples)
     assert torch.equal(torch.get_rng_state(), state)
-    assert not samples[0].requires_grad
+
+
+@EACH_SAMPLER
+def test_sampling_records_no_gradients(sampler):
+    network = nn.Linear(2, 2, dtype=F64)
+    samples = sampler(VPSDE(), lambda x, t: network(x), normal(4, 2), n_steps=5, generator=generator())
+    assert not samples.requires_grad
 
 
 def test_a_coarse_type_does_not_coarsen_the_times():
