@@ -194,6 +194,15 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch, own
     assert_same_run(train(40, checkpoint=path), train(40))
 
 
+def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        original = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, name=name, original=original: (calls.append(name), original(*a)))
+    train(12, checkpoint=tmp_path / "c.pt", checkpoint_every=6)
+    assert calls == ["fsync", "replace"] * 2
+
+
 class Malicious:
     """Unpickling this creates a file."""
 
