@@ -20,7 +20,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const reach = () => {
     for (const box of document.querySelectorAll(scrolls)) {
       const overflows = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible";
-      if (overflows && !box.hasAttribute("tabindex")) box.tabIndex = 0;
+      if (overflows && box.tabIndex < 0) box.tabIndex = 0;
     }
   };
   window.addEventListener("load", reach);

@@ -1,0 +1,311 @@
+"""The built book in a real browser, with no network: every page shows all it has, to everyone, and moves."""
+
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import threading
+from collections import defaultdict
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST_WAIT = 30_000  # milliseconds, on a machine that does something else as well
+
+# What the theme makes beside the pages that are written.
+MADE = ["genindex", "search"]
+# Shared by all pages, hence loaded once.
+SHARED = ("/_static/", "/searchindex.js")
+HEAVIEST = 4_000_000
+
+
+def written_pages():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    names = [toc["root"]]
+    parts = toc.get("parts", [toc])
+    for part in parts:
+        entries = list(part.get("chapters", []))
+        while entries:
+            entry = entries.pop(0)
+            names.append(entry["file"])
+            entries = entry.get("sections", []) + entries
+    return [name.removesuffix(".md").removesuffix(".ipynb") for name in names]
+
+
+def source(name):
+    """Text and code of a page as it was written."""
+    notebook, markdown = (ROOT / "book" / f"{name}{suffix}" for suffix in (".ipynb", ".md"))
+    if not notebook.exists():
+        return (markdown.read_text(encoding="utf-8"), "") if markdown.exists() else ("", "")
+    texts = defaultdict(list)
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        texts[cell["cell_type"]].append("".join(cell["source"]))
+    return "\n".join(texts["markdown"]), "\n".join(texts["code"])
+
+
+PAGES = written_pages() + MADE
+EXPLORED = [name for name in PAGES if re.search(r"\bexplorer\(", source(name)[1])]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if installed is None:
+        reason = "no Chromium on this machine (Debian's package is called chromium)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def visited(request, browser, address):
+    """A page opened and at rest, and whatever went wrong from then until the last test on it."""
+    name = request.param
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    page = context.new_page()
+    page.set_default_timeout(LONGEST_WAIT)
+    page.name, page.troubles, page.answers = name, [], []
+
+    def answer(route):
+        if route.request.url.startswith((address, "data:", "blob:")):
+            route.continue_()
+        else:
+            page.troubles.append(f"foreign request: {route.request.url}")
+            route.abort()
+
+    context.route("**/*", answer)
+    page.on("requestfailed", lambda r: page.troubles.append(f"failed request: {r.url[:200]}"))
+    page.on("response", lambda answer: page.answers.append(answer))
+    page.on("pageerror", lambda error: page.troubles.append(f"script error: {error}"))
+    page.on("console", lambda m: m.type == "error" and page.troubles.append(f"console: {m.text}"))
+    page.goto(f"{address}{name}.html", wait_until="load")
+    page.wait_for_function("!window.MathJax?.startup || MathJax.startup.promise.then(() => true)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('script[type=\"application/vnd.jupyter.widget-view+json\"]')]"
+        ".every(view => view.previousElementSibling?.querySelector?.('.jupyter-widgets')"
+        " ?? view.parentElement.querySelector('.jupyter-widgets'))"
+    )
+    page.wait_for_load_state("networkidle")
+    yield page
+    context.close()
+
+
+on_every_page = pytest.mark.parametrize("visited", PAGES, indirect=True)
+
+
+@on_every_page
+def test_mathematics_is_rendered(visited):
+    text, _ = source(visited.name)
+    formulas = visited.locator(".math")
+    if re.search(
+        r"(?<!\\)\$[^$]+\$|```\{math\}", re.sub(r"```(?!\{math\}).*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    ):
+        assert formulas.count() > 0
+    unset = formulas.evaluate_all("all => all.filter(e => !e.querySelector('mjx-container')).map(e => e.textContent)")
+    assert unset == []
+    assert visited.locator("mjx-merror, [data-mjx-error]").all_inner_texts() == []
+    raw = visited.locator("article").evaluate_all(
+        """articles => articles.map(article => {
+            const copy = article.cloneNode(true);
+            copy.querySelectorAll("pre, code, mjx-container, script, style").forEach(e => e.remove());
+            return copy.textContent;
+        }).join(" ")"""
+    )
+    assert re.findall(r"\$[^$\n]{1,200}\$|\\[a-zA-Z]+\{", raw) == []
+
+
+@on_every_page
+def test_every_picture_says_what_it_shows(visited):
+    images = visited.locator("article img, .navbar-brand img")
+    silent = images.evaluate_all(
+        "all => all.filter(i => !i.alt.trim() || !(i.complete && i.naturalWidth)).map(i => i.outerHTML.slice(0, 200))"
+    )
+    assert silent == []
+
+
+@on_every_page
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_keeps_a_reader_out(visited, scheme, width):
+    visited.set_viewport_size({"width": width, "height": 900})
+    visited.emulate_media(color_scheme=scheme)
+    visited.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
+    visited.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    # Colours that fade from one theme to the other have no contrast of their own.
+    visited.evaluate("document.getAnimations().forEach(one => { try { one.finish() } catch { one.cancel() } })")
+    if not visited.evaluate("Boolean(window.axe)"):
+        # Given a loader of modules, axe would register with it instead of standing by itself.
+        axe = (ROOT / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+        visited.evaluate(f"(() => {{ const define = undefined, module = undefined; {axe} }})()")
+    levels = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    found = visited.evaluate("levels => axe.run(document, {runOnly: levels, resultTypes: ['violations']})", levels)
+    assert [
+        f"{violation['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for violation in found["violations"]
+        for node in violation["nodes"]
+    ] == []
+
+
+@on_every_page
+@pytest.mark.parametrize("width", [390, 820, 1280])
+def test_no_page_scrolls_sideways(visited, width):
+    visited.set_viewport_size({"width": width, "height": 900})
+    visited.wait_for_function("width => innerWidth === width", arg=width)
+    assert visited.evaluate("document.scrollingElement.scrollWidth") <= width
+    beyond = visited.locator("article > section *").evaluate_all(
+        """all => all.filter(e => {
+            if (!e.getClientRects().length || e.getBoundingClientRect().right <= innerWidth + 1) return false;
+            for (let box = e.parentElement; box; box = box.parentElement) {
+                if (getComputedStyle(box).overflowX !== "visible" && box.tagName !== "BODY" && box.tagName !== "HTML"
+                    && box.getBoundingClientRect().right <= innerWidth + 1) return false;
+                if (getComputedStyle(box).position === "absolute" && box.tagName.startsWith("MJX")) return false;
+            }
+            return true;
+        }).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    assert beyond == []
+
+
+@pytest.mark.parametrize("visited", EXPLORED, indirect=True)
+def test_every_explorer_moves_by_key_and_by_mouse(visited):
+    visited.set_viewport_size({"width": 1280, "height": 900})
+    explorers = visited.locator(".scorebook-explorer")
+    explorers.first.wait_for(state="attached")
+    assert explorers.count() >= len(re.findall(r"\bexplorer\(", source(visited.name)[1]))
+    # An explorer may lie in a solution that is folded away.
+    visited.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    for number in range(explorers.count()):
+        explorer = explorers.nth(number)
+        handle = explorer.locator(".noUi-handle")
+        play, stop = explorer.locator("button").nth(0), explorer.locator("button").nth(1)
+
+        def shown(explorer=explorer):
+            return explorer.locator("img").evaluate("image => [image.src, image.alt]")
+
+        def changed(before, explorer=explorer):
+            explorer.page.wait_for_function(
+                "([explorer, before]) => explorer.querySelector('img')?.src !== before",
+                arg=[explorer.element_handle(), before],
+            )
+            return shown(explorer)
+
+        def spoken(handle=handle):
+            return handle.get_attribute("aria-valuetext")
+
+        label = handle.get_attribute("aria-label")
+        assert label
+        stop.click()
+        handle.focus()
+        frame, alt = shown()
+        assert f"({label}: {spoken()})" in alt
+        visited.keyboard.press("ArrowRight")
+        second, second_alt = changed(frame)
+        assert second_alt != alt
+        assert f"({label}: {spoken()})" in second_alt
+        assert explorer.locator(".widget-readout").inner_text() == spoken()
+        visited.keyboard.press("Home")
+        assert changed(second) == [frame, alt]
+        play.focus()
+        visited.keyboard.press("Enter")
+        changed(frame)
+        stop.click()
+        explorer.page.wait_for_function(
+            "([explorer, first]) => explorer.querySelector('img')?.src === first",
+            arg=[explorer.element_handle(), frame],
+        )
+        track = explorer.locator(".noUi-base").bounding_box()
+        visited.mouse.click(track["x"] + track["width"] - 2, track["y"] + track["height"] / 2)
+        changed(frame)
+
+
+@on_every_page
+def test_a_page_needs_nothing_but_the_book(visited):
+    missing = [f"{answer.status}: {answer.url}" for answer in visited.answers if answer.status >= 400]
+    assert visited.troubles + missing == []
+
+
+@on_every_page
+def test_a_page_is_light(visited, address):
+    own = [a for a in visited.answers if not a.url.removeprefix(address.rstrip("/")).startswith(SHARED)]
+    sizes = {answer.url: len(answer.body()) for answer in own if answer.url.startswith(address) and answer.ok}
+    assert sum(sizes.values()) <= HEAVIEST, sizes
+
+
+def test_the_search_finds_what_the_pages_say(browser, address):
+    page = browser.new_page()
+    page.set_default_timeout(LONGEST_WAIT)
+    page.goto(f"{address}search.html?q=score")
+    page.locator("#search-results li a").first.wait_for()
+    assert page.locator("#search-results li a").count() > 0
+    page.close()
+
+
+class Anchors(HTMLParser):
+    """The links of a page and the places in it that can be linked to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.places, self.scripts = [], {""}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.places |= {attributes[key] for key in ("id", "name") if attributes.get(key)}
+        link = attributes.get("href") if tag in ("a", "link") else attributes.get("src")
+        if link and not re.match(r"[a-z][a-z+.-]*:|//|#$", link):
+            self.links.append(link)
+        if tag == "script" and attributes.get("src"):
+            self.scripts.append(attributes["src"])
+
+
+@pytest.fixture(scope="module")
+def anchors(site):
+    return {path.relative_to(site).as_posix(): Anchors(path.read_text("utf-8")) for path in built(site)}
+
+
+def built(site):
+    return [path for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts]
+
+
+def test_every_built_page_is_looked_at(site):
+    assert {path.relative_to(site).as_posix() for path in built(site)} == {f"{name}.html" for name in PAGES}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(site, anchors, name):
+    dead = []
+    for link in anchors[f"{name}.html"].links:
+        target, place = urldefrag(urljoin(f"{name}.html", unquote(link).partition("?")[0]) if "#" not in link else link)
+        target = urljoin(f"{name}.html", target.partition("?")[0])
+        if not (site / target).is_file() or (target in anchors and unquote(place) not in anchors[target].places):
+            dead.append(link)
+    assert dead == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_widget_scripts_are_loaded_only_where_there_is_a_widget(site, anchors, name):
+    has_widget = "application/vnd.jupyter.widget-view+json" in (site / f"{name}.html").read_text("utf-8")
+    assert any("html-manager" in script for script in anchors[f"{name}.html"].scripts) == has_widget
+    assert any("require" in script for script in anchors[f"{name}.html"].scripts) == has_widget
