@@ -9,4 +9,10 @@ DRIVEN = {
         for kind in ("rademacher", "gaussian", "sphere")
     ],
     "sliced_divergence": lambda: sliced_score_matching.sliced_divergence(score, points(), points()),
+    "sliced_score_matching_loss": lambda: [
+        sliced_score_matching.sliced_score_matching_loss(
+            score, points(2, 2), n_projections=2, variance_reduced=reduced, generator=generator()
+        )
+        for reduced in (True, False)
+    ],
 }

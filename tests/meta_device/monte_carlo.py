@@ -1,0 +1,12 @@
+"""Calls of ``scorebook.monte_carlo`` on the meta device."""
+
+from meta_device import points, times
+from scorebook import monte_carlo
+
+DRIVEN = {
+    "Estimate.interval": lambda: monte_carlo.expectation(lambda x: x, points()).interval(),
+    "control_variate": lambda: monte_carlo.control_variate(lambda x: x[:, 0], lambda x: x, points(), 0.0),
+    "effective_sample_size": lambda: monte_carlo.effective_sample_size(times()),
+    "expectation": lambda: [monte_carlo.expectation(f, points()) for f in (lambda x: x, lambda x: x[:, 0] > 0)],
+    "running_expectation": lambda: monte_carlo.running_expectation(lambda x: x, points()),
+}
