@@ -237,7 +237,7 @@ def claims(rows) -> None:
     """Show the closing table of a page and insist on every row.
 
     The table is shown whether or not its rows hold. Its rows also stay in the executed notebook as data, in the
-    metadata of the output under :data:`CLAIMS_MIME`, where other pages collect them.
+    metadata of the output under ``CLAIMS_MIME``, where other pages collect them.
 
     Args:
         rows: a sequence of :class:`Claim`.

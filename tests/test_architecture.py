@@ -1,0 +1,96 @@
+"""What holds for every module: who imports whom, what is public, and that nothing draws from the global seed."""
+
+import ast
+import importlib
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import scorebook
+
+MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(scorebook.__path__, "scorebook."))
+DRAWS = {"bernoulli", "multinomial", "normal", "rand", "rand_like", "randint", "randn", "randn_like", "randperm"}
+IN_PLACE = {"bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_", "uniform_"}
+# fit() without a generator makes one of its own, from a seed that the user's global generator chooses.
+SEEDING = {("scorebook.lab.training", "randint")}
+
+
+def lint_imports(folder):
+    command = Path(sys.executable).with_name("lint-imports")
+    return subprocess.run([command, "--no-cache"], cwd=folder, capture_output=True, text=True)
+
+
+def test_modules_import_only_what_stands_before_them(root):
+    done = lint_imports(root)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("lab/metrics.py", "import scorebook.sde"),
+        ("score_matching.py", "from scorebook.langevin import langevin"),
+        ("sde.py", "from scorebook import coursework"),
+        ("new_chapter.py", ""),
+    ],
+)
+def test_the_import_rule_refuses_what_it_should(root, tmp_path, path, line):
+    shutil.copytree(root / "scorebook", tmp_path / "scorebook", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    (tmp_path / "scorebook" / "coursework.py").touch()
+    with (tmp_path / "scorebook" / path).open("a") as module:
+        module.write(f"\n{line}\n")
+    done = lint_imports(tmp_path)
+    assert "0 kept, 1 broken" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_says_what_is_public_and_explains_it(name):
+    module = importlib.import_module(name)
+    assert module.__doc__
+    unexplained = [n for n in module.__all__ if callable(getattr(module, n)) and not getattr(module, n).__doc__]
+    assert not unexplained
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not hasattr(importlib.import_module(name), "__path__")])
+def test_a_module_has_tests_of_its_name(root, name):
+    assert (root / "tests" / f"test_{name.rpartition('.')[2]}.py").is_file()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_is_in_the_reference(root, name):
+    assert re.search(rf"^\.\. automodule:: {re.escape(name)}$", (root / "book" / "api.md").read_text(), re.M)
+
+
+def unseeded_draws(tree):
+    """Names of the calls that draw random numbers without a generator, or that seed everybody's."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        owner, name = ast.unparse(node.func.value), node.func.attr
+        given = any(keyword.arg in ("generator", None) for keyword in node.keywords)
+        drawn = (owner == "torch" and name in DRAWS) or name in IN_PLACE
+        seeded = (owner, name) == ("torch", "manual_seed")
+        of_numpy = owner in ("np.random", "numpy.random", "random") and name != "default_rng" and name.islower()
+        if (drawn and not given) or seeded or of_numpy:
+            yield name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_all_randomness_comes_from_a_generator(name):
+    tree = ast.parse(Path(importlib.import_module(name).__file__).read_text(encoding="utf-8"))
+    assert [draw for draw in unseeded_draws(tree) if (name, draw) not in SEEDING] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["torch.randn(3)", "x.normal_()", "torch.manual_seed(0)", "np.random.rand(3)", "random.random()"]
+)
+def test_a_draw_from_the_global_seed_is_seen(line):
+    assert list(unseeded_draws(ast.parse(line)))
+    assert not list(unseeded_draws(ast.parse("torch.randn(3, generator=g); np.random.default_rng(0).normal()")))
