@@ -14,7 +14,7 @@ whose Fokker-Planck equation :math:`\partial_t p = -\nabla \cdot (p\, \nabla \lo
 
 :func:`metropolis_adjusted_langevin` takes the bias away by refusing some of the steps (Roberts & Tweedie, 1996).
 
-Half of the literature writes :math:`x + \tfrac{\epsilon'}{2} s + \sqrt{\epsilon'}\, z`: the same step, with
+Much of the literature writes :math:`x + \tfrac{\epsilon'}{2} s + \sqrt{\epsilon'}\, z`: the same step, with
 :math:`\epsilon' = 2 \epsilon`.
 
 A run of many steps is worth fewer independent draws than it has states: :func:`autocorrelation` and
