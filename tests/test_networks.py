@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scorebook.lab import fit
 from scorebook.lab.networks import MLP, NoisyClassifier, TimeMLP, UNet, initialise
@@ -164,6 +165,35 @@ def test_no_two_times_look_alike(name):
     assert distances.min() > 0.01 * out.std(dim=0).norm()
 
 
+@pytest.mark.parametrize("name", TIMED)
+def test_time_enters_by_sines_and_cosines_an_octave_apart(name):
+    network, seen = alive(name), []
+    embed = network.embed if name.startswith("unet") else network.trunk.embed
+    embed.from_time.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    t = torch.linspace(-5, 5, 7, dtype=torch.float64)
+    network(points(name, 7), t)
+    angles = torch.stack([t / 8, t / 4, t / 2, t, 2 * t, 4 * t, 8 * t, 16 * t], dim=1)
+    torch.testing.assert_close(seen[0], torch.cat([angles.sin(), angles.cos()], dim=1), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["time_mlp", "time_mlp_labels", "classifier"])
+def test_far_from_the_data_the_output_stays_bounded(name):
+    """Along a ray the output tends to a limit, so that a sampler that strays does not run away."""
+    network, x = alive(name), points(name)
+    far, farther = network(1e6 * x, 0.5), network(1e8 * x, 0.5)
+    torch.testing.assert_close(far, farther, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_is_the_scaled_dot_product():
+    network = alive("unet")
+    h = torch.randn(3, 16, 4, 5, generator=seeded(), dtype=torch.float64)
+    attention = network.attention
+    query, key, value = (a.transpose(1, 2) for a in attention.query_key_value(attention.norm(h)).flatten(2).chunk(3, 1))
+    mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    expected = h + attention.out(mixed.transpose(1, 2).reshape(h.shape))
+    torch.testing.assert_close(attention(h), expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", LABELLED)
 def test_label_minus_one_is_no_label(name):
     network, x, t = alive(name), points(name), arguments(name)[0]
@@ -199,15 +229,33 @@ def test_double_precision_is_double_throughout(name):
     torch.testing.assert_close(moved, expected, rtol=1e-2, atol=1e-13)
 
 
+class AllOn(TorchDispatchMode):
+    """Every tensor that any operation makes must be on one device."""
+
+    def __init__(self, device):
+        super().__init__()
+        self.device = device
+
+    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+        out = operation(*arguments, **(keywords or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            assert not isinstance(tensor, torch.Tensor) or tensor.device.type == self.device, operation
+        return out
+
+
+@pytest.mark.parametrize("made", ["there", "moved there"])
 @pytest.mark.parametrize("name", BUILD)
-def test_networks_run_without_values(name):
-    with torch.device("meta"):
-        made_there = BUILD[name]()
-    for network in (made_there, BUILD[name](generator=seeded()).to("meta")):
-        rest = [a.float().to("meta") if a.is_floating_point() else a.to("meta") for a in arguments(name)]
-        out = network(torch.empty(5, *EVENT[name], device="meta"), *rest)
-        assert out.is_meta
-        assert out.shape[0] == 5
+def test_everything_happens_on_the_device_of_the_input(name, made):
+    if made == "there":
+        with torch.device("meta"):
+            network = BUILD[name]()
+    else:
+        network = BUILD[name](generator=seeded()).to("meta")
+    rest = [a.float().to("meta") if a.is_floating_point() else a.to("meta") for a in arguments(name)]
+    x = torch.empty(5, *EVENT[name], device="meta")
+    with AllOn("meta"):
+        assert network(x, *rest).shape[0] == 5
+        assert network(x, *rest[:1]).shape[0] == 5
 
 
 @pytest.mark.parametrize("side", [(8, 8), (28, 28), (32, 32), (7, 30), (1, 1)])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.swa_utils import AveragedModel
 
 from scorebook.lab.networks import TimeMLP
 from scorebook.lab.training import History, fit
@@ -123,6 +124,21 @@ def test_a_second_control_c_does_not_wait_for_the_step(tmp_path):
     loss = Interrupting(3, lambda value: control_c(control_c(value)) * pytest.fail("the step went on"))
     with pytest.raises(KeyboardInterrupt):
         train(40, loss=loss, checkpoint=tmp_path / "c.pt")
+    assert_same_run(train(40, checkpoint=tmp_path / "c.pt"), train(40))
+
+
+def test_weights_that_were_caught_in_mid_update_are_not_written(tmp_path, monkeypatch):
+    def interrupted(average, model):
+        if average.n_averaged == 9:
+            raise KeyboardInterrupt
+        update(average, model)
+
+    update = AveragedModel.update_parameters
+    monkeypatch.setattr(AveragedModel, "update_parameters", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(40, checkpoint=tmp_path / "c.pt", checkpoint_every=4)
+    monkeypatch.undo()
+    assert torch.load(tmp_path / "c.pt")["step"] == 8
     assert_same_run(train(40, checkpoint=tmp_path / "c.pt"), train(40))
 
 
