@@ -199,7 +199,7 @@ def log_prob(
         times = _times(sde, method, t_min, n_steps, times, False).flip(0)
         end, gained = _solve(joint, (x, x.new_zeros(len(x))), times, method, rtol, atol)
         terminal = sde.prior_log_prob if prior is None else getattr(prior, "log_prob", prior)
-        return terminal(end[-1]) + gained[-1]
+        return same_shape("prior", terminal(end[-1]), gained[-1]) + gained[-1]
 
 
 def bits_per_dim(log_prob: Tensor, n_dims: int, bin_width: float) -> Tensor:

@@ -1,0 +1,327 @@
+"""The flow is held to the marginals of its SDE, to exact densities, and to its own way back."""
+
+import math
+
+import pytest
+import torch
+
+from scorebook.lab.distributions import GaussianMixture
+from scorebook.probability_flow import (
+    bits_per_dim,
+    dequantize,
+    encode,
+    interpolate,
+    log_prob,
+    sample,
+    velocity,
+)
+from scorebook.sde import VESDE, VPSDE, SubVPSDE
+
+F64 = torch.float64
+EACH_SDE = pytest.mark.parametrize("sde", [VESDE(0.01, 80.0), VPSDE(), SubVPSDE()], ids=repr)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def mixture(dtype=F64):
+    """Three modes in the plane, of about unit scale as a whole."""
+    return GaussianMixture(
+        torch.tensor([0.5, 0.3, 0.2], dtype=dtype),
+        torch.tensor([[-1.0, -0.3], [0.9, -0.6], [0.4, 1.2]], dtype=dtype),
+        torch.tensor(
+            [[[0.2, 0.08], [0.08, 0.15]], [[0.1, 0.0], [0.0, 0.25]], [[0.12, -0.05], [-0.05, 0.1]]], dtype=dtype
+        ),
+    )
+
+
+def law_at(sde, t):
+    t = torch.as_tensor(t, dtype=F64)
+    return mixture().diffuse(sde.alpha(t), sde.sigma(t))
+
+
+def normal_score(x, t):
+    """The score of standard normal data under a variance-preserving SDE, at all times."""
+    return -x
+
+
+@EACH_SDE
+@pytest.mark.parametrize("t", [0.05, 0.4, 0.9])
+def test_the_velocity_carries_the_density(sde, t):
+    """The continuity equation, dp/dt + div(p v) = 0, with all terms by autograd: it fixes the factor one half."""
+    x = (
+        mixture()
+        .diffuse(sde.alpha(torch.tensor(t, dtype=F64)), sde.sigma(torch.tensor(t, dtype=F64)))
+        .sample(40, generator=generator())
+    )
+    x.requires_grad_()
+    time = torch.full((40,), t, dtype=F64, requires_grad=True)
+    log_p = mixture().diffuse(sde.alpha(time), sde.sigma(time)).log_prob(x)
+    (rate,) = torch.autograd.grad(log_p.sum(), time, retain_graph=True)
+    (gradient,) = torch.autograd.grad(log_p.sum(), x)
+    v = velocity(sde, sde.exact_score(mixture()))(torch.tensor(t, dtype=F64), x)
+    trace = sum(torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(2))
+    scale = (rate.abs() + trace.abs()).max()
+    assert (rate + trace + (v * gradient).sum(1)).abs().max() < 1e-9 * scale
+
+
+@EACH_SDE
+def test_log_prob_is_exact_once_the_terminal_law_is(sde):
+    t_min = 1e-5
+    x = law_at(sde, t_min).sample(24, generator=generator())
+    found = log_prob(sde, sde.exact_score(mixture()), x, t_min=t_min, rtol=1e-8, atol=1e-8, prior=law_at(sde, 1.0))
+    assert (found - law_at(sde, t_min).log_prob(x)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(("sde", "allowed"), [(VESDE(0.01, 80.0), 0.1), (VPSDE(), 0.05), (SubVPSDE(), 0.05)], ids=repr)
+def test_log_prob_differs_from_the_data_law_by_the_mismatch_of_the_prior(sde, allowed):
+    x = mixture().sample(64, generator=generator())
+    found = log_prob(sde, sde.exact_score(mixture()), x, t_min=1e-5, rtol=1e-6, atol=1e-6)
+    exact = mixture().log_prob(x)
+    assert (found - exact).abs().max() < allowed
+    code = encode(sde, sde.exact_score(mixture()), x, t_min=1e-5, rtol=1e-6, atol=1e-6)
+    mismatch = sde.prior_log_prob(code) - law_at(sde, 1.0).log_prob(code)
+    start = law_at(sde, 1e-5).log_prob(x) - exact
+    assert (found - exact - mismatch - start).abs().max() < 1e-3
+
+
+@EACH_SDE
+def test_decoding_undoes_encoding(sde):
+    x = mixture().sample(64, generator=generator())
+    score = sde.exact_score(mixture())
+    code = encode(sde, score, x, rtol=1e-7, atol=1e-7)
+    assert (sample(sde, score, code, rtol=1e-7, atol=1e-7) - x).abs().max() < 1e-3
+    assert (code - x).abs().max() > 0.1
+
+
+@EACH_SDE
+def test_codes_of_data_follow_the_terminal_law(sde):
+    n = 4000
+    x = law_at(sde, 1e-3).sample(n, generator=generator())
+    code = encode(sde, sde.exact_score(mixture()), x, rtol=1e-4, atol=1e-4)
+    end = law_at(sde, 1.0)
+    standardised = (code - end.mean) / end.covariance.diagonal().sqrt()
+    assert standardised.mean(0).abs().max() < 4 / math.sqrt(n)
+    assert (standardised.var(0) - 1).abs().max() < 4 * math.sqrt(2 / n)
+
+
+@EACH_SDE
+def test_the_flow_has_the_marginals_of_the_sde_on_the_way(sde):
+    n = 4000
+    grid = torch.tensor([1.0, 0.6, 0.2, 1e-3], dtype=F64)
+    noise = law_at(sde, 1.0).sample(n, generator=generator())
+    path = sample(sde, sde.exact_score(mixture()), noise, times=grid, rtol=1e-4, atol=1e-4, trajectory=True)
+    assert torch.equal(path[0], noise)
+    for t, x in zip(grid, path, strict=True):
+        law = law_at(sde, t)
+        deviation = x - law.mean
+        spread = law.covariance.diagonal()
+        assert ((deviation.mean(0) / (spread / n).sqrt()).abs() < 4).all()
+        squares = deviation.square()
+        assert (((squares.mean(0) - spread) / (squares.std(0) / math.sqrt(n))).abs() < 4).all()
+
+
+def error_after(method, n_steps):
+    sde = VPSDE()
+    score = sde.exact_score(mixture())
+    start = law_at(sde, 1.0).sample(32, generator=generator())
+    exact = sample(sde, score, start, t_min=0.3, rtol=1e-10, atol=1e-10)
+    return (sample(sde, score, start, method=method, n_steps=n_steps, t_min=0.3) - exact).abs().mean().item()
+
+
+@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("midpoint", 2), ("heun2", 2), ("heun3", 3), ("rk4", 4)])
+def test_fixed_solvers_converge_with_their_order(method, order):
+    n_steps = {1: 80, 2: 40, 3: 40, 4: 40}[order]
+    found = math.log2(error_after(method, n_steps) / error_after(method, 2 * n_steps))
+    assert abs(found - order) < 0.35
+
+
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
+def test_log_prob_of_an_image_is_that_of_its_vector(divergence):
+    sde = VPSDE()
+    data = GaussianMixture(torch.ones(1, dtype=F64), torch.zeros(1, 4, dtype=F64), torch.full((1,), 0.5, dtype=F64))
+    score = sde.exact_score(data)
+    x = data.sample(6, generator=generator())
+
+    def image_score(x, t):
+        return score(x.flatten(1), t).reshape(x.shape)
+
+    flat = log_prob(sde, score, x, divergence=divergence, generator=generator())
+    square = log_prob(sde, image_score, x.reshape(6, 1, 2, 2), divergence=divergence, generator=generator())
+    assert (flat - square).abs().max() < 1e-9
+
+
+def test_hutchinson_is_unbiased_and_its_probes_stay_fixed_through_the_solve():
+    sde = VPSDE()
+    x = mixture().sample(8, generator=generator())
+    score = sde.exact_score(mixture())
+    arguments = {"method": "rk4", "n_steps": 60, "t_min": 1e-2}
+    exact = log_prob(sde, score, x, **arguments)
+    many = 2000
+    found = log_prob(
+        sde, score, x.repeat_interleave(many, 0), divergence="hutchinson", generator=generator(), **arguments
+    ).reshape(8, many)
+    error = found.std(1) / math.sqrt(many)
+    assert ((found.mean(1) - exact).abs() < 4 * error).all()
+    # One Rademacher probe in the plane sees the trace plus or minus twice the off-diagonal entry: two values a point.
+    assert (found.std(1) > 1e-3).all()
+    for values in found:
+        assert len(values.mul(1e8).round().unique()) == 2
+
+
+def test_more_probes_shrink_the_spread_of_hutchinson():
+    sde = VPSDE()
+    x = mixture().sample(1, generator=generator()).repeat(600, 1)
+    score = sde.exact_score(mixture())
+    arguments = {"method": "heun2", "n_steps": 30, "t_min": 1e-2, "divergence": "hutchinson"}
+    one, four = (log_prob(sde, score, x, n_projections=k, generator=generator(k), **arguments).var() for k in (1, 4))
+    assert 2.5 < one / four < 6.5
+
+
+@EACH_SDE
+def test_the_score_may_be_linear_or_constant(sde):
+    x = torch.randn(5, 3, generator=generator(), dtype=F64)
+    still = log_prob(sde, lambda x, t: torch.zeros_like(x), x, rtol=1e-8, atol=1e-8, t_min=1e-3)
+    # Without a score the flow is the drift alone: it scales by alpha(1)/alpha(t_min).
+    factor = sde.alpha(torch.tensor(1.0, dtype=F64)) / sde.alpha(torch.tensor(1e-3, dtype=F64))
+    assert (still - sde.prior_log_prob(factor * x) - 3 * factor.log()).abs().max() < 1e-6
+
+
+def test_bits_do_not_depend_on_the_units_of_the_pixels():
+    nats = torch.tensor([-3.0, 5.0], dtype=F64)
+    n_dims, scale = 12, 127.5
+    in_levels = bits_per_dim(nats - n_dims * math.log(scale), n_dims, 1.0)
+    in_units = bits_per_dim(nats, n_dims, 1 / scale)
+    assert (in_levels - in_units).abs().max() < 1e-12
+
+
+def test_bits_of_a_uniform_density_are_those_of_its_levels():
+    levels, n_dims = 17, 64
+    width = 2 / levels
+    nats = torch.tensor(-n_dims * math.log(levels * width), dtype=F64)
+    assert abs(bits_per_dim(nats, n_dims, width).item() - math.log2(levels)) < 1e-12
+
+
+def test_dequantized_values_fill_their_bins_evenly():
+    x = torch.full((20000,), 3.0, dtype=F64)
+    spread = (dequantize(x, 0.5, generator=generator()) - x) / 0.5
+    assert spread.min() >= -0.5
+    assert spread.max() < 0.5
+    assert spread.mean().abs() < 4 * math.sqrt(1 / 12 / len(x))
+    assert (spread.var() - 1 / 12).abs() < 4 * math.sqrt(1 / 180 / len(x))
+
+
+def test_the_bits_of_dequantized_data_bound_their_entropy_from_above():
+    """Two grey levels with chances 1/4 and 3/4: the best density gives the entropy, any other gives more."""
+    p = torch.tensor([0.25, 0.75], dtype=F64)
+    levels = torch.multinomial(p, 4000, replacement=True, generator=generator())
+    x = dequantize(levels.to(F64)[:, None], 1.0, generator=generator(1))
+    entropy = -(p * p.log2()).sum()
+    best = bits_per_dim(p[x[:, 0].round().long().clamp(0, 1)].log(), 1, 1.0)
+    assert (best.mean() - entropy).abs() < 4 * best.std() / math.sqrt(len(x))
+    blunt = bits_per_dim(torch.distributions.Normal(0.75, 0.5).log_prob(x[:, 0]), 1, 1.0)
+    assert blunt.mean() - 4 * blunt.std() / math.sqrt(len(x)) > entropy
+
+
+def test_interpolation_ends_at_its_ends_and_keeps_to_the_data_between():
+    sde = VPSDE()
+    data = GaussianMixture(torch.ones(1, dtype=F64), torch.zeros(1, 200, dtype=F64), torch.ones(1, dtype=F64))
+    a, b = data.sample(6, generator=generator()).chunk(2)
+    walk = interpolate(sde, sde.exact_score(data), a, b, [0.0, 0.5, 1.0], rtol=1e-7, atol=1e-7)
+    assert walk.shape == (3, 3, 200)
+    assert (walk[0] - a).abs().max() < 1e-3
+    assert (walk[2] - b).abs().max() < 1e-3
+    # A straight line would pass at 0.71 of the typical norm.
+    assert ((walk[1].norm(dim=1) / math.sqrt(200) - 1).abs() < 0.15).all()
+
+
+def test_equal_ends_interpolate_to_themselves():
+    x = torch.randn(2, 3, generator=generator(), dtype=F64)
+    walk = interpolate(VPSDE(), normal_score, x, x, [0.3], rtol=1e-7, atol=1e-7)
+    assert (walk[0] - x).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun2", "heun3", "rk4"])
+def test_with_fixed_steps_no_sample_depends_on_its_batch_mates(method):
+    sde = VPSDE()
+    score = sde.exact_score(mixture())
+    noise = sde.sample_prior((6, 2), generator=generator(), dtype=F64)
+    together = sample(sde, score, noise, method=method, n_steps=10)
+    alone = sample(sde, score, noise[:1], method=method, n_steps=10)
+    assert (together[:1] - alone).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_type_is_kept_and_the_global_seed_left_alone(dtype):
+    sde = VPSDE()
+    x = torch.randn(4, 2, generator=generator(), dtype=dtype)
+    state = torch.get_rng_state()
+    for y in (
+        sample(sde, normal_score, x),
+        encode(sde, normal_score, x),
+        log_prob(sde, normal_score, x, divergence="hutchinson", generator=generator()),
+        dequantize(x, 0.1, generator=generator()),
+    ):
+        assert y.dtype == dtype
+        assert not y.requires_grad
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_adaptive_solvers_ask_for_no_time_outside_the_interval():
+    """Left alone, they overstep the last time, where the noise level is NaN, and probe far beyond the first."""
+    for sde in (VESDE(1e-4, 50.0), VPSDE()):
+        asked = []
+
+        def score(x, t, asked=asked, sde=sde):
+            asked.append(float(t))
+            return sde.exact_score(mixture())(x, t)
+
+        x = mixture().sample(4, generator=generator())
+        code = encode(sde, score, x, t_min=1e-3)
+        sample(sde, score, code, t_min=1e-3)
+        assert min(asked) >= 1e-3 - 1e-9
+        assert max(asked) <= 1 + 1e-9
+
+
+def test_a_flow_too_stiff_for_its_solver_says_what_to_do():
+    def steep(x, t):
+        return -1e12 * x
+
+    x = torch.randn(4, 2, generator=generator())
+    with pytest.raises(RuntimeError, match=r"dopri5 shrank to nothing.*t_min.*heun2"):
+        sample(VPSDE(), steep, x)
+
+
+X = torch.zeros(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sample(VPSDE(), normal_score, X, method="runge"), "method must be one of .*got 'runge'"),
+        (lambda: sample(VPSDE(), normal_score, X, t_min=0.0), "t_min must lie in"),
+        (lambda: encode(VPSDE(), normal_score, X, t_min=1.0), "t_min must lie in"),
+        (lambda: sample(VPSDE(), normal_score, X, method="rk4"), "'rk4' takes fixed steps"),
+        (lambda: sample(VPSDE(), normal_score, X, method="rk4", n_steps=0), "n_steps must be a positive integer"),
+        (lambda: sample(VPSDE(), normal_score, X, n_steps=3, times=torch.tensor([1.0, 0.5])), "n_steps or times"),
+        (lambda: sample(VPSDE(), normal_score, X, times=torch.tensor([0.5, 1.0])), "times must decrease"),
+        (lambda: sample(VPSDE(), normal_score, X, times=torch.tensor([1.5, 0.5])), r"t must lie in \[0, 1\]"),
+        (lambda: sample(VPSDE(), normal_score, X, rtol=0.0), "rtol must be positive"),
+        (lambda: sample(VPSDE(), normal_score, X, atol=-1.0), "atol must be positive"),
+        (lambda: sample(VPSDE(), normal_score, X * math.nan), "x must be finite"),
+        (lambda: sample(VPSDE(), lambda x, t: x[:, :1], X), r"score must return shape \(3, 2\)"),
+        (lambda: velocity(VPSDE(), normal_score)(2.0, X), r"t must lie in \[0, 1\]"),
+        (lambda: log_prob(VPSDE(), normal_score, X, divergence="sliced"), "divergence must be one of"),
+        (lambda: log_prob(VPSDE(), normal_score, X, n_projections=0), "n_projections must be a positive integer"),
+        (lambda: log_prob(VPSDE(), normal_score, X, prior=lambda x: x), r"prior must return shape \(3,\)"),
+        (lambda: bits_per_dim(X, 0, 1.0), "n_dims must be a positive integer"),
+        (lambda: bits_per_dim(X, 2, 0.0), "bin_width must be positive"),
+        (lambda: dequantize(X, -1.0), "bin_width must be positive"),
+        (lambda: interpolate(VPSDE(), normal_score, X, X[:2], [0.5]), "x_a and x_b must have one shape"),
+        (lambda: interpolate(VPSDE(), normal_score, X, X, [1.5]), "weights must lie in"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
