@@ -352,8 +352,8 @@ def _plus_minus(mean, error) -> str:
     digits = 2 if f"{error:.0e}"[0] == "1" else 1
     exponent = int(f"{error:.{digits - 1}e}".split("e")[1])
     decimals = digits - 1 - exponent
-    if decimals > 6 or exponent >= 6:
-        power = max(int(f"{max(abs(mean), error):e}".split("e")[1]), exponent)
+    power = max(int(f"{max(abs(mean), error):e}".split("e")[1]), exponent)
+    if (decimals > 6 or exponent >= 6) and power != 0:
         inner = _plus_minus(mean / 10.0**power, error / 10.0**power)
         return f"({inner}) × 10{str(power).translate(_SUPERSCRIPT)}"
     decimals = max(decimals, 0)
