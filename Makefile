@@ -8,7 +8,10 @@ INSTALLED := $(VENV)/.installed
 PAGE := _build/html/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-fast lint serve repository clean
+# Jupyter sets this in its terminals; a build started there would show progress bars in the pages.
+unexport JPY_SESSION_NAME
+
+.PHONY: help book test test-fast lint serve picture repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -21,7 +24,7 @@ test: $(INSTALLED)  ## unit tests, every notebook, then the built site
 	$(BIN)/pytest
 
 test-fast: $(INSTALLED)  ## unit tests only
-	$(BIN)/pytest tests -m "not site"
+	$(BIN)/pytest tests -m "not site" --numprocesses auto --maxprocesses 4
 
 lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent environment
 	$(BIN)/ruff check
@@ -32,6 +35,9 @@ lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent
 
 serve: book  ## build the book and serve it on this machine (PORT=8000)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+picture: book  ## take the README's picture from the tour
+	$(BIN)/python tools/picture.py
 
 repository: $(INSTALLED)  ## set the address of this repository (URL=..., default: where it was cloned from)
 	$(BIN)/python tools/repository.py $(URL)

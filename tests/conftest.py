@@ -5,11 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 # Every run draws the same examples, and a busy machine is not a failure.
 settings.register_profile("book", deadline=None, derandomize=True)
 settings.load_profile("book")
+
+# The tensors of a test are small: a second thread costs more than it does, many times more on a busy machine. The
+# notebooks are processes of their own and use all cores.
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 
