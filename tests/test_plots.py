@@ -100,7 +100,7 @@ def test_paths_in_the_plane_keep_their_points_and_ends():
     np.testing.assert_allclose(starts.get_offsets(), path[0].numpy(), rtol=1e-6)
     np.testing.assert_allclose(ends.get_offsets(), path[-1].numpy(), rtol=1e-6)
     assert starts.get_facecolor()[0].tolist() == [1, 1, 1, 1]
-    assert ends.get_facecolor()[0].tolist() == lines.get_color()[0].tolist()[:3] + [1]
+    assert ends.get_facecolor()[0].tolist() == [*lines.get_color()[0].tolist()[:3], 1]
 
 
 @pytest.mark.parametrize("event", [(), (1,)])
