@@ -495,8 +495,8 @@ def time_sampler(sde: SDE, *, uniform_in: str = "t", low_discrepancy: bool = Tru
     Raises:
         ValueError: if ``t_min`` lies outside (0, 1) or ``uniform_in`` is unknown.
 
-    Source: Kingma et al. (2021), section I.1, for the low discrepancy; Song et al. (2021b), section 5.1, for the
-    importance sampling.
+    Source: Kingma et al. (2021), "Variational diffusion models", for the low discrepancy; Song et al. (2021b), "Maximum
+    likelihood training of score-based diffusion models", for the importance sampling.
     """
     one_of("uniform_in", uniform_in, ("t", "log_noise"))
     _check_t_min(t_min)
