@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin
 
+import playwright.sync_api as playwright
 import pytest
 import yaml
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST_WAIT = 30_000  # milliseconds, on a machine that does something else as well
 
 # What the theme makes beside the pages that are written.
-MADE = ["genindex", "search"]
+MADE = ["genindex", "py-modindex", "search"]
 # Shared by all pages, hence loaded once.
 SHARED = ("/_static/", "/searchindex.js")
 HEAVIEST = 4_000_000
@@ -55,14 +56,12 @@ EXPLORED = [name for name in PAGES if re.search(r"\bexplorer\(", source(name)[1]
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
     installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if installed is None:
         reason = "no Chromium on this machine (Debian's package is called chromium)"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
         yield chromium
         chromium.close()
 
@@ -102,11 +101,13 @@ def visited(request, browser, address):
     page.on("console", lambda m: m.type == "error" and page.troubles.append(f"console: {m.text}"))
     page.goto(f"{address}{name}.html", wait_until="load")
     page.wait_for_function("!window.MathJax?.startup || MathJax.startup.promise.then(() => true)")
-    page.wait_for_function(
-        "[...document.querySelectorAll('script[type=\"application/vnd.jupyter.widget-view+json\"]')]"
-        ".every(view => view.previousElementSibling?.querySelector?.('.jupyter-widgets')"
-        " ?? view.parentElement.querySelector('.jupyter-widgets'))"
-    )
+    try:
+        page.wait_for_function(
+            "[...document.querySelectorAll('script[type=\"application/vnd.jupyter.widget-view+json\"]')]"
+            ".every(view => view.parentElement.querySelector('.jupyter-widgets'))"
+        )
+    except playwright.TimeoutError:
+        page.troubles.append("a widget is not shown")
     page.wait_for_load_state("networkidle")
     yield page
     context.close()
@@ -148,8 +149,7 @@ def test_every_picture_says_what_it_shows(visited):
 
 
 @on_every_page
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_nothing_keeps_a_reader_out(visited, scheme, width):
     visited.set_viewport_size({"width": width, "height": 900})
     visited.emulate_media(color_scheme=scheme)

@@ -79,7 +79,7 @@ def test_play_moves_the_slider_and_the_slider_the_frames_inside_the_browser():
 
 
 def test_without_a_stack_the_slider_calls_python(monkeypatch):
-    monkeypatch.delattr(ipywidgets, "Stack")
+    monkeypatch.delattr(ipywidgets, "Stack", raising=False)
     widget = lab.explorer(draw, [0.0, 1.0], "red")
     play, slider, screen = parts(widget)
     assert links(widget) == {(play.model_id, "value", slider.model_id, "index")}
