@@ -37,8 +37,10 @@ __all__ = [
     "value_and_divergence",
 ]
 
-# Numbers in one batch of gradients. On a CPU more would leave the cache and cost the time that batching saves.
+# Numbers in one batch of gradients. On a CPU more would leave the cache and cost the time that batching saves; sooner
+# where the graph is kept, since a later backward pass goes through everything again.
 _NUMBERS_PER_PASS = {"cpu": 2**18}
+_NUMBERS_PER_PASS_WITH_GRAPH = {"cpu": 2**17}
 _NUMBERS_PER_PASS_ELSEWHERE = 2**24
 
 
@@ -261,16 +263,26 @@ def _partial_trace(value, x, first, last) -> Tensor:
 
 def _products(value, x, directions) -> Tensor | None:
     """Vector-Jacobian products of ``value`` at ``x`` with all directions, or ``None`` if ``x`` plays no part."""
-    options = {"create_graph": torch.is_grad_enabled(), "retain_graph": True, "allow_unused": True}
-    if len(directions) > 1:
-        try:
-            return torch.autograd.grad(value, x, directions, is_grads_batched=True, **options)[0]
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # a few operations cannot be batched, group norm with a graph among them
-            pass
-    rows = [torch.autograd.grad(value, x, direction, **options)[0] for direction in directions]
+    differentiable = torch.is_grad_enabled()
+    # Written out as a graph, activations have batched derivatives that their fused backward kernels lack: faster even
+    # where the graph is dropped at once. A few operations are the other way round, group norm among them.
+    for graph in (True,) if differentiable else (True, False):
+        if len(directions) > 1:
+            try:
+                rows = _gradients(value, x, directions, graph, is_grads_batched=True)
+                return rows if rows is None or differentiable else rows.detach()
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:
+                pass
+    rows = [_gradients(value, x, direction, differentiable) for direction in directions]
     return None if rows[0] is None else torch.stack(rows)
+
+
+def _gradients(value, x, direction, graph, **options) -> Tensor | None:
+    return torch.autograd.grad(
+        value, x, direction, create_graph=graph, retain_graph=True, allow_unused=True, **options
+    )[0]
 
 
 def _diagonal(block, first, last) -> Tensor:
@@ -279,7 +291,8 @@ def _diagonal(block, first, last) -> Tensor:
 
 
 def _dimensions_per_pass(x) -> int:
-    numbers = _NUMBERS_PER_PASS.get(x.device.type, _NUMBERS_PER_PASS_ELSEWHERE)
+    budget = _NUMBERS_PER_PASS_WITH_GRAPH if torch.is_grad_enabled() else _NUMBERS_PER_PASS
+    numbers = budget.get(x.device.type, _NUMBERS_PER_PASS_ELSEWHERE)
     return max(1, numbers // max(1, x.numel()))
 
 

@@ -206,12 +206,15 @@ def test_divergence_of_a_convolutional_network_with_attention_is_exact(chunk_siz
     torch.testing.assert_close(divergence(field, x, chunk_size=chunk_size), expected, **EXACT)
 
 
-def test_many_points_take_several_passes_and_give_the_same(monkeypatch):
+@pytest.mark.parametrize("differentiable", [True, False])
+def test_many_points_take_several_passes_and_give_the_same(monkeypatch, differentiable):
     x = normal(5, 6)
-    whole = divergence(curved, x)
-    monkeypatch.setattr("scorebook.score_matching._NUMBERS_PER_PASS", {"cpu": 65})
-    torch.testing.assert_close(divergence(curved, x), whole)
-    assert passes(6, batch=5) == 3
+    with torch.set_grad_enabled(differentiable):
+        whole = divergence(curved, x)
+        budget = "_NUMBERS_PER_PASS_WITH_GRAPH" if differentiable else "_NUMBERS_PER_PASS"
+        monkeypatch.setattr(f"scorebook.score_matching.{budget}", {"cpu": 65})
+        torch.testing.assert_close(divergence(curved, x), whole)
+        assert passes(6, batch=5, differentiable=differentiable) == 3
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 2, 3])
@@ -260,7 +263,7 @@ def test_value_and_divergence_come_from_one_call(chunk_size):
     assert len(calls) == 1
 
 
-def passes(dim, *, batch=2, chunk_size=None):
+def passes(dim, *, batch=2, chunk_size=None, differentiable=False):
     """Number of times a gradient enters the field's output."""
     seen = []
 
@@ -269,7 +272,7 @@ def passes(dim, *, batch=2, chunk_size=None):
         value.register_hook(lambda gradient: seen.append(1) and None)
         return value
 
-    with torch.no_grad():
+    with torch.set_grad_enabled(differentiable):
         divergence(field, normal(batch, dim), chunk_size=chunk_size)
     return len(seen)
 
