@@ -11,7 +11,7 @@ PAGE := _build/html/index.html
 # Jupyter sets this in its terminals; a build started there would show progress bars in the pages.
 unexport JPY_SESSION_NAME
 
-.PHONY: help book test test-fast lint serve picture repository clean
+.PHONY: help book test test-fast lint colab serve picture repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent
 	$(BIN)/lint-imports
 	git ls-files -z -- '*.ipynb' | xargs -0 -r $(BIN)/nbstripout --verify --keep-id
 	$(BIN)/pip check
+
+colab: $(INSTALLED)  ## run the chapters on the versions that Colab ships (CHAPTERS="langevin sde")
+	$(BIN)/python tools/colab.py $(CHAPTERS)
 
 serve: book  ## build the book and serve it on this machine (PORT=8000)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
