@@ -18,7 +18,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from scorebook.lab.arguments import expand, finite, one_of, positive, positive_integer, same_shape
-from scorebook.score_matching import divergence as exact_divergence
+from scorebook.score_matching import value_and_divergence
 from scorebook.sde import SDE
 from scorebook.sliced_score_matching import random_projections, sliced_divergence
 
@@ -90,38 +90,46 @@ def sample(
 
     Source: Song et al. (2021), eq. 13.
     """
-    times = _times(sde, method, t_min, n_steps, times, trajectory)
-    path = _solve(velocity(sde, score), x, times, method, rtol, atol)
-    return path if trajectory else path[-1]
+    return _solve(
+        sde,
+        velocity(sde, score),
+        x,
+        method=method,
+        rtol=rtol,
+        atol=atol,
+        t_min=t_min,
+        n_steps=n_steps,
+        times=times,
+        trajectory=trajectory,
+    )
 
 
 @torch.no_grad()
-def encode(
-    sde: SDE,
-    score,
-    x: Tensor,
-    *,
-    method: str = "dopri5",
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    t_min: float = 1e-3,
-    n_steps: int | None = None,
-    times: Tensor | None = None,
-    trajectory: bool = False,
-) -> Tensor:
+def encode(sde: SDE, score, x: Tensor, *, trajectory: bool = False, **solver) -> Tensor:
     r"""Follow the probability flow from data at ``t_min`` to the code at ``t = 1``; :func:`sample` decodes it.
 
-    Arguments, errors and source as for :func:`sample`, with ``x`` the data; the grid of ``times``, if given, is the one
-    of :func:`sample` and is run through backwards.
+    Args:
+        sde: the forward SDE.
+        score: callable ``(x, t) -> tensor like x``.
+        x: data, shape ``(B, *event)``.
+        trajectory: return the states at all times of the grid.
+        solver: ``method``, ``rtol``, ``atol``, ``t_min``, ``n_steps`` and ``times``, with the meaning and the defaults
+            that they have in :func:`sample`. The grid of ``times`` is the decreasing one of :func:`sample`, and is run
+            through backwards.
 
     Returns:
         Codes, shape ``(B, *event)``, or the trajectory ``(n_steps + 1, B, *event)``, start included.
+
+    Raises:
+        ValueError: as :func:`sample`.
+        RuntimeError: if an adaptive solver's step underflows.
+
+    Source: Song et al. (2021), section D.3.
     """
-    times = _times(sde, method, t_min, n_steps, times, trajectory).flip(0)
-    path = _solve(velocity(sde, score), x, times, method, rtol, atol)
-    return path if trajectory else path[-1]
+    return _solve(sde, velocity(sde, score), x, forwards=True, trajectory=trajectory, **solver)
 
 
+@torch.no_grad()
 def log_prob(
     sde: SDE,
     score,
@@ -130,14 +138,9 @@ def log_prob(
     divergence: str = "exact",
     n_projections: int = 1,
     prior=None,
-    method: str = "dopri5",
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    t_min: float = 1e-3,
-    n_steps: int | None = None,
-    times: Tensor | None = None,
     chunk_size: int | None = None,
     generator=None,
+    **solver,
 ) -> Tensor:
     r"""Log-likelihood under the probability flow, in nats.
 
@@ -155,14 +158,10 @@ def log_prob(
             right-hand side that is a function.
         prior: log-density at ``t = 1``, a callable ``x -> (B,)`` or an object with ``log_prob``; by default the SDE's
             prior.
-        method: solver, see :func:`sample` for this, ``rtol``, ``atol``, ``t_min``, ``n_steps`` and ``times``.
-        rtol: relative tolerance.
-        atol: absolute tolerance.
-        t_min: time at which ``x`` is taken to be.
-        n_steps: equal steps of a fixed solver.
-        times: a decreasing grid, run through backwards.
         chunk_size: dimensions per backward pass of the exact divergence.
         generator: source of the probes.
+        solver: ``method``, ``rtol``, ``atol``, ``t_min`` (the time at which ``x`` is taken to be), ``n_steps`` and
+            ``times``, as for :func:`encode`. An adaptive solver holds the log-density to the same tolerances.
 
     Returns:
         Log-densities in the units of ``x``, shape ``(B,)``.
@@ -182,24 +181,13 @@ def log_prob(
         def field_at_t(x):
             return field(t, x)
 
-        x = state[0].detach()
-        with torch.enable_grad():
-            if probes is None:
-                x = x.requires_grad_()
-                v, trace = _value_and_divergence(field_at_t, x, chunk_size)
-            else:
-                v = None
-                trace = torch.stack([sliced_divergence(field_at_t, x, probe) for probe in probes]).mean(0)
-        if v is None:
-            with torch.no_grad():
-                v = field_at_t(x)
-        return v.detach(), trace.detach()
+        if probes is None:
+            return value_and_divergence(field_at_t, state[0], chunk_size=chunk_size)
+        return _value_and_sliced_divergence(field_at_t, state[0], probes)
 
-    with torch.no_grad():
-        times = _times(sde, method, t_min, n_steps, times, False).flip(0)
-        end, gained = _solve(joint, (x, x.new_zeros(len(x))), times, method, rtol, atol)
-        terminal = sde.prior_log_prob if prior is None else getattr(prior, "log_prob", prior)
-        return same_shape("prior", terminal(end[-1]), gained[-1]) + gained[-1]
+    end, gained = _solve(sde, joint, (x, x.new_zeros(len(x))), forwards=True, trajectory=False, **solver)
+    terminal = sde.prior_log_prob if prior is None else getattr(prior, "log_prob", prior)
+    return same_shape("prior", terminal(end), gained) + gained
 
 
 def bits_per_dim(log_prob: Tensor, n_dims: int, bin_width: float) -> Tensor:
@@ -285,19 +273,61 @@ def interpolate(sde: SDE, score, x_a: Tensor, x_b: Tensor, weights, **solver) ->
     return sample(sde, score, z.reshape(-1, *x_a.shape[1:]), **solver).reshape(len(z), *x_a.shape)
 
 
-def _value_and_divergence(field, x, chunk_size):
-    """One call of the field serves both: the value is caught on its way to the divergence."""
-    caught = []
+def _value_and_sliced_divergence(field, x, probes) -> tuple[Tensor, Tensor]:
+    """The field at ``x``, and the mean of its divergence seen along each probe, from one call per probe."""
+    values = []
 
-    def catch(x):
-        caught.append(field(x))
-        return caught[0]
+    def kept(x):
+        values.append(field(x))
+        return values[-1]
 
-    trace = exact_divergence(catch, x, chunk_size=chunk_size)
-    return caught[0], trace
+    trace = torch.stack([sliced_divergence(kept, x, probe) for probe in probes]).mean(0)
+    return values[0].detach(), trace
+
+
+def _solve(
+    sde,
+    field,
+    state,
+    *,
+    forwards=False,
+    method="dopri5",
+    rtol=1e-5,
+    atol=1e-5,
+    t_min=1e-3,
+    n_steps=None,
+    times=None,
+    trajectory=False,
+):
+    """Solve ``d state/dt = field(t, state)`` between 1 and ``t_min``; a state may be a tuple, whose first part is x."""
+    x = state[0] if isinstance(state, tuple) else state
+    times = _times(sde, method, t_min, n_steps, times, trajectory)
+    finite("x", x)
+    positive("rtol", rtol)
+    positive("atol", atol)
+    times = (times.flip(0) if forwards else times).to(device=x.device, dtype=x.dtype)
+    options = {}
+    if method in _ADAPTIVE:
+        # Left alone, the solver oversteps the last time and interpolates back, and probes far outside [0, 1] for its
+        # first step: the SDE has no noise level there.
+        options = {"step_t": times[-1:], "first_step": 1e-3 * abs(float(times[-1] - times[0]))}
+    try:
+        path = odeint(field, state, times, rtol=rtol, atol=atol, method=method, options=options)
+    except AssertionError as error:
+        if "underflow in dt" not in str(error):
+            raise
+        raise RuntimeError(
+            f"the step of {method} shrank to nothing between t={float(times[0]):g} and t={float(times[-1]):g}: "
+            f"the flow is too stiff for rtol={rtol:g}, atol={atol:g} in {x.dtype}. Raise t_min, loosen the tolerances, "
+            "use float64, or take fixed steps (method='heun2', times=sde.time_grid(50, spacing='karras'))."
+        ) from error
+    if trajectory:
+        return path
+    return tuple(part[-1] for part in path) if isinstance(path, tuple) else path[-1]
 
 
 def _times(sde, method, t_min, n_steps, times, trajectory) -> Tensor:
+    """Decreasing times at which the solver stops: all steps of a fixed solver, for an adaptive one what is shown."""
     one_of("method", method, _ADAPTIVE + _FIXED)
     if times is not None:
         if n_steps is not None:
@@ -312,26 +342,3 @@ def _times(sde, method, t_min, n_steps, times, trajectory) -> Tensor:
             raise ValueError(f"method {method!r} takes fixed steps: give n_steps or times")
         return sde.time_grid(n_steps, t_min=t_min, dtype=torch.float64)
     return sde.time_grid(n_steps or (50 if trajectory else 1), t_min=t_min, dtype=torch.float64)
-
-
-def _solve(field, state, times, method, rtol, atol):
-    x = state[0] if isinstance(state, tuple) else state
-    finite("x", x)
-    positive("rtol", rtol)
-    positive("atol", atol)
-    times = times.to(device=x.device, dtype=x.dtype)
-    options = {}
-    if method in _ADAPTIVE:
-        # Left alone, the solver oversteps the last time and interpolates back, and probes far outside [0, 1] for its
-        # first step: the SDE has no noise level there.
-        options = {"step_t": times[-1:], "first_step": 1e-3 * abs(float(times[-1] - times[0]))}
-    try:
-        return odeint(field, state, times, rtol=rtol, atol=atol, method=method, options=options)
-    except AssertionError as error:
-        if "underflow in dt" not in str(error):
-            raise
-        raise RuntimeError(
-            f"the step of {method} shrank to nothing between t={float(times[0]):g} and t={float(times[-1]):g}: "
-            f"the flow is too stiff for rtol={rtol:g}, atol={atol:g} in {x.dtype}. Raise t_min, loosen the tolerances, "
-            "use float64, or take fixed steps (method='heun2', times=sde.time_grid(50, spacing='karras'))."
-        ) from error

@@ -1,6 +1,7 @@
 """The flow is held to the marginals of its SDE, to exact densities, and to its own way back."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -170,6 +171,22 @@ def test_hutchinson_is_unbiased_and_its_probes_stay_fixed_through_the_solve():
         assert len(values.mul(1e8).round().unique()) == 2
 
 
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
+def test_log_prob_calls_the_score_once_per_evaluation_and_keeps_no_graph(divergence):
+    kept = []
+
+    def score(x, t):
+        kept.append(weakref.ref(x))
+        return -x * scale
+
+    scale = torch.ones(2, dtype=F64, requires_grad=True)
+    x = torch.randn(5, 2, generator=generator(), dtype=F64)
+    found = log_prob(VPSDE(), score, x, divergence=divergence, method="heun2", n_steps=3, generator=generator())
+    assert len(kept) == 6
+    assert not found.requires_grad
+    assert [x for x in kept if x() is not None] == []
+
+
 def test_more_probes_shrink_the_spread_of_hutchinson():
     sde = VPSDE()
     x = mixture().sample(1, generator=generator()).repeat(600, 1)
@@ -315,6 +332,9 @@ X = torch.zeros(3, 2)
         (lambda: log_prob(VPSDE(), normal_score, X, divergence="sliced"), "divergence must be one of"),
         (lambda: log_prob(VPSDE(), normal_score, X, n_projections=0), "n_projections must be a positive integer"),
         (lambda: log_prob(VPSDE(), normal_score, X, prior=lambda x: x), r"prior must return shape \(3,\)"),
+        (lambda: log_prob(VPSDE(), normal_score, X, method="rk4"), "'rk4' takes fixed steps"),
+        (lambda: log_prob(VPSDE(), normal_score, X * math.inf), "x must be finite"),
+        (lambda: encode(VPSDE(), normal_score, X, n_steps=3, times=torch.tensor([1.0, 0.5])), "n_steps or times"),
         (lambda: bits_per_dim(X, 0, 1.0), "n_dims must be a positive integer"),
         (lambda: bits_per_dim(X, 2, 0.0), "bin_width must be positive"),
         (lambda: dequantize(X, -1.0), "bin_width must be positive"),
