@@ -6,6 +6,7 @@ from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.metrics import energy_distance, mode_weights, sliced_wasserstein
 from scorebook.lab.networks import MLP, NoisyClassifier, TimeMLP, UNet, initialise
 from scorebook.lab.plots import density, image_grid, samples, score_field, trajectories, use_style
+from scorebook.lab.predictions import convert_prediction
 from scorebook.lab.tables import Claim, claims, table
 from scorebook.lab.training import History, fit
 from scorebook.lab.widgets import explorer
@@ -21,6 +22,7 @@ __all__ = [
     "checkerboard",
     "claims",
     "coloured_digits",
+    "convert_prediction",
     "density",
     "device",
     "digits",
