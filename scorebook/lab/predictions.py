@@ -4,15 +4,15 @@ A noisy point is :math:`x = \alpha x_0 + \sigma \varepsilon`. Its score, the exp
 and the expected velocities are all the same knowledge: given ``x``, any one of them fixes the others, because the mean
 of that equation, :math:`x = \alpha \hat x_0 + \sigma \hat\varepsilon`, leaves one unknown.
 
-============== ====================================================== ===============================================
-kind           what is predicted                                      gives :math:`\hat x_0` as
-============== ====================================================== ===============================================
+============== ================================================== ===============================================
+kind           what is predicted                                  gives :math:`\hat x_0` as
+============== ================================================== ===============================================
 ``"score"``    :math:`s = -\hat\varepsilon/\sigma`                :math:`(x + \sigma^2 s)/\alpha`
 ``"noise"``    :math:`\hat\varepsilon`                            :math:`(x - \sigma\hat\varepsilon)/\alpha`
 ``"clean"``    :math:`\hat x_0`                                   itself
 ``"velocity"`` :math:`v = \alpha\hat\varepsilon - \sigma\hat x_0` :math:`(\alpha x - \sigma v)/(\alpha^2 + \sigma^2)`
 ``"flow"``     :math:`u = \hat\varepsilon - \hat x_0`             :math:`(x - \sigma u)/(\alpha + \sigma)`
-============== ====================================================== ===============================================
+============== ================================================== ===============================================
 
 ``"velocity"`` is the ``v`` of Salimans & Ho (2022): where :math:`\alpha = \cos\phi` and :math:`\sigma = \sin\phi`, it
 is the speed :math:`dx/d\phi` of the point on its arc from data to noise. ``"flow"`` is the velocity of flow matching:
