@@ -1,0 +1,596 @@
+r"""Controllable generation: samples of a posterior from the score of a prior.
+
+Bayes' rule for the law at time :math:`t` loses its constant when one takes the gradient:
+
+.. math:: \nabla_x \log p_t(x \mid y) = \nabla_x \log p_t(x) + \nabla_x \log p_t(y \mid x)
+
+So guidance is a function from score to score, and every sampler becomes a conditional one with no change to it. The
+likelihood needed is that of the *noisy* point, an average over the clean points that it may have come from,
+
+.. math:: p_t(y \mid x_t) = \int p(y \mid x_0)\, p(x_0 \mid x_t)\, dx_0 ,
+
+and not :math:`p(y \mid x)` of the observation. A classifier can learn it (:func:`classifier_loss`,
+:func:`condition`), two scores can stand for it (:func:`classifier_free`), and for a linear observation
+:math:`y = A x_0 + \varsigma z` (:class:`LinearObservation`) it can be approximated with the prior's score alone:
+:func:`diffusion_posterior` puts all of :math:`p(x_0 \mid x_t)` at its mean, :func:`pseudoinverse_guidance` gives it the
+spread of an isotropic Gaussian. Both are biased, unless the prior is what they assume.
+
+Source: Song et al. (2021), section 5 and appendix I.
+"""
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+
+from scorebook.lab.arguments import expand, finite, non_negative, positive, same_shape, standard_normal
+from scorebook.score_matching import score_of
+from scorebook.sde import SDE, time_sampler
+
+__all__ = [
+    "LinearObservation",
+    "class_log_likelihood",
+    "classifier_free",
+    "classifier_loss",
+    "colour_basis",
+    "condition",
+    "diffusion_posterior",
+    "given",
+    "in_basis",
+    "pseudoinverse_guidance",
+    "replace_known",
+]
+
+
+def condition(score, log_likelihood, *, scale=1.0):
+    r"""Bayes' rule for scores: guidance by a time-dependent likelihood.
+
+    .. math:: s(x, t) + w\, \nabla_x \log p_t(y \mid x)
+
+    At :math:`w = 1` this is the score of the posterior, if the likelihood is that of the noisy point. Another ``scale``
+    is not the score of any diffused law: :math:`p_t(x)\,p_t(y \mid x)^w` is a law at each ``t``, but noise does not
+    carry one into the other.
+
+    Args:
+        score: callable ``(x, t) -> tensor like x``.
+        log_likelihood: callable ``(x, t) -> (B,)``, :math:`\log p_t(y \mid x)` up to a constant, row by row and
+            differentiable in ``x``.
+        scale: :math:`w`, scalar or one per sample, shape ``(B,)``.
+
+    Returns:
+        A score, ``(x, t) -> tensor like x``; differentiable in ``x`` where both callables are.
+
+    Raises:
+        ValueError: if ``scale`` is negative or not finite; on a call, if ``score`` returns another shape than that of
+            ``x``, or ``log_likelihood`` another than ``(B,)`` or a tensor that does not depend on ``x``.
+
+    Source: Dhariwal & Nichol (2021), algorithm 1; Song et al. (2021), eq. 14.
+    """
+    non_negative("scale", scale)
+
+    def guided(x, t):
+        def at_t(x):
+            values = log_likelihood(x, t)
+            if not isinstance(values, Tensor) or values.shape != (len(x),):
+                came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+                raise ValueError(f"log_likelihood must return one number per point, shape ({len(x)},), got {came}")
+            _check_depends("log_likelihood", values)
+            return values
+
+        return same_shape("score", score(x, t), x) + expand(scale, x) * score_of(at_t, x)
+
+    return guided
+
+
+def class_log_likelihood(classifier, labels):
+    r"""Log-probability of a class, :math:`\log p_t(\text{label} \mid x)`, from a classifier's logits.
+
+    Args:
+        classifier: callable ``(x, t) -> logits (B, n_classes)``, trained on noised points.
+        labels: the wanted classes, an integer or integers of shape ``(B,)``.
+
+    Returns:
+        Callable ``(x, t) -> (B,)`` for :func:`condition`.
+
+    Raises:
+        ValueError: if ``labels`` are no integers; on a call, if they are not one per row or out of range, or the
+            classifier returns another shape.
+    """
+    labels = _integers("labels", labels)
+
+    def log_likelihood(x, t):
+        logits = _logits(classifier, x, t)
+        wanted = labels.to(x.device).expand(len(x)) if labels.ndim == 0 else labels.to(x.device)
+        _check_labels(wanted, len(x), logits.shape[1])
+        return logits.log_softmax(1).gather(1, wanted.unsqueeze(1)).squeeze(1)
+
+    return log_likelihood
+
+
+def classifier_loss(classifier, sde: SDE, x: Tensor, labels: Tensor, *, sample_times=None, generator=None) -> Tensor:
+    r"""Cross-entropy of a classifier on noised points, over all times.
+
+    .. math:: E_{t, x_0, z}\left[-\log p_\theta(\text{label} \mid \alpha(t)\,x_0 + \sigma(t)\,z,\ t)\right]
+
+    Its minimum is the exact :math:`p_t(\text{label} \mid x)`.
+
+    Args:
+        classifier: callable ``(x, t) -> logits (B, n_classes)``.
+        sde: the SDE that perturbs.
+        x: clean points, shape ``(B, *event)``.
+        labels: their classes, integers of shape ``(B,)``.
+        sample_times: callable ``(n, generator) -> (n,)`` times in [0, 1]; by default those of
+            :func:`scorebook.sde.time_sampler`.
+        generator: source of the times and the noise.
+
+    Returns:
+        Scalar tensor, in nats.
+
+    Raises:
+        ValueError: if labels are no integers, not one per point or out of range, or the classifier returns another
+            shape than ``(B, n_classes)``.
+
+    Source: Dhariwal & Nichol (2021), section 4.
+    """
+    labels = _integers("labels", labels)
+    t = (sample_times or time_sampler(sde))(len(x), generator).to(x)
+    noisy, _ = sde.perturb(x, t, generator=generator)
+    logits = _logits(classifier, noisy, t)
+    _check_labels(labels, len(x), logits.shape[1])
+    return torch.nn.functional.cross_entropy(logits, labels)
+
+
+def given(model, **conditions):
+    """Close a conditional model over its condition, which makes it a score.
+
+    Args:
+        model: callable ``(x, t, **conditions) -> tensor like x``.
+        conditions: keywords for each call, such as ``label=torch.tensor([3, 3, 7])``.
+
+    Returns:
+        Callable ``(x, t) -> tensor like x``.
+    """
+
+    def score(x, t):
+        return model(x, t, **conditions)
+
+    return score
+
+
+def classifier_free(conditional, unconditional, scale):
+    r"""Guidance without a classifier, from two scores.
+
+    .. math:: s(x, t) + w\,\big[s(x, t \mid y) - s(x, t)\big]
+
+    The bracket is :math:`\nabla_x \log p_t(y \mid x)`, by Bayes' rule. So 0 is the unconditional score, 1 the
+    conditional one, and a larger ``scale`` goes beyond it. (Ho and Salimans write :math:`1 + w` for this :math:`w`.)
+
+    Args:
+        conditional: callable ``(x, t) -> tensor like x``.
+        unconditional: callable ``(x, t) -> tensor like x``.
+        scale: :math:`w`, scalar or one per sample, shape ``(B,)``.
+
+    Returns:
+        A score, ``(x, t) -> tensor like x``, two evaluations per call.
+
+    Raises:
+        ValueError: if ``scale`` is negative or not finite; on a call, if a score returns another shape than that of
+            ``x``.
+
+    Source: Ho & Salimans (2022), eq. 6.
+    """
+    non_negative("scale", scale)
+
+    def guided(x, t):
+        without = same_shape("unconditional", unconditional(x, t), x)
+        return without + expand(scale, x) * (same_shape("conditional", conditional(x, t), x) - without)
+
+    return guided
+
+
+@final
+class LinearObservation:
+    r"""An observation :math:`y = A x_0 + \varsigma z` with :math:`z \sim N(0, I)`.
+
+    Args:
+        operator: the matrix ``A``, shape ``(m, d)``, which acts on events flattened to ``d`` numbers; or a pair of
+            callables, ``A`` from ``(B, *event)`` to ``(B, *observed)`` and its adjoint from there back, both linear and
+            row by row. Autograd goes through the first; the second is used to solve for
+            :math:`\varsigma^2 I + v A A^\top`.
+        y: what was observed. For a matrix ``(m,)``, or ``(B, m)`` if each sample has its own; for callables always
+            with the axis of samples, ``(1, *observed)`` or ``(B, *observed)``.
+        noise_std: :math:`\varsigma`, a positive number in the units of ``y``.
+
+    Raises:
+        ValueError: if the operator is neither, its shape does not fit ``y``, the second callable is not the adjoint of
+            the first, ``noise_std`` is not positive, or a value is not finite.
+
+    The adjoint is held against :math:`\langle A u, v \rangle = \langle u, A^\top v \rangle` for two random pairs, to a
+    thousand roundings; a map that is not linear, or that mixes the rows of a batch, fails as well.
+    """
+
+    def __init__(self, operator, y: Tensor, noise_std):
+        if isinstance(noise_std, Tensor) and noise_std.ndim != 0:
+            raise ValueError(f"noise_std must be one number, got shape {tuple(noise_std.shape)}")
+        positive("noise_std", noise_std)
+        if not isinstance(y, Tensor) or not y.is_floating_point():
+            raise ValueError(f"y must be a floating tensor, got {getattr(y, 'dtype', type(y).__name__)}")
+        finite("y", y)
+        self.y, self.noise_std = y, noise_std
+        if isinstance(operator, Tensor):
+            self._set_matrix(operator)
+        elif isinstance(operator, (tuple, list)) and len(operator) == 2 and all(callable(part) for part in operator):
+            self._matrix = None
+            self._forward, self._adjoint = operator
+            self._check_adjoint()
+        else:
+            raise ValueError(
+                f"operator must be a matrix or a pair of callables, A and its adjoint, got {type(operator).__name__}"
+            )
+
+    def __repr__(self) -> str:
+        kind = "callables" if self._matrix is None else f"matrix {tuple(self._matrix.shape)}"
+        return f"LinearObservation({kind}, y {tuple(self.y.shape)}, noise_std={float(self.noise_std):g})"
+
+    def _set_matrix(self, matrix):
+        if matrix.ndim != 2 or not matrix.is_floating_point() or matrix.numel() == 0:
+            raise ValueError(f"operator must be a floating matrix of shape (m, d), got {tuple(matrix.shape)}")
+        finite("operator", matrix)
+        if self.y.ndim not in (1, 2) or self.y.shape[-1] != len(matrix):
+            raise ValueError(
+                f"operator has {len(matrix)} rows, so y must have shape ({len(matrix)},) or (B, {len(matrix)}), "
+                f"got {tuple(self.y.shape)}"
+            )
+        self._matrix = matrix
+        self.y = self.y.reshape(-1, len(matrix))
+        precise = matrix.cpu().double() if matrix.device.type == "mps" else matrix.double()
+        squares, vectors = torch.linalg.eigh(precise @ precise.mT)
+        self._squares, self._vectors = squares.clamp(min=0), vectors
+
+    def _check_adjoint(self):
+        y = self.y
+        if y.ndim < 2:
+            raise ValueError(f"y must begin with the axis of samples, (1, *observed) or (B, ...), got {tuple(y.shape)}")
+        draw = torch.Generator().manual_seed(0)
+        v = standard_normal((2, *y.shape[1:]), generator=draw, dtype=y.dtype, device=y.device)
+        back = self._adjoint(v)
+        if not isinstance(back, Tensor) or back.ndim < 2 or len(back) != 2:
+            came = tuple(back.shape) if isinstance(back, Tensor) else type(back).__name__
+            raise ValueError(f"the adjoint of operator must return shape (2, *event) for two rows of y, got {came}")
+        u = standard_normal(back.shape, generator=draw, dtype=y.dtype, device=y.device)
+        seen = same_shape("operator", self._forward(u), v)
+        left, right = (seen * v).flatten(1).sum(1), (u * back).flatten(1).sum(1)
+        size = seen.flatten(1).norm(dim=1) * v.flatten(1).norm(dim=1)
+        size = size + u.flatten(1).norm(dim=1) * back.flatten(1).norm(dim=1)
+        if not left.is_meta and bool(((left - right).abs() > 1e3 * torch.finfo(y.dtype).eps * size).any()):
+            worst = int((left - right).abs().argmax())
+            raise ValueError(
+                "operator needs its adjoint: <A u, v> and <u, A* v> must agree for every u and v, "
+                f"got {left[worst]:.6g} and {right[worst]:.6g}"
+            )
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Noise-free observation ``A x``, shape ``(B, *observed)``, of points ``(B, *event)``.
+
+        Raises:
+            ValueError: if the operator takes points of another shape.
+        """
+        if self._matrix is None:
+            return self._forward(x)
+        flat = x.flatten(1)
+        if flat.shape[1] != self._matrix.shape[1]:
+            raise ValueError(
+                f"operator takes points of {self._matrix.shape[1]} numbers, shape {tuple(self._matrix.shape)}, "
+                f"got x of shape {tuple(x.shape)}"
+            )
+        return flat @ self._matrix.to(x).mT
+
+    def residual(self, x: Tensor) -> Tensor:
+        """What the points leave unexplained, ``y - A x``, shape ``(B, *observed)``.
+
+        Raises:
+            ValueError: if ``y`` holds another number of observations than one or one per point, or the operator takes
+                or returns another shape.
+        """
+        return self._gap(self.predict(x))
+
+    def _gap(self, predicted):
+        y = self.y
+        if predicted.shape[1:] != y.shape[1:] or len(y) not in (1, len(predicted)):
+            raise ValueError(
+                f"y must have shape {tuple(predicted.shape)}, or 1 in place of {len(predicted)}, "
+                f"to fit what operator makes of x, got {tuple(y.shape)}"
+            )
+        return y.to(predicted) - predicted
+
+    def log_likelihood(self, x: Tensor) -> Tensor:
+        r"""Log-density of the observation given the *clean* point, in nats, shape ``(B,)``.
+
+        .. math:: \log N(y;\ A x,\ \varsigma^2 I)
+
+        Right for :math:`x_0`. For a noisy point it is not the likelihood that guidance needs.
+
+        Raises:
+            ValueError: as :meth:`residual`.
+        """
+        z = self.residual(x).flatten(1) / self.noise_std
+        return -0.5 * z.square().sum(1) - z.shape[1] * math.log(math.sqrt(2 * math.pi) * float(self.noise_std))
+
+    def solve(self, residual: Tensor, variance) -> Tensor:
+        r"""Weigh a residual by the inverse covariance of an observation whose clean point is uncertain.
+
+        .. math:: w = (v\, A A^\top + \varsigma^2 I)^{-1} r
+
+        By the eigenvectors of :math:`A A^\top` for a matrix, else by conjugate gradients, each row on its own.
+
+        Args:
+            residual: :math:`r`, shape ``(B, *observed)``.
+            variance: :math:`v`, that of the clean point in each direction, scalar or shape ``(B,)``.
+
+        Returns:
+            :math:`w`, shaped like ``residual``.
+
+        Raises:
+            ValueError: if ``variance`` is negative.
+            RuntimeError: if the conjugate gradients do not converge.
+        """
+        non_negative("variance", variance)
+        variance = expand(variance, residual)
+        if self._matrix is None:
+
+            def covariance(w):
+                return variance * self._forward(self._adjoint(w)) + self.noise_std**2 * w
+
+            return _conjugate_gradients(covariance, residual)
+        squares, vectors = self._squares.to(residual), self._vectors.to(residual)
+        return ((residual @ vectors) / (variance * squares + self.noise_std**2)) @ vectors.mT
+
+
+def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scale=1.0, limit: float | None = 1.0):
+    r"""Diffusion posterior sampling: the clean likelihood, at the denoised point.
+
+    .. math:: s(x, t) + w\, \nabla_x \log N\big(y;\ A \hat x_0(x, t),\ \varsigma^2 I\big),
+              \qquad \hat x_0 = E[x_0 \mid x_t = x]
+
+    All of :math:`p(x_0 \mid x_t)` is put at its mean. The spread that is neglected makes the likelihood too sharp, the
+    more so the earlier the time, and small :math:`\varsigma` make the raw gradient diverge in any practical number of
+    steps. The published cure divides by the norm of the residual, which makes the answer depend on the number of steps.
+    Here the guidance keeps its direction, and its length is held below that of a typical score of pure noise,
+    :math:`\|z\|/\sigma(t) \approx \sqrt d/\sigma(t)`:
+
+    .. math:: \|\text{guidance}\| \le \text{limit} \cdot \sqrt{d}\,/\,\sigma(t) \quad\text{for each sample.}
+
+    Args:
+        score: callable ``(x, t) -> tensor like x``, differentiable in ``x``.
+        sde: the SDE in whose time the score is given.
+        observation: what was seen.
+        scale: :math:`w`, scalar or one per sample, shape ``(B,)``; it multiplies before the limit applies.
+        limit: bound on the length of the guidance, in lengths of a typical score; ``None`` for no bound.
+
+    Returns:
+        A score, ``(x, t) -> tensor like x``, at the cost of one evaluation and one backward pass through it.
+
+    Raises:
+        ValueError: if ``scale`` is negative or not finite, or ``limit`` not positive; on a call, if shapes do not fit
+            or the score is not differentiable in ``x``.
+
+    Source: Chung et al. (2023), eq. 16, with another normalisation than their algorithm 1.
+    """
+    non_negative("scale", scale)
+    if limit is not None:
+        positive("limit", limit)
+
+    def guided(x, t):
+        s, guidance = _through_denoiser(score, sde, observation, x, t, lambda r, t: r / observation.noise_std**2)
+        guidance = expand(scale, x) * guidance
+        if limit is not None:
+            # The floor keeps the derivative of the root finite where there is no guidance.
+            length = guidance.flatten(1).square().sum(1).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
+            excess = length * expand(sde.sigma(t), length) / (limit * math.sqrt(x[0].numel()))
+            guidance = guidance / expand(excess.clamp(min=1), x)
+        return s + guidance
+
+    return guided
+
+
+def pseudoinverse_guidance(score, sde: SDE, observation: LinearObservation, *, data_std: float = 1.0):
+    r"""Pseudoinverse guidance: the clean point is uncertain, by an isotropic Gaussian around its estimate.
+
+    .. math:: s(x, t) + \nabla_x \log N\big(y;\ A \hat x_0(x, t),\ r_t^2 A A^\top + \varsigma^2 I\big),
+              \qquad r_t^2 = \frac{\sigma^2 s^2}{\sigma^2 + \alpha^2 s^2},
+
+    where the covariance is held fixed under the gradient. :math:`r_t^2` is the variance of :math:`p(x_0 \mid x_t)` for
+    Gaussian data of standard deviation :math:`s`: for those the result is exact. Correlated data are pulled
+    too little along the directions in which they vary most, and clusters too far apart are not chosen by their weight.
+
+    Args:
+        score: callable ``(x, t) -> tensor like x``, differentiable in ``x``.
+        sde: the SDE in whose time the score is given.
+        observation: what was seen.
+        data_std: standard deviation :math:`s` of the clean data, in their units.
+
+    Returns:
+        A score, ``(x, t) -> tensor like x``, at the cost of one evaluation and one backward pass through it.
+
+    Raises:
+        ValueError: if ``data_std`` is not positive; on a call, if shapes do not fit or the score is not differentiable
+            in ``x``.
+        RuntimeError: on a call, if the conjugate gradients do not converge.
+
+    Source: Song et al. (2023), "Pseudoinverse-guided diffusion models for inverse problems", eqs. 7 and 8.
+    """
+    positive("data_std", data_std)
+
+    def weigh(residual, t):
+        noise, signal = sde.sigma(t) ** 2, (sde.alpha(t) * data_std) ** 2
+        return observation.solve(residual, noise * data_std**2 / (noise + signal))
+
+    def guided(x, t):
+        s, guidance = _through_denoiser(score, sde, observation, x, t, weigh)
+        return s + guidance
+
+    return guided
+
+
+def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator=None):
+    r"""Inpainting by replacement: known coordinates are overwritten by noised data after each step.
+
+    .. math:: x_i \leftarrow \alpha(t)\,y_i + \sigma(t)\,z_i \quad\text{where known,}\qquad z \sim N(0, I)
+              \text{ fresh each time}
+
+    The unknown part is moved by the score of the joint law, and no step tells the noised past of the unknown part what
+    was known all along: the result is biased, and a finer grid of times does not help. Kept to show that; corrector
+    steps in between repair most of it. At ``t = 0``, which the samplers pass after denoising, the known part is ``y``.
+
+    Args:
+        sde: the SDE that is being reversed.
+        y: data, shape ``event`` or ``(B, *event)``; what stands in its unknown part does not matter.
+        mask: true where ``y`` is known, shape ``event`` or ``(B, *event)``.
+        generator: source of the noise.
+
+    Returns:
+        Callable ``(x, t) -> x``, the ``constraint`` of the samplers of ``scorebook.sde``.
+
+    Raises:
+        ValueError: if ``mask`` is not boolean or of a shape that does not fit ``y``, or a known value is not finite; on
+            a call, if they do not fit ``x``.
+
+    Source: Song et al. (2021), appendix I.2.
+    """
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise ValueError(f"mask must be a boolean tensor, got {getattr(mask, 'dtype', type(mask).__name__)}")
+    if mask.shape != y.shape and mask.shape != y.shape[1:] and mask.shape[1:] != y.shape:
+        raise ValueError(f"mask must have the shape of y, {tuple(y.shape)}, or of one event, got {tuple(mask.shape)}")
+    finite("y", torch.where(mask, y, 0.0))
+
+    def constraint(x, t):
+        for name, part in (("y", y), ("mask", mask)):
+            if part.shape not in (x.shape, x.shape[1:], (1, *x.shape[1:])):
+                raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(part.shape)}")
+        t = torch.as_tensor(t)
+        noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        sigma = torch.where(t == 0, torch.zeros_like(sde.sigma(t)), sde.sigma(t))
+        return torch.where(mask.to(x.device), expand(sde.alpha(t), x) * y.to(x) + expand(sigma, x) * noise, x)
+
+    return constraint
+
+
+def colour_basis(*, dtype=None, device=None) -> Tensor:
+    r"""Orthogonal basis of colour space whose first direction is grey.
+
+    .. math:: Q = \begin{pmatrix} 1/\sqrt3 & 1/\sqrt3 & 1/\sqrt3 \\ 2/\sqrt6 & -1/\sqrt6 & -1/\sqrt6 \\
+              0 & 1/\sqrt2 & -1/\sqrt2 \end{pmatrix}
+
+    In the channels :math:`Q x` the grey picture is the first channel and the colours are the other two, so that
+    colorization is inpainting. White noise stays white noise under :math:`Q`.
+
+    Returns:
+        :math:`Q`, shape ``(3, 3)``, with :math:`Q Q^\top = I`.
+
+    Source: Song et al. (2021), appendix I.3.
+    """
+    rows = [[1 / 3, 1 / 3, 1 / 3], [2 / 3, -1 / 6, -1 / 6], [0.0, 0.5, -0.5]]
+    squares = torch.tensor(rows, dtype=dtype or torch.get_default_dtype(), device=device)
+    return squares.sign() * squares.abs().sqrt()
+
+
+def in_basis(score, basis: Tensor):
+    r"""A score seen in other coordinates of the channels.
+
+    .. math:: s_z(z, t) = Q\, s(Q^\top z, t) \quad\text{for}\quad z = Q x,\ Q Q^\top = I
+
+    Args:
+        score: callable ``(x, t) -> tensor like x``, for ``x`` of shape ``(B, n, *rest)``.
+        basis: orthogonal :math:`Q`, shape ``(n, n)``, which acts on axis 1.
+
+    Returns:
+        Callable ``(z, t) -> tensor like z``.
+
+    Raises:
+        ValueError: if ``basis`` is not orthogonal; on a call, if it does not fit ``z`` or the score returns another
+            shape.
+    """
+    if basis.ndim != 2 or basis.shape[0] != basis.shape[1]:
+        raise ValueError(f"basis must be a square matrix, got {tuple(basis.shape)}")
+    identity = torch.eye(len(basis), dtype=basis.dtype, device=basis.device)
+    if not basis.is_meta and not torch.allclose(basis @ basis.mT, identity, atol=1e-5):
+        raise ValueError("basis must be orthogonal: basis @ basis.T is not the identity")
+
+    def rotated(z, t):
+        if z.ndim < 2 or z.shape[1] != len(basis):
+            raise ValueError(f"basis acts on {len(basis)} channels, got x of shape {tuple(z.shape)}")
+        q = basis.to(z)
+        x = torch.einsum("ij,bi...->bj...", q, z)
+        return torch.einsum("ij,bj...->bi...", q, same_shape("score", score(x, t), x))
+
+    return rotated
+
+
+def _through_denoiser(score, sde, observation, x, t, weigh) -> tuple[Tensor, Tensor]:
+    r"""Score at ``x``, and :math:`(\partial A\hat x_0/\partial x)^\top w` with weights ``w`` from the residual."""
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inside = x if x.requires_grad else x.detach().requires_grad_()
+        s = same_shape("score", score(inside, t), x)
+        _check_depends("score", s)
+        denoised = (inside + expand(sde.sigma(t), x) ** 2 * s) / expand(sde.alpha(t), x)
+        predicted = observation.predict(denoised)
+        residual = observation._gap(predicted)
+        weights = weigh(residual if differentiable else residual.detach(), t)
+        (guidance,) = torch.autograd.grad(predicted, inside, weights, create_graph=differentiable)
+    return (s, guidance) if differentiable else (s.detach(), guidance)
+
+
+def _conjugate_gradients(apply, b: Tensor) -> Tensor:
+    """Solve ``apply(w) = b`` for a symmetric positive map, each row on its own: a row that is done no longer moves."""
+
+    def dot(u, v):
+        return expand((u * v).flatten(1).sum(1), b)
+
+    done = dot(b, b) * torch.finfo(b.dtype).eps ** 1.5
+    w, residual, direction, squared = torch.zeros_like(b), b, b, dot(b, b)
+    n_iterations = 1 if b.is_meta else 10 * b[0].numel() + 10
+    for _ in range(n_iterations):
+        active = squared > done
+        if not b.is_meta and not bool(active.any()):
+            return w
+        image = apply(direction)
+        curvature = torch.where(active, dot(direction, image), 1)
+        step = torch.where(active, squared / curvature, 0)
+        w, residual = w + step * direction, residual - step * image
+        previous, squared = torch.where(active, squared, 1), dot(residual, residual)
+        direction = torch.where(active, residual + squared / previous * direction, direction)
+    if not b.is_meta and bool((squared > done).any()):
+        raise RuntimeError(
+            f"conjugate gradients did not converge in {n_iterations} iterations: the observation noise is too small "
+            "for the precision; use float64, or a larger noise_std"
+        )
+    return w
+
+
+def _check_depends(name, values) -> None:
+    if not values.requires_grad:
+        raise ValueError(f"{name} must be differentiable in x, got a result without a gradient (detached or no_grad?)")
+
+
+def _integers(name, labels) -> Tensor:
+    labels = torch.as_tensor(labels)
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"{name} must be integers, got {labels.dtype}")
+    return labels.long()
+
+
+def _logits(classifier, x, t) -> Tensor:
+    logits = classifier(x, t)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"classifier must return shape ({len(x)}, n_classes), got {came}")
+    return logits
+
+
+def _check_labels(labels, n, n_classes) -> None:
+    if labels.shape != (n,):
+        raise ValueError(f"labels must have shape ({n},), one per point, got {tuple(labels.shape)}")
+    if not labels.is_meta and not bool(((labels >= 0) & (labels < n_classes)).all()):
+        raise ValueError(f"labels must lie in 0 ... {n_classes - 1}, got {labels.min()} ... {labels.max()}")

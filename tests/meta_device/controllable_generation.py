@@ -1,0 +1,71 @@
+"""Calls of ``scorebook.controllable_generation`` on the meta device."""
+
+import torch
+
+from meta_device import generator, labels, log_prob, points, score, times
+from scorebook import controllable_generation
+from scorebook.lab.networks import NoisyClassifier, TimeMLP
+from scorebook.sde import VPSDE, ScoreModel
+
+SDE = VPSDE()
+
+
+def model():
+    """A score model with class labels."""
+    return ScoreModel(TimeMLP(2, n_classes=3).to("meta"), SDE)
+
+
+def classifier():
+    """A classifier of noised points."""
+    return NoisyClassifier(2, 3).to("meta")
+
+
+def observations():
+    """The same kind of observation, once by a matrix and once by callables."""
+    matrix = torch.empty(1, 2, device="meta")
+    pair = (lambda x: x @ matrix.mT, lambda y: y @ matrix)
+    observed = torch.empty(1, 1, device="meta")
+    return [controllable_generation.LinearObservation(operator, observed, 0.1) for operator in (matrix, pair)]
+
+
+def each_time(guided):
+    """A guided score at one time for all points, and at a time for each."""
+    return [guided(points(), t) for t in (0.5, times())]
+
+
+DRIVEN = {
+    "LinearObservation.log_likelihood": lambda: [seen.log_likelihood(points()) for seen in observations()],
+    "LinearObservation.predict": lambda: [seen.predict(points()) for seen in observations()],
+    "LinearObservation.residual": lambda: [seen.residual(points()) for seen in observations()],
+    "LinearObservation.solve": lambda: [
+        seen.solve(points(1), variance) for seen in observations() for variance in (0.5, times())
+    ],
+    "class_log_likelihood": lambda: [
+        controllable_generation.class_log_likelihood(classifier(), wanted)(points(), times())
+        for wanted in (1, labels())
+    ],
+    "classifier_free": lambda: each_time(controllable_generation.classifier_free(score, score, times())),
+    "classifier_loss": lambda: controllable_generation.classifier_loss(
+        classifier(), SDE, points(), labels(), generator=generator()
+    ),
+    "colour_basis": lambda: controllable_generation.colour_basis(device="meta"),
+    "condition": lambda: each_time(controllable_generation.condition(score, lambda x, t: log_prob(x), scale=times())),
+    "diffusion_posterior": lambda: [
+        each_time(controllable_generation.diffusion_posterior(score, SDE, seen, limit=limit))
+        for seen in observations()
+        for limit in (1.0, None)
+    ],
+    "given": lambda: each_time(controllable_generation.given(model(), label=labels())),
+    "in_basis": lambda: controllable_generation.in_basis(score, controllable_generation.colour_basis(device="meta"))(
+        points(3, 4, 4), times()
+    ),
+    "pseudoinverse_guidance": lambda: [
+        each_time(controllable_generation.pseudoinverse_guidance(score, SDE, seen)) for seen in observations()
+    ],
+    "replace_known": lambda: [
+        controllable_generation.replace_known(
+            SDE, points(), torch.ones(shape, dtype=torch.bool, device="meta"), generator=generator()
+        )(points(), 0.5)
+        for shape in ((2,), (8, 2))
+    ],
+}
