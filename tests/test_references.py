@@ -1,7 +1,8 @@
-"""The bibliography is complete, and what a page of the book cites is in it."""
+"""The bibliography is complete, and what the pages of reference cite or repeat is there."""
 
 import json
 import re
+import unicodedata
 
 import pytest
 from pybtex.backends.plaintext import Backend
@@ -84,3 +85,35 @@ def test_every_work_that_a_page_links_to_is_in_the_bibliography(root, entries):
         if linked - known:
             absent[page.name] = sorted(linked - known)
     assert absent == {}
+
+
+def test_every_claim_that_the_notes_page_quotes_is_made_by_a_chapter(root):
+    code = "\n".join(
+        "".join(cell["source"])
+        for page in sorted((root / "book").glob("*.ipynb"))
+        for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code" and "lab.claims(" in "".join(cell["source"])
+    )
+    quoted = re.findall(r"“(.+?)”", re.sub(r"\s+", " ", text_of(root / "book" / "notes.md")))
+    assert len(quoted) > 30
+    assert [claim for claim in quoted if claim not in code] == []
+
+
+def test_each_correction_of_the_notes_stands_at_its_place_and_in_the_list(root):
+    text = text_of(root / "book" / "notes.md")
+    numbers = [str(n) for n in range(1, 24)]
+    assert re.findall(r"^\(correction-(\d+)\)=$", text, re.M) == numbers
+    assert re.findall(r"^(\d+)\. \[.+\]\(#correction-\1\)$", text, re.M) == numbers
+
+
+def test_the_glossary_says_the_same_in_both_directions(root):
+    text = text_of(root / "book" / "glossary.md")
+    forth = re.findall(r"^(\S.*)\n  <span lang=\"zh-Hans\">(.+)</span>\\$", text, re.M)
+    back = re.findall(r"^\| <span lang=\"zh-Hans\">(.+)</span> \| \{term\}`(.+)` \|$", text, re.M)
+    assert len(forth) > 70
+    assert sorted(forth) == sorted((english, chinese) for chinese, english in back)
+    assert [english for english, _ in forth] == sorted((english for english, _ in forth), key=order_of)
+
+
+def order_of(term):
+    return re.sub(r"[^a-z ]", "", unicodedata.normalize("NFD", term.lower()))
