@@ -1,0 +1,297 @@
+"""The networks that ship with the package are whole, are what their cards say, and are as good as their cards say."""
+
+import importlib
+import json
+import math
+import shutil
+import subprocess
+import sys
+import zipfile
+from functools import partial
+
+import pretrain
+import pytest
+import torch
+
+from scorebook import lab, sde
+
+# The function stands in the way of the module of the same name.
+MODULE = importlib.import_module("scorebook.lab.pretrained")
+NAMES = ("digits", "coloured_digits", "digits_classifier")
+SCORES = NAMES[:2]
+LARGEST = 3_000_000
+
+EACH = pytest.mark.parametrize("name", NAMES)
+
+
+def disagreements(card, found):
+    """The figures that lie more than four standard errors from the card.
+
+    The spread of one draw is the card's, which rests on many: that of a few draws may be nought by accident.
+    """
+    wrong = {}
+    for key, now in found.items():
+        then = card["figures"][key]
+        error = then["error"] * math.sqrt(1 + then["n"] / now["n"])
+        if abs(now["value"] - then["value"]) > 4 * error:
+            wrong[key] = (now["value"], then["value"], error)
+    return wrong
+
+
+# The files
+
+
+def test_the_files_are_those_of_the_names_and_small():
+    found = {path.name: path.stat().st_size for path in MODULE._FOLDER.iterdir()}
+    assert set(found) == {f"{name}{ending}" for name in NAMES for ending in (".json", ".safetensors")}
+    assert sum(found.values()) <= LARGEST
+
+
+def test_a_wheel_contains_them(root, tmp_path):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT"):
+        shutil.copy(root / name, tmp_path)
+    shutil.copytree(root / "scorebook", tmp_path / "scorebook", ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*pip, "--wheel-dir", "wheel", "."], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        for path in MODULE._FOLDER.iterdir():
+            assert archive.read(f"scorebook/lab/weights/{path.name}") == path.read_bytes()
+
+
+# The cards
+
+
+@EACH
+def test_the_card_is_complete(name):
+    _, card = lab.pretrained(name)
+    keys = {"name", "network", "sde", "data", "training", "n_weights", "command", "versions", "licence", "sha256"}
+    keys |= {"stored_as", "cost_of_rounding", "figures"} | ({"data_std"} if name in SCORES else set())
+    assert set(card) == keys
+    assert card["name"] == name
+    assert {"torch", "python", "numpy", "scikit-learn", "safetensors"} <= set(card["versions"])
+    assert card["figures"]
+    for found in card["figures"].values():
+        assert set(found) == {"value", "error", "n", "of"}
+        assert math.isfinite(found["value"])
+        assert 0 < found["error"] < 0.1 * found["value"]
+        assert found["n"] >= 10
+
+
+@EACH
+def test_the_card_states_the_recipe_that_its_command_follows(name):
+    _, card = lab.pretrained(name)
+    assert {key: card[key] for key in pretrain.start_card(name)} == pretrain.start_card(name)
+    assert card["command"] == f"make weights NAMES={name}"
+
+
+@EACH
+def test_the_weights_are_stored_in_half_precision_at_little_cost(name):
+    network, card = lab.pretrained(name)
+    assert sum(weight.numel() for weight in network.parameters()) == card["n_weights"]
+    for weight in network.parameters():
+        assert torch.equal(weight, weight.half().float())
+    loss = next(found for key, found in card["figures"].items() if key.startswith("held-out loss"))
+    assert abs(card["cost_of_rounding"]["value"]) < loss["error"]
+
+
+# Loading
+
+
+@EACH
+def test_a_network_comes_ready_for_use_and_for_further_training(name):
+    network, _ = lab.pretrained(name)
+    assert not any(module.training for module in network.modules())
+    for weight in network.parameters():
+        assert weight.requires_grad
+        assert weight.dtype == torch.float32
+        assert weight.device.type == "cpu"
+
+
+def test_each_call_gives_a_network_and_a_card_of_its_own():
+    (first, first_card), (second, second_card) = lab.pretrained("digits"), lab.pretrained("digits")
+    with torch.no_grad():
+        for weight in first.parameters():
+            weight.zero_()
+    first_card["figures"].clear()
+    assert all(weight.any() for weight in second.parameters())
+    assert second_card["figures"]
+
+
+def test_loading_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    lab.pretrained("digits_classifier")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_defaults_of_dtype_and_device_do_not_reach_the_weights():
+    expected, _ = lab.pretrained("digits_classifier")
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found, _ = lab.pretrained("digits_classifier")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for weight, same in zip(found.parameters(), expected.parameters(), strict=True):
+        assert weight.dtype == same.dtype
+        assert torch.equal(weight, same)
+
+
+@pytest.mark.parametrize("name", ["mnist", "", None, "../lab/weights/digits"])
+def test_an_unknown_name_is_told_the_known_ones(name):
+    with pytest.raises(ValueError, match="name must be one of 'digits', 'coloured_digits', 'digits_classifier', got"):
+        lab.pretrained(name)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A copy of the files, from which the package now reads."""
+    copy = shutil.copytree(MODULE._FOLDER, tmp_path / "weights")
+    monkeypatch.setattr(MODULE, "_FOLDER", copy)
+    return copy
+
+
+@pytest.mark.parametrize("ending", [".json", ".safetensors"])
+def test_a_missing_file_is_named(folder, ending):
+    (folder / f"digits{ending}").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"digits{ending} is missing from the package: install scorebook"):
+        lab.pretrained("digits")
+
+
+def flip_one_bit(data):
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+DAMAGES = {
+    "one bit": (".safetensors", flip_one_bit),
+    "cut short": (".safetensors", lambda data: data[:-100]),
+    "empty weights": (".safetensors", lambda data: b""),
+    "a pointer in place of weights": (".safetensors", lambda data: b"version https://git-lfs.github.com/spec/v1\n"),
+    "empty card": (".json", lambda data: b""),
+    "card cut short": (".json", lambda data: data[:-100]),
+    "card of another kind": (".json", lambda data: b"[]"),
+    "card without checksum": (".json", lambda data: data.replace(b'"sha256"', b'"sha"')),
+    "card in another encoding": (".json", lambda data: b"\xff\xfe\x00"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named(folder, damage):
+    ending, spoil = DAMAGES[damage]
+    path = folder / f"digits{ending}"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(RuntimeError, match=rf"digits{ending} is damaged \(.+\): install scorebook again"):
+        lab.pretrained("digits")
+
+
+def test_weights_that_do_not_fit_the_network_of_the_card_are_refused(folder):
+    path = folder / "digits.json"
+    card = json.loads(path.read_text())
+    card["network"]["arguments"]["width"] = 128
+    path.write_text(json.dumps(card))
+    with pytest.raises(RuntimeError, match="damaged"):
+        lab.pretrained("digits")
+
+
+# The figures
+
+
+@EACH
+def test_the_figures_of_the_card_hold_when_measured_anew(name):
+    network, card = lab.pretrained(name)
+    found = pretrain.measure(network, card, n_passes=4 if name in SCORES else 16, n_groups=1, seed=20)
+    assert set(found) == set(card["figures"])
+    assert disagreements(card, found) == {}
+
+
+def zero_a_layer(network):
+    network.trunk.blocks[1].outer.weight.zero_()
+
+
+def forget_the_time(network):
+    for block in network.trunk.blocks:
+        block.time.weight.zero_()
+
+
+def add_noise(network, share=0.1):
+    generator = torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        weight += share * weight.std() * torch.randn(weight.shape, generator=generator)
+
+
+def shrink_the_output(network, factor=0.8):
+    network.trunk.last.weight *= factor
+
+
+def swap_two_labels(network):
+    rows = network.trunk.embed.from_label.weight
+    rows[[3, 8]] = rows[[8, 3]]
+
+
+# The classifier bears more: it has its class from the order of ten numbers, a score from each number as it is.
+BREAKAGES = [(name, spoil) for name in NAMES for spoil in (zero_a_layer, forget_the_time)]
+BREAKAGES += [(name, spoil) for name in SCORES for spoil in (add_noise, shrink_the_output, swap_two_labels)]
+BREAKAGES += [("digits_classifier", partial(add_noise, share=0.5))]
+BREAKAGES += [("digits_classifier", partial(shrink_the_output, factor=0.5))]
+
+
+@pytest.mark.parametrize(("name", "spoil"), BREAKAGES)
+def test_a_broken_network_does_not_have_the_figures_of_its_card(name, spoil):
+    network, card = lab.pretrained(name)
+    with torch.no_grad():
+        spoil(network)
+    n_passes = 4 if name in SCORES else 16
+    assert disagreements(card, pretrain.measure(network, card, n_passes=n_passes, n_groups=0, seed=20))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_another_scale_of_the_data_than_the_card_states_does_not_have_its_figures(name):
+    network, card = lab.pretrained(name)
+    wrong = card | {"data_std": 1.5 * card["data_std"]}
+    assert disagreements(card, pretrain.measure(network, wrong, n_passes=4, n_groups=0, seed=20))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_network_makes_a_score_as_the_docstring_says(name):
+    """At a low noise level the score leads back to the digit: measured without the code that made the card."""
+    network, card = lab.pretrained(name)
+    vp = sde.VPSDE(**card["sde"]["arguments"])
+    model = sde.ScoreModel(network, vp, data_std=card["data_std"])
+    images, labels = getattr(lab, name)("test")
+    t = vp.time_of(0.3)
+    x_t, _ = vp.perturb(images, t, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        left = [vp.denoise(lambda x, t, y=y: model(x, t, label=y), x_t, t) - images for y in (labels, None)]
+        noise = x_t / vp.alpha(t) - images
+    # A single Gaussian with the moments of the training digits is the best that a linear rule can do.
+    training = getattr(lab, name)("train")[0].flatten(1).double()
+    spread = torch.cov(training.T) + 1e-3 * torch.eye(training.shape[1])  # some pixels never change
+    gaussian = lab.GaussianMixture(torch.ones(1), training.mean(0, keepdim=True), spread.unsqueeze(0))
+    rule = vp.exact_score(gaussian)
+    linear = vp.denoise(rule, x_t.flatten(1).double(), t) - images.flatten(1)
+    errors = [gap.double().square().mean().sqrt().item() for gap in (*left, linear, noise)]
+    assert errors[0] < errors[1] < errors[2] < errors[3]
+
+
+# The tool
+
+
+def test_training_repeats_itself_bit_for_bit():
+    card = pretrain.start_card("digits_classifier")
+    card["training"] = card["training"] | {"n_steps": 20}
+    first, second = (pretrain.train(card, progress=False).state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    card["training"]["seed"] += 1
+    other = pretrain.train(card, progress=False).state_dict()
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_the_tool_refuses_a_name_that_it_does_not_know(capsys):
+    with pytest.raises(SystemExit):
+        pretrain.main(["mnist"])
+    assert "unknown: mnist; there are digits, coloured_digits, digits_classifier" in capsys.readouterr().err
+
+
+def test_the_tool_and_the_package_know_the_same_names():
+    assert pretrain.NAMES == MODULE._NAMES == NAMES

@@ -1,0 +1,429 @@
+"""Trains the networks that ship with the package, measures them, and writes weights and cards: ``make weights``.
+
+One thread and one seed per network: the same versions on the same machine write the same bytes. What is measured is the
+network as it is stored, rounded to half precision. Errors on the cards are over draws of noise, times and samples; the
+360 held-out digits are the same in all of them.
+"""
+
+import argparse
+import copy
+import hashlib
+import json
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from sklearn.svm import SVC
+
+from scorebook import lab, probability_flow, sde
+
+__all__ = ["NAMES", "build", "make", "measure", "round_to_half", "train"]
+
+FOLDER = Path(__file__).resolve().parent.parent / "scorebook" / "lab" / "weights"
+
+# The 17 grey levels are spread over their bins, so that the digits have a density.
+BIN = 0.125
+PROCESS = {"name": "VPSDE", "arguments": {"beta_min": 0.1, "beta_max": 20.0}}
+# Noise-to-signal ratios, from a digit hardly touched to one hardly there.
+NOISE_LEVELS = (0.1, 0.5, 1.0, 2.0, 4.0)
+
+DATA = {"digits": lab.digits, "coloured_digits": lab.coloured_digits}
+SCORE_TRAINING = {
+    "n_steps": 6000,
+    "batch_size": 128,
+    "lr": 2e-3,
+    "schedule": "cosine",
+    "ema_decay": 0.999,
+    "p_drop": 0.12,
+    "weighting": "ScoreModel.weight",
+    "times": {"name": "log_normal_times", "arguments": {"mean": -0.8, "std": 1.4}},
+}
+RECIPES = {
+    "digits": {
+        "network": {
+            "name": "TimeMLP",
+            "arguments": {"event_shape": [1, 8, 8], "width": 256, "depth": 3, "n_classes": 10},
+        },
+        "data": "digits",
+        "training": SCORE_TRAINING | {"seed": 1},
+    },
+    "coloured_digits": {
+        "network": {
+            "name": "TimeMLP",
+            "arguments": {"event_shape": [3, 8, 8], "width": 256, "depth": 3, "n_classes": 10},
+        },
+        "data": "coloured_digits",
+        "training": SCORE_TRAINING | {"seed": 2},
+    },
+    "digits_classifier": {
+        "network": {
+            "name": "NoisyClassifier",
+            "arguments": {"event_shape": [1, 8, 8], "n_classes": 10, "width": 128, "depth": 2},
+        },
+        "data": "digits",
+        "training": {
+            "n_steps": 5000,
+            "batch_size": 128,
+            "lr": 2e-3,
+            "schedule": "cosine",
+            "ema_decay": 0.999,
+            "loss": "cross-entropy",
+            "times": {"name": "log_normal_times", "arguments": {"mean": 0.2, "std": 1.6}},
+            "seed": 3,
+        },
+    },
+}
+NAMES = tuple(RECIPES)
+
+
+def build(card, generator=None):
+    """The network of a card, untrained."""
+    return getattr(lab, card["network"]["name"])(**card["network"]["arguments"], generator=generator)
+
+
+def wrap(network, card):
+    """The score that a card's network is the inside of."""
+    return sde.ScoreModel(network, process_of(card), data_std=card["data_std"])
+
+
+def process_of(card):
+    """The SDE of a card."""
+    return getattr(sde, card["sde"]["name"])(**card["sde"]["arguments"])
+
+
+def times_of(card):
+    """What draws the times in training."""
+    times = card["training"]["times"]
+    return getattr(sde, times["name"])(process_of(card), **times["arguments"])
+
+
+def score_loss(card):
+    """The training loss of a score network with labels."""
+    process, sample_times = process_of(card), times_of(card)
+
+    def loss(model, x, labels, generator):
+        return sde.score_matching_loss(
+            model,
+            process,
+            probability_flow.dequantize(x, BIN, generator=generator),
+            labels=labels,
+            p_drop=card["training"]["p_drop"],
+            weighting=model.weight,
+            sample_times=sample_times,
+            generator=generator,
+        )
+
+    return loss
+
+
+def classifier_loss(card):
+    """Cross-entropy of the class given the diffused digit."""
+    process, sample_times = process_of(card), times_of(card)
+
+    def loss(classifier, x, labels, generator):
+        x = probability_flow.dequantize(x, BIN, generator=generator)
+        t = sample_times(len(x), generator).to(x)
+        x_t, _ = process.perturb(x, t, generator=generator)
+        return F.cross_entropy(classifier(x_t, t), labels)
+
+    return loss
+
+
+def train(card, progress=True):
+    """Trains the network of a card from its seed."""
+    settings = card["training"]
+    generator = torch.Generator().manual_seed(settings["seed"])
+    network = build(card, generator)
+    is_score = "data_std" in card
+    lab.fit(
+        wrap(network, card) if is_score else network,
+        score_loss(card) if is_score else classifier_loss(card),
+        DATA[card["data"]["name"]]("train"),
+        **{key: settings[key] for key in ("n_steps", "batch_size", "lr", "schedule", "ema_decay")},
+        generator=generator,
+        progress=progress,
+    )
+    return network
+
+
+def round_to_half(network):
+    """A copy whose weights are those that half precision can hold."""
+    network = copy.deepcopy(network)
+    for parameter in network.parameters():
+        parameter.data = parameter.data.half().float()
+    return network
+
+
+def figure(values, of):
+    """The mean of independent draws, with its standard error."""
+    values = torch.as_tensor(values, dtype=torch.float64)
+    n = len(values)
+    error = values.std().item() / n**0.5 if n > 1 else float("nan")
+    return {"value": values.mean().item(), "error": error, "n": n, "of": of}
+
+
+@torch.no_grad()
+def denoising_losses(network, card, split, n, *, labelled, seed):
+    """The training loss on one split, in ``n`` passes over it, each with its own times and noise."""
+    images, labels = DATA[card["data"]["name"]](split)
+    model, process, sample_times = wrap(network, card), process_of(card), times_of(card)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack(
+        [
+            sde.score_matching_loss(
+                model,
+                process,
+                probability_flow.dequantize(images, BIN, generator=generator),
+                labels=labels if labelled else None,
+                weighting=model.weight,
+                sample_times=sample_times,
+                generator=generator,
+            )
+            for _ in range(n)
+        ]
+    )
+
+
+@torch.no_grad()
+def draw(network, card, labels, *, generator, n_steps=50):
+    """Samples by the probability flow, one for each label, or ``len(labels)`` of all classes if these are -1."""
+    model, process = wrap(network, card), process_of(card)
+    shape = (len(labels), *card["network"]["arguments"]["event_shape"])
+    grid = process.time_grid(n_steps, spacing="karras")
+
+    def score(x, t):
+        return model(x, t, label=labels)
+
+    x = process.sample_prior(shape, generator=generator)
+    x = probability_flow.sample(process, score, x, method="heun2", times=grid)
+    return process.denoise(score, x, grid[-1])
+
+
+def distance(images, held_out):
+    """Sliced Wasserstein distance, along the same directions each time."""
+    return lab.sliced_wasserstein(images, held_out, generator=torch.Generator().manual_seed(0)).item()
+
+
+def real_distance(card, held_out, *, stratified, n_draws=40):
+    """Mean distance of 360 training digits to the held-out ones: the yardstick.
+
+    Stratified draws have as many of each class as the held-out digits have, like samples with their labels.
+    """
+    images, labels = DATA[card["data"]["name"]]("train")
+    counts = DATA[card["data"]["name"]]("test")[1].bincount(minlength=10).tolist()
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(n_draws):
+        rows = torch.randperm(len(images), generator=generator)
+        if stratified:
+            rows = torch.cat([rows[labels[rows] == digit][:count] for digit, count in enumerate(counts)])
+        rows = rows[: len(held_out)]
+        found.append(distance(probability_flow.dequantize(images[rows], BIN, generator=generator), held_out))
+    return sum(found) / n_draws
+
+
+def grey(images):
+    """The grey picture of coloured digits, and grey digits as they are."""
+    return images if images.shape[1] == 1 else 2 * images.mean(1, keepdim=True) + 1
+
+
+def reader():
+    """A classifier of clean digits which no network here has met."""
+    images, labels = lab.digits("train")
+    machine = SVC().fit(images.flatten(1), labels)
+    return lambda x: torch.as_tensor(machine.predict(grey(x).flatten(1)))
+
+
+def to_nearest(images, card):
+    """Mean distance to the nearest training digit."""
+    training = DATA[card["data"]["name"]]("train")[0]
+    return torch.cdist(images.flatten(1), training.flatten(1)).amin(1).mean().item()
+
+
+def measure(network, card, *, n_passes, n_groups, seed):
+    """The figures of a card, measured anew.
+
+    Args:
+        network: the network to measure.
+        card: its card; ``figures`` are not looked at.
+        n_passes: passes over the held-out digits, for what needs no samples.
+        n_groups: groups of 360 samples, one sample for each held-out digit; 0 leaves out what needs samples.
+        seed: seed of all draws.
+
+    Returns:
+        Name to ``{"value", "error", "n", "of"}``.
+    """
+    if "data_std" not in card:
+        return measure_classifier(network, card, n_passes=n_passes, seed=seed)
+    figures = {}
+    for labelled, how in ((True, "label given"), (False, "no label")):
+        losses = denoising_losses(network, card, "test", n_passes, labelled=labelled, seed=seed)
+        figures[f"held-out loss, {how}"] = figure(losses, "denoising loss, weighted and timed as in training")
+    losses = denoising_losses(network, card, "train", n_passes, labelled=True, seed=seed)
+    figures["training loss, label given"] = figure(losses, "the same on the digits that it was trained on")
+    if n_groups:
+        figures |= measure_samples(network, card, n_groups=n_groups, seed=seed)
+    return figures
+
+
+def measure_samples(network, card, *, n_groups, seed):
+    """Figures of samples."""
+    held_out, labels = DATA[card["data"]["name"]]("test")
+    held_out = probability_flow.dequantize(held_out, BIN, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(seed)
+    figures = {}
+    groups = {
+        how: [draw(network, card, given, generator=generator) for _ in range(n_groups)]
+        for how, given in (("label given", labels), ("no label", torch.full_like(labels, -1)))
+    }
+    for how, drawn in groups.items():
+        real = real_distance(card, held_out, stratified=how == "label given")
+        figures[f"distance to held-out digits, {how}"] = figure(
+            [distance(x, held_out) / real for x in drawn],
+            "sliced Wasserstein distance of 360 samples to the 360 held-out digits, over that of 360 training digits "
+            "drawn alike",
+        )
+    labelled = groups["label given"]
+    read = reader()
+    figures["label accuracy"] = figure(
+        [(read(x) == labels).double().mean() for x in labelled],
+        f"share of samples read as their label by a support vector machine, which reads "
+        f"{(read(held_out) == labels).double().mean():.4f} of the held-out digits rightly",
+    )
+    own = to_nearest(held_out, card)
+    figures["distance to nearest training digit"] = figure(
+        [to_nearest(x, card) / own for x in labelled], "mean over samples, over that of held-out digits; copies give 0"
+    )
+    if card["data"]["name"] == "coloured_digits":
+        figures["share of the frequent hue"] = figure(
+            [on_frequent_side(x, labels) for x in labelled],
+            f"share of samples nearer to the frequent hue of their label than to the opposite one; the law has 0.7, "
+            f"the training digits {on_frequent_side(*lab.coloured_digits('train')):.4f}",
+        )
+    return figures
+
+
+def on_frequent_side(images, labels):
+    """Share of images nearer to the frequent hue of their label than to the opposite one."""
+    turn = lab.hue(images) - 2 * torch.pi / 10 * labels
+    return (turn.cos() > 0).double().mean().item()
+
+
+@torch.no_grad()
+def measure_classifier(network, card, *, n_passes, seed):
+    """Figures of the classifier of diffused digits."""
+    images, labels = DATA[card["data"]["name"]]("test")
+    process, loss = process_of(card), classifier_loss(card)
+    generator = torch.Generator().manual_seed(seed)
+    figures = {
+        "held-out loss": figure(
+            [loss(network, images, labels, generator) for _ in range(n_passes)],
+            "cross-entropy in nats, times as in training",
+        )
+    }
+    for level in NOISE_LEVELS:
+        t = process.time_of(level).to(images)
+        losses, right, best = [], [], []
+        for _ in range(n_passes):
+            x = probability_flow.dequantize(images, BIN, generator=generator)
+            x_t, _ = process.perturb(x, t, generator=generator)
+            logits = network(x_t, t)
+            losses.append(F.cross_entropy(logits, labels))
+            right.append((logits.argmax(1) == labels).double().mean())
+            best.append((by_training_digits(x_t, process, t).argmax(1) == labels).double().mean())
+        figures[f"held-out loss, noise {level:g}"] = figure(
+            losses, f"cross-entropy in nats at noise-to-signal ratio {level:g}; a guess has ln 10 = 2.303"
+        )
+        figures[f"held-out accuracy, noise {level:g}"] = figure(
+            right,
+            f"share of held-out digits classified rightly at noise-to-signal ratio {level:g}; "
+            f"the exact posterior under the training digits gets {torch.stack(best).mean():.4f}",
+        )
+    return figures
+
+
+def by_training_digits(x_t, process, t):
+    """Class probabilities if the 1437 training digits were all that there are."""
+    images, labels = lab.digits("train")
+    gap = torch.cdist(x_t.flatten(1), process.alpha(t) * images.flatten(1))
+    posterior = (-0.5 * (gap / process.sigma(t)) ** 2).softmax(1)
+    return posterior @ F.one_hot(labels, 10).to(posterior)
+
+
+def start_card(name):
+    """What is known of a network before it is trained."""
+    recipe = RECIPES[name]
+    images, _ = DATA[recipe["data"]]("train")
+    card = {
+        "name": name,
+        "network": recipe["network"],
+        "sde": PROCESS,
+        "data": {
+            "name": recipe["data"],
+            "split": "train",
+            "n": len(images),
+            "bin_width": BIN,
+            "source": "Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits, UCI, CC BY 4.0; "
+            "the copy in scikit-learn",
+        },
+        "training": recipe["training"],
+    }
+    if recipe["network"]["name"] == "TimeMLP":
+        card["data_std"] = images.std().item()
+    return card
+
+
+def make(name, folder=FOLDER):
+    """Trains and measures one network, and writes its two files."""
+    torch.set_num_threads(1)
+    card = start_card(name)
+    began = time.perf_counter()
+    exact = train(card)
+    trained = time.perf_counter()
+    network = round_to_half(exact)
+    stored = save({key: value.half() for key, value in network.state_dict().items()})
+    figures = measure(network, card, n_passes=100, n_groups=10, seed=card["training"]["seed"] + 100)
+    key = next(key for key in figures if key.startswith("held-out loss"))
+    unrounded = measure(exact, card, n_passes=100, n_groups=0, seed=card["training"]["seed"] + 100)[key]["value"]
+    card |= {
+        "n_weights": sum(p.numel() for p in network.parameters()),
+        "command": f"make weights NAMES={name}",
+        "versions": {"python": platform.python_version(), "machine": platform.machine(), "threads": 1}
+        | {package: version(package) for package in ("torch", "numpy", "scikit-learn", "safetensors")},
+        "licence": "MIT",
+        "stored_as": "float16",
+        "cost_of_rounding": {
+            "of": f"{key}: stored less trained, on the same draws",
+            "value": figures[key]["value"] - unrounded,
+        },
+        "sha256": hashlib.sha256(stored).hexdigest(),
+        "figures": figures,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.safetensors").write_bytes(stored)
+    (folder / f"{name}.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{name}: {card['n_weights']} weights, {len(stored)} bytes, trained in {trained - began:.0f} s, ", end="")
+    print(f"measured in {time.perf_counter() - trained:.0f} s")
+    for what, found in figures.items():
+        print(f"  {what}: {found['value']:.4f} ± {found['error']:.4f}")
+    print(f"  cost of rounding: {card['cost_of_rounding']['value']:.2g}")
+
+
+def main(arguments=None):
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; default: all")
+    parser.add_argument("--into", type=Path, default=FOLDER, help="folder for the files; default: the package's")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.names) - set(NAMES):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    for name in given.names or NAMES:
+        make(name, given.into)
+
+
+if __name__ == "__main__":
+    main()
