@@ -36,6 +36,9 @@ lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent
 colab: $(INSTALLED)  ## run the chapters on the versions that Colab ships (CHAPTERS="langevin sde")
 	$(BIN)/python tools/colab.py $(CHAPTERS)
 
+pdf: book  ## print the whole book into one PDF, with Chromium
+	$(BIN)/python tools/book_pdf.py
+
 serve: book  ## build the book and serve it on this machine (PORT=8000)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 

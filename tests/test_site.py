@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import threading
 from collections import defaultdict
 from html.parser import HTMLParser
@@ -15,6 +16,9 @@ from urllib.parse import unquote, urldefrag, urljoin
 import playwright.sync_api as playwright
 import pytest
 import yaml
+from book_pdf import print_book
+from bs4 import BeautifulSoup
+from pypdf import PdfReader
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_WAIT = 30_000  # milliseconds, on a machine that does something else as well
@@ -51,6 +55,7 @@ def source(name):
 
 
 PAGES = written_pages() + MADE
+NOTEBOOKS = [name for name in PAGES if (ROOT / "book" / f"{name}.ipynb").exists()]
 EXPLORED = [name for name in PAGES if re.search(r"\bexplorer\(", source(name)[1])]
 
 
@@ -255,13 +260,64 @@ def test_a_page_is_light(visited, address):
     assert sum(sizes.values()) <= HEAVIEST, sizes
 
 
-def test_the_search_finds_what_the_pages_say(browser, address):
-    page = browser.new_page()
-    page.set_default_timeout(LONGEST_WAIT)
-    page.goto(f"{address}search.html?q=score")
-    page.locator("#search-results li a").first.wait_for()
-    assert page.locator("#search-results li a").count() > 0
-    page.close()
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [("Tweedie", "noise_scales.html"), ("Hutchinson", "sliced_score_matching.html"), ("annealed_langevin", "api.html")],
+)
+def test_the_search_finds_what_chapters_and_reference_say(browser, address, words, page):
+    search = browser.new_page()
+    search.set_default_timeout(LONGEST_WAIT)
+    search.goto(f"{address}search.html?q={words}")
+    search.locator(f'#search-results li a[href*="{page}"]').first.wait_for()
+    search.close()
+
+
+def test_the_book_becomes_one_pdf(browser, site, tmp_path):
+    print_book(browser, site, tmp_path / "book.pdf")
+    book = PdfReader(tmp_path / "book.pdf")
+    written = written_pages()
+    assert len(book.pages) >= len(written)
+    bookmarks = {entry.title for entry in book.outline if not isinstance(entry, list)}
+    titles = {soup(site, name).h1.get_text() for name in written}
+    assert {title.rstrip("#").strip() for title in titles} <= bookmarks
+    links = [link.get_object() for page in book.pages for link in page.get("/Annots") or []]
+    addresses = [str(link["/A"].get("/URI", "")) for link in links if "/A" in link]
+    assert [address for address in addresses if "127.0.0.1" in address or address.startswith("file:")] == []
+    assert sum("/Dest" in link for link in links) >= len(written) - 1
+    fonts = {str(font) for page in book.pages for font in fonts_of(page)}
+    assert any("MJX" in font for font in fonts), fonts
+
+
+def fonts_of(page):
+    fonts = page["/Resources"].get_object().get("/Font", {})
+    return [font.get_object().get("/BaseFont") for font in fonts.get_object().values()] if fonts else []
+
+
+def soup(site, name):
+    return BeautifulSoup((site / f"{name}.html").read_text("utf-8"), "html.parser")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_says_how_long_it_takes_and_can_be_taken_along(site, name):
+    page = soup(site, name)
+    times = page.select_one("article .at-a-glance").get_text()
+    assert re.fullmatch(r"[1-9]\d* minutes? to read · [1-9]\d* s to run, in this build", times)
+    (download,) = {link["href"] for link in page.select('a.btn-download-source-button[href$=".ipynb"]')}
+    taken = json.loads((site / download).read_text("utf-8"))
+    written = json.loads((ROOT / "book" / f"{name}.ipynb").read_text("utf-8"))
+    assert [cell["source"] for cell in taken["cells"]] == [cell["source"] for cell in written["cells"]]
+
+
+def test_the_status_page_repeats_every_claim_of_every_page(site):
+    status = soup(site, "status")
+    for name in NOTEBOOKS:
+        own = soup(site, name).select("table.scorebook-claims tbody tr")
+        told = status.select(f"#claims-{name} tbody tr")
+        assert len(own) == len(told) > 0
+        assert told[0].p.get_text().replace("’", "'").startswith(own[0].td.get_text().split("'")[0])
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    commit = next(row.find_all("td")[1].get_text() for row in status.select("tr") if "Commit" in row.get_text())
+    assert not head or head.startswith(commit.strip().split(",")[0])
 
 
 class Anchors(HTMLParser):

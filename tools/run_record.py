@@ -1,0 +1,275 @@
+"""A Sphinx extension that tells what the execution of the notebooks has left: times, claims, versions, hardware.
+
+Below the title of each notebook stands how long it takes to read and how long its code ran in this build. Three
+directives, ``{this-build}``, ``{running-times}`` and ``{measured-claims}``, make the status page. Everything comes from
+the notebooks as they were executed, nothing is written by hand.
+"""
+
+import functools
+import math
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+from docutils import nodes
+from jupyter_cache import get_cache
+from packaging.requirements import Requirement
+from sphinx.util.docutils import SphinxDirective
+
+from scorebook.lab.tables import CLAIMS_MIME
+
+__all__ = ["Run", "reading_minutes", "setup"]
+
+ROOT = Path(__file__).resolve().parent.parent
+BUDGET = 60  # seconds, unless the notebook's metadata grants another
+
+# Words read in a minute, and how many words a line of code and a displayed formula count for.
+PACE, CODE_LINE, FORMULA = 200, 4, 25
+
+# What the package runs on; the rest of the environment makes the pages.
+SHOWN = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "torchdiffeq", "safetensors", "ipywidgets")
+SHOWN += ("jupyter-book", "Sphinx", "myst-nb")
+
+
+@dataclass
+class Run:
+    """One notebook as it was executed: its cells, its seconds and budget, and the rows of its closing table."""
+
+    cells: list
+    seconds: float
+    budget: int
+
+    @property
+    def claims(self):
+        """All rows that :func:`scorebook.lab.claims` has left, in order."""
+        outputs = [output for cell in self.cells if cell.cell_type == "code" for output in cell.outputs]
+        return [row for o in outputs for row in o.get("metadata", {}).get(CLAIMS_MIME, {}).get("claims", [])]
+
+
+def run_of(app, name):
+    """The :class:`Run` of a page, or None where the page is no notebook or was not executed."""
+    path = Path(app.srcdir) / f"{name}.ipynb"
+    if not path.exists():
+        return None
+    source = nbformat.read(path, 4)
+    cache = get_cache(app.config.nb_execution_cache_path)
+    try:
+        record = cache.match_cache_notebook(source)
+    except KeyError:
+        return None
+    budget = source.metadata.get("scorebook", {}).get("budget_s", BUDGET)
+    return Run(cache.get_cache_bundle(record.pk).nb.cells, record.data["execution_seconds"], budget)
+
+
+def reading_minutes(document):
+    """Minutes that a page takes to read: words, and a line of code or a formula counted as so many of them."""
+    words = 0.0
+    for node in document.findall():
+        if isinstance(node, nodes.math_block):
+            words += FORMULA
+        elif isinstance(node, nodes.literal_block):
+            words += 0 if _is_output(node) else CODE_LINE * len([line for line in node.astext().splitlines() if line])
+        elif isinstance(node, nodes.Text) and not isinstance(node.parent, nodes.literal_block | nodes.math_block):
+            words += len(node.astext().split())
+    return max(1, round(words / PACE))
+
+
+def _is_output(node):
+    while node is not None:
+        if "cell_output" in node.get("classes", ()):
+            return True
+        node = node.parent
+    return False
+
+
+def tell_times(app, document, name):
+    """Puts the two times below the title of a notebook."""
+    run = run_of(app, name)
+    title = next(document.findall(nodes.title), None)
+    if run is None or title is None:
+        return
+    minutes = reading_minutes(document)
+    text = f"{minutes} minute{'s' * (minutes > 1)} to read · {math.ceil(run.seconds)} s to run, in this build"
+    line = nodes.paragraph("", text, classes=["at-a-glance"])
+    title.parent.insert(title.parent.index(title) + 1, line)
+
+
+def _table(header, rows, *, numeric=()):
+    """A table like those that :func:`scorebook.lab.table` shows; an entry is a text or a node."""
+    table = nodes.table("", classes=["scorebook-table"])
+    group = nodes.tgroup("", *[nodes.colspec("", colwidth=1) for _ in header], cols=len(header))
+    lines = []
+    for entries in [header, *rows]:
+        line = nodes.row()
+        for column, entry in enumerate(entries):
+            inside = entry if isinstance(entry, nodes.Node) else nodes.Text(str(entry))
+            cell = nodes.entry("", nodes.paragraph("", "", inside), classes=["num" if column in numeric else "txt"])
+            line += cell
+        lines.append(line)
+    group += nodes.thead("", lines[0])
+    group += nodes.tbody("", *lines[1:])
+    table += group
+    return nodes.container("", table, classes=["scorebook-table-box"])
+
+
+def _pages(app):
+    """Names of the executed notebooks in the book's order, with their runs."""
+    order = [app.config.root_doc]
+    for name in order:
+        order += [child for child in app.env.toctree_includes.get(name, []) if child not in order]
+    runs = ((name, run_of(app, name)) for name in order)
+    return [(name, run) for name, run in runs if run is not None]
+
+
+def _link(app, here, name, text=None, place=""):
+    address = app.builder.get_relative_uri(here, name) + place
+    return nodes.reference("", text or app.env.titles[name].astext(), internal=True, refuri=address)
+
+
+def _git(*arguments):
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+@functools.cache
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _device():
+    chosen = os.environ.get("SCOREBOOK_DEVICE", "cpu")
+    if chosen == "cuda":
+        import torch
+
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return chosen
+
+
+def this_build(app, here):
+    """Commit, date, machine and versions."""
+    commit = _git("rev-parse", "--short=10", "HEAD")
+    if commit and _git("status", "--porcelain", "--untracked-files=no"):
+        commit += ", with changes that are not committed"
+    packages = {Requirement(line).name for line in metadata.requires("scorebook")} | set(SHOWN)
+    rows = [
+        ("Commit", commit or "not known, built outside a repository"),
+        ("Built", datetime.now(UTC).strftime("%-d %B %Y")),
+        ("Device", _device()),
+        ("Processor", _processor()),
+        ("System", f"{platform.system()} on {platform.machine()}"),
+        ("Python", platform.python_version()),
+        ("scorebook", metadata.version("scorebook")),
+    ]
+    rows += [(name, metadata.version(name)) for name in SHOWN if name in packages]
+    return [_table(("", "This build"), rows)]
+
+
+def running_times(app, here):
+    """A row per notebook: seconds, budget, claims."""
+    runs = _pages(app)
+    rows = [
+        (
+            _link(app, here, name),
+            f"{run.seconds:.0f}",
+            run.budget,
+            _link(app, here, here, _count(run), f"#claims-{name}"),
+        )
+        for name, run in runs
+    ]
+    seconds, claims = sum(run.seconds for _, run in runs), sum(len(run.claims) for _, run in runs)
+    rows.append(("All", f"{seconds:.0f}", "", claims))
+    return [_table(("Page", "Seconds", "Budget", "Claims"), rows, numeric=(1, 2, 3))]
+
+
+def _count(run):
+    return str(len(run.claims))
+
+
+def _number(value):
+    return value if isinstance(value, str) else f"{value:.4g}".replace("-", "−")
+
+
+def _expected(row):
+    if row["expected"] is not None:
+        return f"{_number(row['expected'])} to within {_number(row['resolution'])}"
+    bounds = [("≥", row["at_least"]), ("≤", row["at_most"])]
+    return ", ".join(f"{sign} {_number(bound)}" for sign, bound in bounds if bound is not None)
+
+
+def measured_claims(app, here):
+    """The closing tables of all pages, one after the other."""
+    found = []
+    for name, run in _pages(app):
+        if not run.claims:
+            continue
+        rows = [
+            (
+                row["text"] + (f" ({row['note']})" if row["note"] else ""),
+                _expected(row),
+                _number(row["measured"]) + (f" ± {row['error']:.2g}" if row["error"] else ""),
+            )
+            for row in run.claims
+        ]
+        section = nodes.section("", ids=[f"claims-{name}"])
+        section += nodes.title("", "", _link(app, here, name))
+        section += _table(("Claim", "Expected", "Measured ± standard error"), rows, numeric=(1, 2))
+        found.append(section)
+    return found
+
+
+class Told(nodes.General, nodes.Element):
+    """The place of a table that can be made only after every notebook has run."""
+
+
+class Tell(SphinxDirective):
+    """One of the tables of the status page."""
+
+    def run(self):
+        """Marks the place."""
+        return [Told("", what=self.name)]
+
+
+TABLES = {"this-build": this_build, "running-times": running_times, "measured-claims": measured_claims}
+
+
+def fill(app, document, name):
+    """Puts the tables in their places."""
+    for place in list(document.findall(Told)):
+        place.replace_self(TABLES[place["what"]](app, name))
+    tell_times(app, document, name)
+
+
+def read_again(app, env, added, changed, removed):
+    """Pages with such a table are made anew in every build."""
+    return [name for name in env.found_docs if name in getattr(env, "scorebook_telling", set())]
+
+
+def remember(app, document):
+    """Notes which pages hold such a table."""
+    if next(document.findall(Told), None) is not None:
+        telling = getattr(app.env, "scorebook_telling", set())
+        app.env.scorebook_telling = telling | {app.env.docname}
+
+
+def setup(app):
+    """Registers the extension."""
+    app.add_node(Told)
+    for name in TABLES:
+        app.add_directive(name, Tell)
+    app.connect("doctree-read", remember)
+    app.connect("env-get-outdated", read_again)
+    app.connect("doctree-resolved", fill)
+    return {"parallel_read_safe": False, "parallel_write_safe": True}
