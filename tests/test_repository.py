@@ -122,7 +122,8 @@ def test_an_address_that_no_reader_could_open_is_refused(url):
 )
 def test_a_page_links_to_the_repository_only_where_the_link_leads_somewhere(root, tmp_path, address, colab, buttons):
     book = tmp_path / "book"
-    shutil.copytree(root / "book" / "_static", book / "_static")  # the logo that the configuration names
+    shutil.copytree(root / "book" / "_static", book / "_static")  # what the configuration names
+    shutil.copy(root / "book" / "references.bib", book)
     notebook = {
         "cells": [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Page"}],
         "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},

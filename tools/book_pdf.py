@@ -44,7 +44,8 @@ main .cover.bd-article .name { font-size: 3.4rem; font-weight: 600; margin: 8mm 
 .cover li.part { font-weight: 600; margin-top: 0.6rem; break-after: avoid; }
 .part-title { font-size: 0.9rem; color: #51606e; margin: 0; }
 h1, h2, h3, h4 { break-after: avoid; }
-main .bd-article h1 { font-size: 1.6rem; white-space: nowrap; }  /* on one line: a bookmark loses the space where a title breaks */
+/* On one line: a bookmark loses the space where a title breaks. */
+main .bd-article h1 { font-size: 1.6rem; white-space: nowrap; }
 blockquote, figure, img, table, .strip, mjx-container[display="true"] { break-inside: avoid; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.72rem; }
 .strip { display: grid; grid-template-columns: repeat(auto-fit, minmax(0, 1fr)); gap: 4mm; margin: 4mm 0; }
@@ -139,7 +140,8 @@ def combine(site):
     kept += [str(script) for script in head.find_all("script") if "mathjax" in str(script).lower()]
     logo = base64.b64encode((ROOT / "book" / "_static" / "logo.svg").read_bytes()).decode()
     cover = (
-        f'<section class="cover bd-article"><img alt="" src="data:image/svg+xml;base64,{logo}"><p class="name">scorebook</p>'
+        f'<section class="cover bd-article"><img alt="" src="data:image/svg+xml;base64,{logo}">'
+        f'<p class="name">scorebook</p>'
         f"<p>Score-based generative modelling, measured.</p><ol>{''.join(entries)}</ol></section>"
     )
     return (
