@@ -112,20 +112,13 @@ def test_an_address_that_no_reader_could_open_is_refused(url):
 
 
 @pytest.mark.site
-@pytest.mark.parametrize(
-    ("address", "colab", "buttons"),
-    [
-        ("https://elsewhere.invalid/a-book", False, False),
-        ("https://gitlab.com/someone/a-book", False, True),
-        (ADDRESS, True, True),
-    ],
-)
-def test_a_page_links_to_the_repository_only_where_the_link_leads_somewhere(root, tmp_path, address, colab, buttons):
+def small_book(root, tmp_path, address, text):
+    """What the build of a book with one page says, and that page."""
     book = tmp_path / "book"
     shutil.copytree(root / "book" / "_static", book / "_static")  # what the configuration names
     shutil.copy(root / "book" / "references.bib", book)
     notebook = {
-        "cells": [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Page"}],
+        "cells": [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": text}],
         "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
         "nbformat": 4,
         "nbformat_minor": 5,
@@ -145,12 +138,33 @@ def test_a_page_links_to_the_repository_only_where_the_link_leads_somewhere(root
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    page = (tmp_path / "_build" / "html" / "index.html").read_text()
+    page = tmp_path / "_build" / "html" / "index.html"
+    return done.returncode, done.stdout + done.stderr, page.read_text() if page.exists() else ""
+
+
+@pytest.mark.parametrize(
+    ("address", "colab", "buttons"),
+    [
+        ("https://elsewhere.invalid/a-book", False, False),
+        ("https://gitlab.com/someone/a-book", False, True),
+        (ADDRESS, True, True),
+    ],
+)
+def test_a_page_links_to_the_repository_only_where_the_link_leads_somewhere(root, tmp_path, address, colab, buttons):
+    code, said, page = small_book(root, tmp_path, address, "# Page")
+    assert code == 0, said
     assert ("colab.research.google.com/github/someone/a-book/blob/main/book/index.ipynb" in page) == colab
     assert ("colab.research.google.com" in page) == colab
     assert (f'href="{address}"' in page) == buttons
+    assert ('content="https://someone.github.io/a-book/_static/card.png"' in page) == colab
     assert ".invalid/" not in page
+
+
+@pytest.mark.parametrize(("text", "passes"), [("![](_static/card.png)", False), ("![Digits](_static/card.png)", True)])
+def test_a_picture_without_words_stops_the_build(root, tmp_path, text, passes):
+    code, said, _ = small_book(root, tmp_path, ADDRESS, f"# Page\n\n{text}")
+    assert (code == 0) == passes, said
+    assert ("a picture without alt text" in said) != passes
 
 
 def targets(root):

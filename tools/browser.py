@@ -23,12 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # Below _static, yet not in the book's own _static folder: Jupyter Book loads every script it finds there on every page.
 FOLDER = "browser"
 
-# Folder of the package, below node_modules, and which of its files the pages may ask for.
+# Folder of the package, below node_modules, and which of its files the pages may ask for; licences travel with them.
 SERVED = {
+    "mathjax": ("LICENSE",),
     "mathjax/es5": ("tex-chtml.js", "input/tex/*", "output/chtml/fonts/*", "a11y/*", "sre/*", "ui/*"),
     "requirejs": ("require.js",),
     "@jupyter-widgets/html-manager/dist": ("embed-amd.js", "*.woff2", "*.woff", "*.ttf"),
-    "@fontsource-variable/source-serif-4": ("index.css", "wght-italic.css", "files/*-wght-*.woff2"),
+    "@fontsource-variable/source-serif-4": ("index.css", "wght-italic.css", "files/*-wght-*.woff2", "LICENSE"),
 }
 
 logger = logging.getLogger(__name__)

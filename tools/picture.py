@@ -1,12 +1,15 @@
-"""Takes the README's picture from the tour as the book last executed it: ``make picture``."""
+"""Takes the README's picture from the tour as the book last executed it, and makes a card of it: ``make picture``."""
 
 import base64
+import io
 import os
 from pathlib import Path
 
 import nbformat
 from execution_cache import cache_path
 from jupyter_cache import get_cache
+from matplotlib.figure import Figure
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "Four ways from noise to a digit"
@@ -29,10 +32,25 @@ def executed(name, device="cpu"):
     return cache.get_cache_bundle(cache.match_cache_notebook(source).pk).nb
 
 
+def card(png):
+    """The picture below the name of the book, 1200 by 630 pixels, as social networks show it beside a link."""
+    figure = Figure(figsize=(12, 6.3), dpi=100, facecolor="white")
+    words = {"x": 0.055, "family": "serif", "color": "#14202b"}
+    figure.text(y=0.83, s="scorebook", fontsize=54, weight="bold", **words)
+    figure.text(y=0.735, s="Score-based generative modelling, measured", fontsize=25, **words)
+    axes = figure.add_axes((0.05, 0.05, 0.9, 0.62), anchor="W")
+    axes.imshow(Image.open(io.BytesIO(png)), interpolation="lanczos")
+    axes.set_axis_off()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 if __name__ == "__main__":
     png = picture(executed("tour.ipynb", os.environ.get("SCOREBOOK_DEVICE", "cpu")))
     if png is None:
         raise SystemExit(f"the tour has no cell that draws {MARK!r}")
-    target = ROOT / "book" / "_static" / "noise-to-digits.png"
-    target.write_bytes(png)
-    print(f"{target.relative_to(ROOT)}: {target.stat().st_size} bytes")
+    for name, content in (("noise-to-digits.png", png), ("card.png", card(png))):
+        target = ROOT / "book" / "_static" / name
+        target.write_bytes(content)
+        print(f"{target.relative_to(ROOT)}: {target.stat().st_size} bytes")
