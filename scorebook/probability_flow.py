@@ -318,8 +318,9 @@ def _solve(
             raise
         raise RuntimeError(
             f"the step of {method} shrank to nothing between t={float(times[0]):g} and t={float(times[-1]):g}: "
-            f"the flow is too stiff for rtol={rtol:g}, atol={atol:g} in {x.dtype}. Raise t_min, loosen the tolerances, "
-            "use float64, or take fixed steps (method='heun2', times=sde.time_grid(50, spacing='karras'))."
+            f"the velocity is not a number there, or too steep for rtol={rtol:g}, atol={atol:g} in {x.dtype}. See what "
+            "the score returns near t_min; raise t_min, loosen the tolerances, use float64, or take fixed steps "
+            "(method='heun2', times=sde.time_grid(50, spacing='karras'))."
         ) from error
     if trajectory:
         return path

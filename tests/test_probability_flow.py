@@ -310,6 +310,21 @@ def test_a_flow_too_stiff_for_its_solver_says_what_to_do():
         sample(VPSDE(), steep, x)
 
 
+def test_a_score_that_is_not_a_number_near_the_end_is_an_error_of_the_same_kind():
+    """Noise over sigma, with sigma written so that single precision makes it 0 at small times."""
+
+    def divided(x, t):
+        t = torch.as_tensor(t).to(x)
+        sigma = torch.sqrt(1 - torch.exp(-(0.1 * t + 9.95 * t**2)))
+        return -(sigma * x) / sigma
+
+    x = torch.randn(4, 2, generator=generator())
+    with pytest.raises(RuntimeError, match=r"not a number there.*t_min.*float64"):
+        sample(VPSDE(), divided, x, t_min=1e-7)
+    sample(VPSDE(), divided, x, t_min=1e-3)
+    sample(VPSDE(), divided, x.double(), t_min=1e-7)
+
+
 X = torch.zeros(3, 2)
 
 
