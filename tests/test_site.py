@@ -320,6 +320,15 @@ def test_the_status_page_repeats_every_claim_of_every_page(site):
     assert not head or head.startswith(commit.strip().split(",")[0])
 
 
+def test_what_the_notes_call_measured_is_among_the_claims(site):
+    text = (ROOT / "book" / "notes.md").read_text(encoding="utf-8")
+    measured = re.findall(r"^\*Measured:\*.*(?:\n(?![\n*]).+)*", text, re.M)
+    named = [" ".join(claim.split()) for claim in re.findall(r"“([^”]+)”", "\n".join(measured))]
+    claims = " ".join(soup(site, "status").article.get_text().replace("’", "'").split())
+    assert len(named) > 40
+    assert [claim for claim in named if claim not in claims] == []
+
+
 class Anchors(HTMLParser):
     """The links of a page and the places in it that can be linked to."""
 
