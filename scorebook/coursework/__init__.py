@@ -1,0 +1,39 @@
+r"""Checks of a student's own code, each with a diagnosis.
+
+Every check takes the student's callable, holds it against a truth that is known exactly, on problems drawn anew from
+``seed``, and returns a :class:`Report`: passed or not, what was measured, what was expected, and what is wrong in plain
+words. A catalogue of the usual mistakes says for each what its author would measure; the one that fits is named.
+
+    >>> from scorebook import coursework, langevin
+    >>> coursework.check_langevin(langevin.langevin).require()  # doctest: +ELLIPSIS
+    ✓ check_langevin passed: ...
+
+A check neither hangs nor dies on what it is given: exceptions, wrong shapes, NaN, endless loops and changed inputs
+become a report.
+"""
+
+from scorebook.coursework.continuous_time import (
+    check_guidance,
+    check_log_prob,
+    check_probability_flow,
+    check_reverse_step,
+    check_sde,
+)
+from scorebook.coursework.learning import check_divergence, check_loss, check_score
+from scorebook.coursework.reports import Measurement, Report
+from scorebook.coursework.sampling import check_annealed, check_langevin
+
+__all__ = [
+    "Measurement",
+    "Report",
+    "check_annealed",
+    "check_divergence",
+    "check_guidance",
+    "check_langevin",
+    "check_log_prob",
+    "check_loss",
+    "check_probability_flow",
+    "check_reverse_step",
+    "check_score",
+    "check_sde",
+]

@@ -1,0 +1,121 @@
+"""Reports: what passes, which mistake is named, and how it reads."""
+
+import math
+
+import pytest
+import torch
+
+from scorebook.coursework import Report
+from scorebook.coursework.reports import Answer, Mistake, judge
+
+
+def number(value):
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def answer(measured, expected=1.0, error=0.1, tolerance=0.0, quantity="step"):
+    return Answer(quantity, number(measured), number(expected), error, tolerance)
+
+
+TWICE = Mistake("twice", "a factor 2 too many", lambda: {"step": 2.0})
+NEARLY_TWICE = Mistake("nearly_twice", "a factor 1.9 too many", lambda: {"step": 1.9})
+NEVER = Mistake("never", "it is not a number", lambda: {"step": math.nan})
+
+
+@pytest.mark.parametrize(
+    ("measured", "passed"), [(1.0, True), (1.49, True), (1.51, False), (0.51, True), (0.49, False)]
+)
+def test_five_standard_errors_are_allowed(measured, passed):
+    assert judge("check", [answer(measured)], [], verified="right").passed is passed
+
+
+def test_tolerance_comes_on_top_of_the_noise():
+    assert judge("check", [answer(1.7, tolerance=0.25)], [], verified="right")
+    assert not judge("check", [answer(1.8, tolerance=0.25)], [], verified="right")
+
+
+def test_the_mistake_that_fits_best_is_named():
+    mistakes = [NEVER, NEARLY_TWICE, TWICE]
+    assert judge("check", [answer(2.02)], mistakes, verified="right").mistake == "twice"
+    assert judge("check", [answer(1.88)], mistakes, verified="right").mistake == "nearly_twice"
+
+
+def test_of_equal_mistakes_the_first_is_named():
+    again = Mistake("again", "the same", lambda: {"step": 2.0})
+    assert judge("check", [answer(2.0)], [again, TWICE], verified="right").mistake == "again"
+
+
+def test_a_mistake_must_explain_all_answers():
+    other = answer(5.0, 1.0, quantity="other")
+    report = judge("check", [answer(2.0), other], [TWICE], verified="right")
+    assert report.mistake is None
+    assert report.diagnosis == "your other is 5 times the right one (5 for 1). No known mistake explains it."
+
+
+def test_slack_grows_with_the_predicted_departure():
+    loose = Mistake("loose", "roughly 11", lambda: {"step": 11.0}, slack=0.05)
+    assert judge("check", [answer(11.9)], [loose], verified="right").mistake == "loose"
+    assert judge("check", [answer(12.1)], [loose], verified="right").mistake is None
+
+
+def test_what_is_nan_never_passes():
+    assert not judge("check", [answer(math.nan)], [TWICE], verified="right")
+
+
+@pytest.mark.parametrize(
+    ("measured", "words"),
+    [
+        ([-1.0, -2.0, -3.0], "your field is −1 times the true one"),
+        ([1.0, 2.0, 0.0], "your field is off by 80 % of the true one's size"),
+    ],
+)
+def test_a_tensor_is_told_as_a_multiple_where_it_is_one(measured, words):
+    field = Answer.exact("field", number(measured), number([1.0, 2.0, 3.0]), 1e-6)
+    assert field.finding() == words
+
+
+def test_a_number_that_should_be_zero_is_told_as_it_is():
+    assert answer(0.7, 0.0, quantity="mean").finding() == "your mean is 0.7 where it should be 0"
+
+
+def failing():
+    return judge("check_step", [answer(2.0), answer(1.0, quantity="<b>mean</b>")], [TWICE], verified="right")
+
+
+def test_a_report_holds_the_decisive_number():
+    report = failing()
+    assert (report.measured, report.expected, report.standard_error) == (2.0, 1.0, 0.1)
+    assert [row.holds for row in report.measurements] == [False, True]
+
+
+def test_a_report_reads_well_in_a_terminal():
+    lines = repr(failing()).splitlines()
+    assert lines[0] == "✗ check_step failed: your step is 2 times the right one (2 for 1): a factor 2 too many."
+    assert [line.split() for line in lines[2:]] == [
+        ["Quantity", "Measured", "Expected", "Limit", "Holds"],
+        ["-----------", "-----------", "--------", "-----", "-----"],
+        ["step", "2.00", "±", "0.10", "1", "0.50", "✗"],
+        ["<b>mean</b>", "1.00", "±", "0.10", "1", "0.50", "✓"],
+    ]
+    assert max(map(len, repr(Report("check", False, "word " * 60)).splitlines())) <= 100
+
+
+def test_a_report_is_a_table_in_a_notebook_and_trusts_no_text():
+    page = failing()._repr_html_()
+    assert "<table" in page
+    assert "&lt;b&gt;mean" in page
+    assert "<b>mean" not in page
+    assert "<table" not in Report("check", False, "<script>")._repr_html_()
+    assert "&lt;script&gt;" in Report("check", False, "<script>")._repr_html_()
+
+
+def test_require_raises_the_diagnosis_and_returns_a_pass():
+    passed = judge("check", [answer(1.0)], [], verified="all is right")
+    assert passed.require() is passed
+    assert "all is right" in repr(passed)
+    with pytest.raises(AssertionError, match="a factor 2 too many"):
+        failing().require()
+    cause = ZeroDivisionError("division by zero")
+    with pytest.raises(AssertionError) as raised:
+        Report("check", False, "it raised", cause=cause).require()
+    assert raised.value.__cause__ is cause
