@@ -11,7 +11,7 @@ PAGE := _build/html/index.html
 # Jupyter sets this in its terminals; a build started there would show progress bars in the pages.
 unexport JPY_SESSION_NAME
 
-.PHONY: help book test test-fast lint colab serve picture weights repository clean
+.PHONY: help book test test-fast test-full lint colab serve picture weights repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,10 @@ test: $(INSTALLED)  ## unit tests, every notebook, then the built site
 
 test-fast: $(INSTALLED)  ## unit tests only
 	$(BIN)/pytest tests -m "not site" --numprocesses auto --maxprocesses 4
+
+test-full: export SCOREBOOK_SEEDS ?= 200
+test-full: $(INSTALLED)  ## all tests, with 200 seeds for each answer to the coursework (an hour and more)
+	$(BIN)/pytest
 
 lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent environment
 	$(BIN)/ruff check
