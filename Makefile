@@ -11,7 +11,7 @@ PAGE := _build/html/index.html
 # Jupyter sets this in its terminals; a build started there would show progress bars in the pages.
 unexport JPY_SESSION_NAME
 
-.PHONY: help book test test-fast test-full lint colab serve picture weights repository clean
+.PHONY: help book test test-fast test-full lint colab coursework serve picture weights repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ serve: book  ## build the book and serve it on this machine (PORT=8000)
 
 picture: book  ## take the README's picture from the tour
 	$(BIN)/python tools/picture.py
+
+coursework: $(INSTALLED)  ## write the student notebooks of the assignments
+	$(BIN)/python tools/assignments.py generate
 
 weights: $(INSTALLED)  ## train the networks that ship with the package anew (NAMES="digits")
 	$(BIN)/python tools/pretrain.py $(NAMES)

@@ -41,7 +41,8 @@ def read_address(root=ROOT):
 def files_with_address(root=ROOT):
     """The files that state the address."""
     named = ("_config.yml", "README.md", "CITATION.cff", "tools/setup_cell.ipy")
-    return [root / name for name in named] + sorted((root / "book").glob("*.ipynb"))
+    notebooks = [path for folder in ("book", "coursework") for path in sorted((root / folder).glob("*.ipynb"))]
+    return [root / name for name in named] + notebooks
 
 
 def rewrite(url, root=ROOT):

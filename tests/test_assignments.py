@@ -1,0 +1,280 @@
+"""The assignments: masters that pass their own checks, student notebooks that give nothing away, and marks."""
+
+import csv
+import re
+from itertools import pairwise
+
+import assignments
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+from assignments import ROOT, grade, master_of, masters, student_version, write_course
+from IPython.core.inputtransformer2 import TransformerManager
+from test_notebooks_contract import SETUP, myst_in
+
+MASTERS = [path.stem for path in masters()]
+
+
+@pytest.fixture(scope="module", params=MASTERS)
+def name(request):
+    """One assignment after the other."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def master(name):
+    return nbformat.v4.reads((ROOT / "coursework" / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def student(master, name):
+    return student_version(master, name)
+
+
+def of_role(notebook, role):
+    kinds = {"solution": "solution", "test": "grade"}
+    return [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get(kinds[role])]
+
+
+def marked(notebook, region):
+    """The lines that stand between the markers of a region, without their indentation."""
+    pattern = rf"### BEGIN {region}\n(.*?)\n\s*### END {region}"
+    found = [part for cell in notebook.cells for part in re.findall(pattern, cell.source, re.S)]
+    return {line.strip() for part in found for line in part.split("\n")} - {""}
+
+
+def visible(notebook):
+    """All lines outside the marked regions."""
+    text = "\n".join(cell.source for cell in notebook.cells)
+    for region in ("SOLUTION", "HIDDEN TESTS"):
+        text = re.sub(rf"[^\n]*### BEGIN {region}\n.*?### END {region}", "", text, flags=re.S)
+    return {line.strip() for line in text.split("\n")}
+
+
+def chain(error):
+    """An exception and those behind it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def outcomes(notebook):
+    """Executes the code cells in this process: the exception of each, or None."""
+    namespace, found = {"__name__": "__main__"}, {}
+    with plt.rc_context():
+        for cell in notebook.cells:
+            if cell.cell_type != "code":
+                continue
+            found[cell.id] = None
+            try:
+                exec(compile(TransformerManager().transform_cell(cell.source), cell.id, "exec"), namespace)
+            except Exception as error:
+                found[cell.id] = error
+        plt.close("all")
+    return found
+
+
+def test_there_are_four_assignments():
+    assert MASTERS == ["1_score", "2_loss", "3_sampler", "4_inverse_problem"]
+
+
+def test_a_master_is_a_clean_notebook_with_the_setup_cell_of_the_book(master):
+    nbformat.validate(master)
+    assert len({cell.id for cell in master.cells}) == len(master.cells)
+    assert re.match(r"# Assignment \d: ", master.cells[0].source)
+    code = [cell for cell in master.cells if cell.cell_type == "code"]
+    assert code[0].source == SETUP
+    assert [cell.id for cell in code if cell.outputs or cell.execution_count is not None] == []
+    assert {
+        cell.id: found for cell in master.cells if cell.cell_type == "markdown" and (found := myst_in(cell.source))
+    } == {}
+    shown = [cell for cell in code if "plt.show()" in cell.source]
+    assert shown
+    assert [cell.id for cell in shown if not cell.metadata.get("mystnb", {}).get("image", {}).get("alt")] == []
+
+
+def test_a_master_gives_ten_points_and_holds_each_answer_against_two_checks(master):
+    tests = of_role(master, "test")
+    assert sum(cell.metadata.nbgrader.points for cell in tests) == 10
+    names = [cell.metadata.nbgrader.grade_id for cell in of_role(master, "solution") + tests]
+    assert len(set(names)) == len(names)
+    assert all(cell.metadata.nbgrader.locked and cell.metadata.nbgrader.points > 0 for cell in tests)
+    for solution, following in pairwise([*of_role(master, "solution"), None]):
+        start = master.cells.index(solution)
+        stop = len(master.cells) if following is None else master.cells.index(following)
+        checks = [cell.source for cell in master.cells[start:stop] if cell in tests]
+        assert any(not check.startswith("# Held back") for check in checks), solution.metadata.nbgrader.grade_id
+        assert any("### BEGIN HIDDEN TESTS" in check for check in checks), solution.metadata.nbgrader.grade_id
+
+
+def test_a_student_sees_no_line_of_a_solution_and_none_of_a_held_back_check(master, student):
+    text = {line.strip() for cell in student.cells for line in cell.source.split("\n")}
+    for region in ("SOLUTION", "HIDDEN TESTS"):
+        secret = marked(master, region)
+        assert len(secret) > 5
+        assert text & (secret - visible(master)) == set()
+        assert not any(region in line for line in text)
+
+
+def test_a_student_gets_everything_else_as_it_stands_in_the_master(master, student):
+    assert [cell.id for cell in student.cells] == [cell.id for cell in master.cells]
+    text = {line.strip() for cell in student.cells for line in cell.source.split("\n")}
+    assert text == visible(master) | set(assignments.STUB)
+    for cell in of_role(student, "solution"):
+        assert "raise NotImplementedError()" in cell.source
+    assert all(cell.metadata.editable is False for cell in of_role(student, "test"))
+
+
+def test_a_student_version_fails_at_its_stubs_and_nowhere_else(student):
+    found = outcomes(student)
+    other = {
+        key: error
+        for key, error in found.items()
+        if error and not any(isinstance(e, NotImplementedError) for e in chain(error))
+    }
+    assert other == {}
+    checks = [cell for cell in of_role(student, "test") if not cell.source.startswith("# Held back")]
+    assert [cell.id for cell in checks if found[cell.id] is None] == []
+    held_back = [cell for cell in of_role(student, "test") if cell.source.startswith("# Held back")]
+    assert [cell.id for cell in held_back if found[cell.id] is not None] == []
+
+
+def cell(source, **marks):
+    """A code cell with nbgrader's metadata."""
+    metadata = {"nbgrader": {"grade": False, "solution": False, "schema_version": 3, **marks}} if marks else {}
+    return nbformat.v4.new_code_cell(source, metadata=metadata)
+
+
+def check(name, points, source):
+    return cell(source, grade=True, grade_id=name, points=points, locked=True)
+
+
+def answer(source):
+    return cell(source, solution=True, grade_id="double", locked=False)
+
+
+SOLVED = "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION"
+
+
+def small_master():
+    """An assignment of a line, which needs no package."""
+    cells = [
+        answer(SOLVED),
+        check("seen", 1, "assert double(3) == 6, f'double(3) is {double(3)}'"),
+        check("unseen", 2, "# Held back\n### BEGIN HIDDEN TESTS\nassert double(5) == 10\n### END HIDDEN TESTS"),
+    ]
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (answer("### BEGIN SOLUTION\nx = 1"), "no END"),
+        (answer("x = 1\n### END SOLUTION"), "without its BEGIN"),
+        (answer("### BEGIN SOLUTION\n### BEGIN SOLUTION\nx = 1\n### END SOLUTION"), "stands twice"),
+        (cell("### BEGIN SOLUTION\nx = 1\n### END SOLUTION"), "do not fit"),
+        (answer("x = 1"), "do not fit"),
+        (cell("### BEGIN HIDDEN TESTS\nx = 1\n### END HIDDEN TESTS"), "do not fit"),
+        (check("seen", 1, "### BEGIN HIDDEN TESTS\nx = 1"), "no END"),
+    ],
+)
+def test_a_marker_in_the_wrong_place_would_give_a_secret_away_and_is_an_error(broken, words):
+    with pytest.raises(ValueError, match=words):
+        student_version(nbformat.v4.new_notebook(cells=[broken]), "small")
+
+
+def test_a_stub_stands_where_the_solution_stood():
+    made = student_version(small_master(), "small")
+    assert made.cells[0].source == "def double(x):\n    # YOUR CODE HERE\n    raise NotImplementedError()"
+    assert made.cells[2].source == "# Held back"
+    assert made.metadata.scorebook.assignment == "small"
+
+
+def handed_in(source):
+    """A student's notebook of the small assignment."""
+    notebook = student_version(small_master(), "small")
+    notebook.cells[0].source = source
+    return notebook
+
+
+def points_of(submission, **options):
+    return [mark.points for mark in grade(submission, small_master(), **options)]
+
+
+def test_marks_are_those_of_the_master_whatever_has_become_of_its_tests():
+    memorised = handed_in("def double(x):\n    return 6")
+    memorised.cells[1].source = memorised.cells[2].source = "pass"
+    memorised.cells.insert(2, memorised.cells[1])
+    seen, unseen = grade(memorised, small_master())
+    assert (seen.points, seen.out_of, seen.remark) == (1, 1, "")
+    assert (unseen.points, unseen.out_of) == (0, 2)
+
+    right = handed_in("def double(x):\n    return x + x")
+    del right.cells[1:]
+    assert points_of(right) == [1, 2]
+
+    (remark, _) = [mark.remark for mark in grade(handed_in("def double(x):\n    return x"), small_master())]
+    assert remark == "double(3) is 3"
+
+
+def test_code_that_never_ends_or_ends_the_kernel_costs_its_own_points_only():
+    endless = "def double(x):\n    while x == 3:\n        pass\n    return 2 * x"
+    seen, unseen = grade(handed_in(endless), small_master(), timeout=2)
+    assert (seen.points, seen.remark) == (0, "stopped after 2 s")
+    assert unseen.points == 2
+    deadly = "import os\n\ndef double(x):\n    return 2 * x if x == 3 else os._exit(1)"
+    stubborn = (
+        "def double(x):\n"
+        "    while x == 5:\n"
+        "        try:\n"
+        "            import time; time.sleep(60)\n"
+        "        except KeyboardInterrupt:\n"
+        "            pass\n"
+        "    return 2 * x"
+    )
+    for source in (deadly, stubborn):
+        seen, unseen = grade(handed_in(source), small_master(), timeout=2)
+        assert seen.points == 1
+        assert unseen.points == 0
+        assert unseen.remark.startswith("not finished")
+
+
+def test_from_generation_to_marks(tmp_path, capsys):
+    assignments.main(["generate", str(tmp_path)])
+    assert [path.stem for path in sorted((tmp_path / "student").iterdir())] == MASTERS
+    source = tmp_path / "nbgrader" / "source" / "1_score" / "1_score.ipynb"
+    assert source.read_bytes() == (ROOT / "coursework" / "1_score.ipynb").read_bytes()
+
+    submission = nbformat.read(tmp_path / "student" / "1_score.ipynb", 4)
+    answers = {cell.id: cell.source for cell in of_role(master_of(submission), "solution")}
+    for cell in submission.cells:
+        cell.source = answers.get(cell.id, cell.source)
+        if "def gaussian_score" in cell.source:
+            assert "-torch.linalg.solve" in cell.source
+            cell.source = cell.source.replace("-torch.linalg.solve", "torch.linalg.solve")
+    handed_in = tmp_path / "somebody.ipynb"
+    nbformat.write(submission, handed_in)
+
+    assignments.main(["grade", str(handed_in), "--csv", str(tmp_path / "marks.csv")])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"{handed_in}: 8 of 10 points" in told
+    assert "minus the log-density" in told
+    with (tmp_path / "marks.csv").open(encoding="utf-8", newline="") as file:
+        lost = {row["task"]: row["remark"] for row in csv.DictReader(file) if row["points"] == "0"}
+    assert list(lost) == ["gaussian_score_check", "gaussian_score_held_back"]
+    assert all("−1 times" in remark for remark in lost.values())
+
+
+def test_a_notebook_that_answers_no_assignment_is_refused(tmp_path):
+    stranger = tmp_path / "stranger.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), stranger)
+    with pytest.raises(SystemExit, match="does not say which assignment"):
+        assignments.main(["grade", str(stranger)])
+
+
+def test_a_course_is_written_anew_and_nothing_old_stays(tmp_path):
+    stale = tmp_path / "student" / "9_gone.ipynb"
+    stale.parent.mkdir()
+    stale.write_text("{}")
+    assert [path.stem for path in write_course(tmp_path)] == MASTERS
+    assert not stale.exists()
