@@ -439,8 +439,8 @@ def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator=None):
     .. math:: x_i \leftarrow \alpha(t)\,y_i + \sigma(t)\,z_i \quad\text{where known,}\qquad z \sim N(0, I)
               \text{ fresh each time}
 
-    The unknown part is moved by the score of the joint law, and no step tells the noised past of the unknown part what
-    was known all along: the result is biased, and a finer grid of times does not help. Kept to show that; corrector
+    The unknown part is moved by the score of the joint noised law, which weighs the known part as if it were as
+    uncertain as its noise: the result is biased, and a finer grid of times does not help. Kept to show that; corrector
     steps in between repair most of it. At ``t = 0``, which the samplers pass after denoising, the known part is ``y``.
 
     Args:

@@ -431,6 +431,15 @@ def test_weighing_a_residual_solves_with_its_covariance(seed, variance, noise_st
             torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
 
 
+def test_conjugate_gradients_are_as_accurate_for_a_small_row_as_for_a_large_one_beside_it():
+    forward, adjoint, matrix = blur()
+    residual = normal(4, 3) * torch.tensor([[1e8], [1.0], [1e-8], [0.0]], dtype=F64)
+    variance = torch.tensor([0.1, 5.0, 30.0, 1.0], dtype=F64)  # other spectra, so that no row solves another's equation
+    got = LinearObservation((forward, adjoint), residual[:1], 0.3).solve(residual, variance)
+    expected = LinearObservation(matrix, residual[:1], 0.3).solve(residual, variance)
+    assert bool(((got - expected).norm(dim=1) <= 1e-10 * expected.norm(dim=1)).all())
+
+
 def test_images_are_observed_by_a_matrix_as_by_callables():
     matrix, x = normal(5, 12), normal(3, 1, 3, 4)
     pair = (lambda x: x.flatten(1) @ matrix.mT, lambda y: (y @ matrix).reshape(-1, 1, 3, 4))
