@@ -90,6 +90,13 @@ def _without(source, region, stub=()):
     return "\n".join(kept), found
 
 
+def _named(master, name):
+    """A copy that says which assignment it is."""
+    notebook = copy.deepcopy(master)
+    notebook.metadata["scorebook"] = {**notebook.metadata.get("scorebook", {}), "assignment": name}
+    return notebook
+
+
 def student_version(master, name):
     """The notebook that students get: stubs for solutions, no held-back checks, no outputs, tests that are locked.
 
@@ -100,8 +107,7 @@ def student_version(master, name):
     Raises:
         ValueError: if a marker lacks its partner or stands in a cell whose metadata do not fit it.
     """
-    notebook = copy.deepcopy(master)
-    notebook.metadata["scorebook"] = {**notebook.metadata.get("scorebook", {}), "assignment": name}
+    notebook = _named(master, name)
     for cell in notebook.cells:
         role = _role(cell)
         cell.source, solved = _without(cell.source, "SOLUTION", STUB)
@@ -133,7 +139,7 @@ def write_course(folder, root=ROOT):
         for place in (student, source):
             place.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(student_version(master, path.stem), student)
-        shutil.copy(path, source)
+        nbformat.write(_named(master, path.stem), source)
         written.append(student)
     config = folder / "nbgrader" / "nbgrader_config.py"
     config.write_text(NBGRADER_CONFIG.format(seconds=PATIENCE), encoding="utf-8")
