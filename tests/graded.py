@@ -5,6 +5,8 @@ Ordinary runs take few seeds; ``make test-full`` sets ``SCOREBOOK_SEEDS=200``.
 
 import os
 
+from scorebook.coursework import continuous_time, learning, sampling
+
 FULL = int(os.environ.get("SCOREBOOK_SEEDS", "0"))
 
 
@@ -26,3 +28,19 @@ def is_named(check, *mistakes):
         f"{len(misnamed)} of {n_seeds} are called otherwise, the first {misnamed[0].mistake}:\n{misnamed[0]}"
     )
     assert all(report.diagnosis.count(".") for report in reports)
+
+
+def catalogued(monkeypatch, check):
+    """Keys of the mistakes that a check knows, over a few seeds."""
+    keys = set()
+    for module in (continuous_time, learning, sampling):
+
+        def listening(name, answers, mistakes, *, verified, judge=module.judge):
+            keys.update(mistake.key for mistake in mistakes)
+            return judge(name, answers, mistakes, verified=verified)
+
+        monkeypatch.setattr(module, "judge", listening)
+    for seed in range(3):
+        check(seed)
+    assert keys
+    return keys

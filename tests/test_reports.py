@@ -62,6 +62,16 @@ def test_what_is_nan_never_passes():
     assert not judge("check", [answer(math.nan)], [TWICE], verified="right")
 
 
+@pytest.mark.parametrize("n", [20, 64, 400])
+def test_few_draws_widen_their_error_as_students_law_demands(n):
+    draws = torch.linspace(-1, 1, n, dtype=torch.float64)
+    answer = Answer.mean_of("step", draws, number(0.0), 0.0)
+    plain = draws.std() / n**0.5
+    # scipy.stats.t.isf(2.8665157187919333e-07, n - 1), the tail of five standard deviations
+    quantile = {20: 7.3526, 64: 5.5654, 400: 5.0826}[n]
+    assert (answer.limit / plain).item() == pytest.approx(quantile, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("measured", "words"),
     [

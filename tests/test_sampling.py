@@ -164,6 +164,8 @@ WRONG_ANNEALED = {
     "no denoising": (annealed(end=no_end), "no_denoising"),
     "√α": (annealed(noise=math.sqrt), "epsilon_for_two_epsilon"),
     "2α": (annealed(noise=lambda a: 2 * a), "no_root"),
+    "2√α": (annealed(noise=lambda a: 2 * math.sqrt(a)), "outer_two"),
+    "z": (annealed(noise=lambda a: 1.0), "no_scale"),
     "no noise": (annealed(noise=lambda a: 0.0), "no_noise"),
     "down": (annealed(drift=lambda a: -a), "drift_sign"),
     "α/2, √α": (annealed(lambda a: a / 2, math.sqrt), "half_step"),
@@ -193,3 +195,10 @@ WRONG_ANNEALED = {
 def test_wrong_annealing_is_named(name):
     sampler, mistake = WRONG_ANNEALED[name]
     graded.is_named(lambda seed: coursework.check_annealed(sampler, seed=seed), mistake)
+
+
+def test_every_mistake_in_the_catalogue_has_an_author(monkeypatch):
+    known = graded.catalogued(monkeypatch, lambda seed: coursework.check_langevin(chain(), seed=seed))
+    assert known <= {mistake for _, mistake in WRONG.values()}
+    known = graded.catalogued(monkeypatch, lambda seed: coursework.check_annealed(annealed(), seed=seed))
+    assert known <= {mistake for _, mistake in WRONG_ANNEALED.values()}

@@ -10,6 +10,7 @@ the exact score at any time. A wrong step is a right step with other coefficient
 recovers them, and what remains is the noise.
 """
 
+import contextlib
 import math
 
 import numpy as np
@@ -23,11 +24,13 @@ from scorebook.coursework.reports import Answer, Mistake, Report, judge
 from scorebook.lab.arguments import positive, standard_normal
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.score_matching import score_of
-from scorebook.sde import SDE, VPSDE
+from scorebook.sde import SDE, VESDE, VPSDE
 
 __all__ = ["check_guidance", "check_log_prob", "check_probability_flow", "check_reverse_step", "check_sde"]
 
 _DOUBLE = torch.float64
+# Calls of the score after which a solver of adaptive steps has chosen a few of them.
+_FEW_CALLS = 40
 
 
 def check_sde(sde, *, reference: SDE | None = None, seed: int = 0, time_limit: float | None = 30.0) -> Report:
@@ -197,6 +200,7 @@ def _sdes_differing(reference, x, t) -> list[Mistake]:
         ("sigma_for_diffusion", "that is σ(t); g is the rate at which noise comes", {"diffusion": sigma}),
         ("root_two", "a factor √2 too few", {"diffusion": diffusion / math.sqrt(2)}),
         ("root_two", "a factor √2 too many", {"diffusion": diffusion * math.sqrt(2)}),
+        ("root_of_diffusion", "that is √g, not g", {"diffusion": diffusion.sqrt()}),
         ("sigma_from_alpha", "σ(t) is √(1 − α), where √(1 − α²) is needed", {"σ(t)": (1 - alpha).clamp(min=0).sqrt()}),
         ("sigma_from_alpha", "σ(t) is 1 − α, where √(1 − α²) is needed", {"σ(t)": 1 - alpha}),
         ("no_diffusion", "there is no noise", {"diffusion": torch.zeros_like(diffusion)}),
@@ -213,7 +217,7 @@ def _rate(sde, t) -> Tensor:
 def _perturbed(student, sde, alpha, sigma, t, generator):
     """Hold ``perturb`` against alpha and sigma, and the noise that it reports against the normal law."""
     copies = 256
-    points = "perturbed points"
+    points = "perturbed point"
     times = t.repeat_interleave(copies)
     a, s = (v.repeat_interleave(copies).unsqueeze(1) for v in (alpha, sigma))
     x0 = standard_normal((len(times), 2), generator=generator, dtype=_DOUBLE)
@@ -300,7 +304,7 @@ def check_reverse_step(step, *, seed: int = 0, time_limit: float | None = 30.0) 
             return student.tensor(result, x.shape, "what your step returns")
 
         new = run(x, _child(generator))
-        _check_times(asked, t, dt, process)
+        _check_times(asked, t, process)
         # The drift is a multiple of x, so x stands for it where a wrong step has it at another time.
         f, s = process.drift(x, t), 6.0 * torch.sin(2.0 * x + phase)
         answers, noise = _regressed(new - x, f, s, dt, process.diffusion(t))
@@ -327,17 +331,16 @@ def check_reverse_step(step, *, seed: int = 0, time_limit: float | None = 30.0) 
     return under_guard("check_reverse_step", check, student, time_limit=time_limit)
 
 
-def _check_times(asked, t, dt, process):
+def _check_times(asked, t, process):
+    """Refuse a score that is asked at another time, where that can be told."""
     if not asked:
         return
     time = torch.as_tensor(asked[0], dtype=_DOUBLE).flatten()
-    for wrong, words in (
-        (process.sigma(t), "at σ(t), where the time t is wanted"),
-        (t + dt, None),
-        (1 - t, "at 1 − t"),
-    ):
-        if not torch.allclose(time, t) and torch.allclose(time, wrong) and words:
-            raise Refusal(f"the score is asked {words}", "noise_scale" if "σ" in words else "wrong_time")
+    if not torch.allclose(time, t):
+        if torch.allclose(time, process.sigma(t)):
+            raise Refusal("the score is asked at σ(t), where the time t is wanted", "noise_scale")
+        if torch.allclose(time, 1 - t):
+            raise Refusal("the score is asked at 1 − t, where the time t is wanted", "wrong_time")
 
 
 def _regressed(change, f, s, dt, g) -> tuple[list[Answer], Tensor]:
@@ -428,7 +431,7 @@ def _refuse_shared_noise(noise):
 
 
 def check_probability_flow(velocity, *, seed: int = 0, time_limit: float | None = 30.0) -> Report:
-    r"""Hold the velocity of the probability flow against the truth, for a random SDE and a random mixture.
+    r"""Hold the velocity of the probability flow against the truth, for two random SDEs and a random mixture.
 
     .. math:: v(x, t) = f(x, t) - \tfrac12\, g(t)^2\, \nabla_x \log p_t(x)
 
@@ -450,25 +453,18 @@ def check_probability_flow(velocity, *, seed: int = 0, time_limit: float | None 
 
     def check():
         n, d = 16, 3
-        process = _random_sde(generator)
-        exact = process.exact_score(_random_mixture(d, generator))
-        times = 0.2 + 0.6 * torch.rand(4, generator=generator, dtype=_DOUBLE)
+        exploding = VESDE(*(torch.tensor([0.1, 5.0]) * (1 + torch.rand(2, generator=generator))).tolist())
         x = 1.5 * standard_normal((n, d), generator=generator, dtype=_DOUBLE)
-        asked = []
-
-        def score(x, t):
-            asked.append(torch.as_tensor(t))
-            return exact(x, t)
-
-        field = student.call(velocity, process, score)
-        if not callable(field):
-            raise Refusal(
-                f"velocity(sde, score) must return a callable field(t, x), got {type(field).__name__}", "type"
-            )
-        values = torch.stack([_ask_field(student, field, t, x) for t in times])
-        f = torch.stack([process.drift(x, t) for t in times])
-        s = torch.stack([exact(x, t) for t in times])
-        g = process.diffusion(times).reshape(-1, 1, 1)
+        law, parts = _random_mixture(d, generator), []
+        for process in (_random_sde(generator), exploding):
+            times = 0.2 + 0.6 * torch.rand(3, generator=generator, dtype=_DOUBLE)
+            field, asked = _field_of(student, velocity, process, process.exact_score(law))
+            values = torch.stack([_ask_field(student, field, t, x) for t in times])
+            g = process.diffusion(times).reshape(-1, 1, 1).expand_as(values)
+            f = torch.stack([process.drift(x, t) for t in times])
+            parts.append((values, f, torch.stack([process.exact_score(law)(x, t) for t in times]), g))
+            _check_times(asked[:1], times[0], process)
+        values, f, s, g = (torch.cat(part) for part in zip(*parts, strict=True))
         truth = f - 0.5 * g**2 * s
         entries = [
             ("half", "the ½ before g² is missing: that is the drift of the reverse SDE", f - g**2 * s),
@@ -490,13 +486,25 @@ def check_probability_flow(velocity, *, seed: int = 0, time_limit: float | None 
             [Mistake(key, words, lambda v=value: {"velocity": v}) for key, words, value in entries],
             verified="your velocity is that of the probability flow",
         )
-        if report.mistake is None and not report.passed:
-            _check_times(asked[:1], times[0], torch.zeros(()), process)
         if report.mistake is None:
-            _refuse_coupling(student, lambda part: field(times[-1], part), x, values[-1], 1e-4 * _rms(truth))
+            _refuse_coupling(student, lambda part: field(times[-1], part), x, values[-1], 1e-4 * _rms(truth[-1]))
         return report
 
     return under_guard("check_probability_flow", check, student, time_limit=time_limit)
+
+
+def _field_of(student, velocity, process, exact):
+    """The student's field, and the times at which it will have asked for the score."""
+    asked = []
+
+    def score(x, t):
+        asked.append(t)
+        return exact(x, t)
+
+    field = student.call(velocity, process, score)
+    if not callable(field):
+        raise Refusal(f"velocity(sde, score) must return a callable field(t, x), got {type(field).__name__}", "type")
+    return field, asked
 
 
 def _ask_field(student, field, t, x) -> Tensor:
@@ -568,7 +576,11 @@ def check_log_prob(
         def score(x, t):
             return exact(x.to(_DOUBLE), torch.as_tensor(t, dtype=_DOUBLE)).to(x.dtype)
 
-        values = student.call(f, process, score, rows, *extra, generator=_child(generator))
+        def ask(score, rows):
+            return student.call(f, process, score, rows, *extra, generator=_child(generator))
+
+        _refuse_fresh_probes(ask, score, x)
+        values = ask(score, rows)
         values = student.tensor(values, (len(rows),), "the log-density").reshape(points, copies)
         parts = _FlowParts(process, variances, x @ axes, axes)
         scale, shift, name = 1.0, 0.0, "log-density"
@@ -586,6 +598,50 @@ def check_log_prob(
         return judge("check_log_prob", [answer], mistakes, verified=f"your {name} is that of the probability flow")
 
     return under_guard("check_log_prob", check, student, time_limit=time_limit)
+
+
+class _Enough(BaseException):
+    """Ends a call of which enough has been seen; no ``except Exception`` catches it."""
+
+
+def _refuse_fresh_probes(ask, score, x):
+    """Refuse an adaptive solver whose right-hand side is no function: each call draws another probe.
+
+    What the score is differentiated along is seen in the gradient that arrives at it. Probes that never come again are
+    harmless in a solver of fixed steps; an adaptive one, whose steps then change with the probes, they ruin.
+    """
+    times, fresh = _spied(ask, score, x)
+    if fresh and times != _spied(ask, score, x)[0]:
+        raise Refusal(
+            "a new probe is drawn at every call, so the right-hand side is no function and an adaptive solver takes "
+            "its jumps for stiffness: draw the probe once and keep it",
+            "fresh_probe",
+        )
+
+
+def _spied(ask, score, x) -> tuple[list, bool]:
+    """Times of the first calls of the score, and whether each saw a probe of its own."""
+    times, seen = [], []
+
+    def note(gradient):
+        try:
+            direction = gradient / gradient.flatten()[0]
+            seen.append(tuple(round(v, 6) for v in direction.flatten().tolist()))
+        except RuntimeError:  # a batch of gradients at once: that is an exact divergence
+            seen.append(None)
+
+    def spy(x, t):
+        if len(times) == _FEW_CALLS:
+            raise _Enough
+        times.append(torch.as_tensor(t).flatten()[0].item())
+        s = score(x, t)
+        if s.requires_grad:
+            s.register_hook(note)
+        return s
+
+    with contextlib.suppress(_Enough):
+        ask(spy, x)
+    return times, len(seen) >= 6 and None not in seen and len(set(seen)) == len(seen)
 
 
 def _telling_axes(variances, generator) -> Tensor:

@@ -160,6 +160,29 @@ class Answer:
         """Make an answer in which nothing is random, allowed to differ by a share of the true one's size."""
         return cls(quantity, measured, expected, 0.0, tolerance * max(_rms(expected).item(), 1e-12))
 
+    @classmethod
+    def mean_of(cls, quantity: str, draws: Tensor, expected: Tensor, tolerance: float) -> "Answer":
+        r"""Make an answer from independent draws of it, which lie along the first axis.
+
+        The standard error is estimated from the draws. It is widened, as Student's law has it for that many of them, so
+        that five of it are exceeded no more often than five known ones.
+
+        Args:
+            quantity: what was drawn.
+            draws: shape ``(n, *answer)``, with ``n`` at least 10.
+            expected: true mean, shape ``answer``.
+            tolerance: difference allowed beside the noise.
+
+        Returns:
+            The answer.
+
+        Source: Wallace (1959), "Bounds on normal approximations to Student's and the chi-square distributions".
+        """
+        freedom = len(draws) - 1
+        normal = _STANDARD_ERRORS * (8 * freedom + 3) / (8 * freedom + 1)
+        widened = math.sqrt(freedom * math.expm1(normal**2 / freedom)) / _STANDARD_ERRORS
+        return cls(quantity, draws.mean(0), expected, widened * draws.std(0) / math.sqrt(len(draws)), tolerance)
+
     @property
     def limit(self) -> Tensor:
         """Difference that passes, for each entry or one for all."""
