@@ -1,7 +1,10 @@
 """The assignments: masters that pass their own checks, student notebooks that give nothing away, and marks."""
 
+import contextlib
 import csv
+import io
 import re
+import sys
 from itertools import pairwise
 
 import assignments
@@ -74,14 +77,22 @@ def outcomes(notebook):
     return found
 
 
-def test_there_are_four_assignments():
-    assert MASTERS == ["1_score", "2_loss", "3_sampler", "4_inverse_problem"]
+FOUR = ["1_score", "2_loss", "3_sampler", "4_inverse_problem"]
+
+
+def test_there_are_four_assignments_of_ten_points_and_the_page_names_them():
+    assert MASTERS[:4] == FOUR
+    page = (ROOT / "book" / "coursework.md").read_text(encoding="utf-8")
+    for name in FOUR:
+        assert f"| `{name}`" in page
+        tests = of_role(nbformat.read(ROOT / "coursework" / f"{name}.ipynb", 4), "test")
+        assert sum(cell.metadata.nbgrader.points for cell in tests) == 10
 
 
 def test_a_master_is_a_clean_notebook_with_the_setup_cell_of_the_book(master):
     nbformat.validate(master)
     assert len({cell.id for cell in master.cells}) == len(master.cells)
-    assert re.match(r"# Assignment \d: ", master.cells[0].source)
+    assert re.match(r"# \S", master.cells[0].source)
     code = [cell for cell in master.cells if cell.cell_type == "code"]
     assert code[0].source == SETUP
     assert [cell.id for cell in code if cell.outputs or cell.execution_count is not None] == []
@@ -89,13 +100,11 @@ def test_a_master_is_a_clean_notebook_with_the_setup_cell_of_the_book(master):
         cell.id: found for cell in master.cells if cell.cell_type == "markdown" and (found := myst_in(cell.source))
     } == {}
     shown = [cell for cell in code if "plt.show()" in cell.source]
-    assert shown
     assert [cell.id for cell in shown if not cell.metadata.get("mystnb", {}).get("image", {}).get("alt")] == []
 
 
-def test_a_master_gives_ten_points_and_holds_each_answer_against_two_checks(master):
+def test_a_master_holds_each_answer_against_a_visible_and_a_held_back_check(master):
     tests = of_role(master, "test")
-    assert sum(cell.metadata.nbgrader.points for cell in tests) == 10
     names = [cell.metadata.nbgrader.grade_id for cell in of_role(master, "solution") + tests]
     assert len(set(names)) == len(names)
     assert all(cell.metadata.nbgrader.locked and cell.metadata.nbgrader.points > 0 for cell in tests)
@@ -111,7 +120,7 @@ def test_a_student_sees_no_line_of_a_solution_and_none_of_a_held_back_check(mast
     text = {line.strip() for cell in student.cells for line in cell.source.split("\n")}
     for region in ("SOLUTION", "HIDDEN TESTS"):
         secret = marked(master, region)
-        assert len(secret) > 5
+        assert secret
         assert text & (secret - visible(master)) == set()
         assert not any(region in line for line in text)
 
@@ -278,3 +287,18 @@ def test_a_course_is_written_anew_and_nothing_old_stays(tmp_path):
     stale.write_text("{}")
     assert [path.stem for path in write_course(tmp_path)] == MASTERS
     assert not stale.exists()
+
+
+@pytest.mark.parametrize("page", ["coursework.md", "build_your_own.md"])
+def test_the_code_of_a_page_for_teachers_runs_and_prints_what_the_page_shows(page, root, monkeypatch):
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    text = (root / "book" / page).read_text(encoding="utf-8")
+    namespace, compared = {}, 0
+    for block, shown in re.findall(r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", text, re.S | re.M):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block, page, "exec"), namespace)
+        compared += bool(shown)
+        assert printed.getvalue().split() == shown.split()
+    assert compared >= 2
