@@ -191,6 +191,14 @@ def test_a_check_runs_outside_the_main_thread_and_leaves_alarms_alone():
     assert signal.getsignal(signal.SIGALRM) is before
 
 
+def test_the_readers_own_interrupt_ends_the_check():
+    timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        coursework.check_langevin(endless, time_limit=None)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("scorebook")]
+
+
 def test_only_the_students_time_counts():
     student = Student("f()")
 

@@ -1,8 +1,9 @@
 r"""Checks of a student's own code, each with a diagnosis.
 
 Every check takes the student's callable, holds it against a truth that is known exactly, on problems drawn anew from
-``seed``, and returns a :class:`Report`: passed or not, what was measured, what was expected, and what is wrong in plain
-words. A catalogue of the usual mistakes says for each what its author would measure; the one that fits is named.
+``seed``, and returns a :class:`~scorebook.coursework.reports.Report`: passed or not, what was measured, what was
+expected, and what is wrong in plain words. A catalogue of the usual mistakes says for each what its author would
+measure; the one that fits is named.
 
     >>> from scorebook import coursework, langevin
     >>> coursework.check_langevin(langevin.langevin).require()  # doctest: +ELLIPSIS

@@ -150,8 +150,8 @@ def under_guard(name: str, check, student: Student, *, time_limit: float | None)
 
     Args:
         name: the check.
-        check: callable without arguments that returns a :class:`~scorebook.coursework.Report`; it calls the student's
-            code through ``student``.
+        check: callable without arguments that returns a :class:`~scorebook.coursework.reports.Report`; it calls the
+            student's code through ``student``.
         student: the caller of the student's code, whose clock counts.
         time_limit: seconds for the student's code; None for no limit.
 

@@ -25,8 +25,8 @@ __all__ = ["Answer", "Measurement", "Mistake", "Report", "judge"]
 _STANDARD_ERRORS = 5.0
 # Two mistakes that explain the numbers equally well up to this share of the limit: the one listed first is named.
 _RESOLUTION = 0.02
-# A tensor is called a multiple of another if this share of it at most is left beside the multiple.
-_PROPORTIONAL = 1e-3
+# A tensor is called a multiple of another, or shifted by a number, if this share of it at most is left beside that.
+_ALIKE = 1e-3
 # Width to which a report is wrapped in a terminal.
 _WIDTH = 100
 
@@ -244,12 +244,17 @@ class Answer:
                 return f"your {self.quantity} is {_number(m)} where it should be 0"
             return f"your {self.quantity} is {_times(m / e)} the right one ({_number(m)} for {_number(e)})"
         factor = (measured @ expected) / (expected @ expected).clamp(min=torch.finfo(torch.float64).tiny)
-        left = _rms(measured - factor * expected)
-        noise = _rms(torch.as_tensor(self.standard_error, dtype=torch.float64)).item()
-        if left <= _PROPORTIONAL * _rms(measured) + 3 * noise:
+        offset = (measured - expected).mean()
+        size, noise = _rms(expected), _rms(torch.as_tensor(self.standard_error, dtype=torch.float64))
+        resolution = _ALIKE * _rms(measured) + 3 * noise
+        if _rms(measured - factor * expected) <= resolution:
             return f"your {self.quantity} is {_times(factor.item())} the true one"
-        gap = _rms(measured - expected) / _rms(expected).clamp(min=torch.finfo(torch.float64).tiny)
-        return f"your {self.quantity} is off by {_significant(100 * gap.item(), 2)} % of the true one's size"
+        if _rms(measured - expected - offset) <= resolution:
+            side = "large" if offset > 0 else "small"
+            return f"your {self.quantity} is too {side} by {_number(offset.abs().item())} everywhere"
+        gap = (_rms(measured - expected) / size.clamp(min=torch.finfo(torch.float64).tiny)).item()
+        share = f"{_significant(100 * gap, 2)} %" if gap < 2 else _times(gap)
+        return f"your {self.quantity} is off by {share} {'of ' if gap < 2 else ''}the true one's size"
 
 
 @dataclass(frozen=True, eq=False)
