@@ -164,7 +164,7 @@ def test_an_endless_loop_is_given_up_and_ended(check):
     assert "ran for more than 0.05 seconds" in report.diagnosis
     assert "could not be stopped" not in report.diagnosis
     assert time.monotonic() - begun < 10
-    assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("scorebook")]
+    assert not [t for t in set(threading.enumerate()) - before if t.name.startswith("scorebook") and t.is_alive()]
 
 
 def test_code_that_nothing_stops_is_left_behind_and_the_report_says_so():
@@ -196,7 +196,7 @@ def test_the_readers_own_interrupt_ends_the_check():
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         coursework.check_langevin(endless, time_limit=None)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("scorebook")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("scorebook") and t.is_alive()]
 
 
 def test_only_the_students_time_counts():
