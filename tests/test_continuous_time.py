@@ -43,6 +43,17 @@ class Process:
         return self.alpha(t)[:, None] * x0 + self.sigma(t)[:, None] * z, z
 
 
+class Single:
+    """A student's SDE that computes in single precision, whatever it is given."""
+
+    def __init__(self, process):
+        self.process = process
+
+    def __getattr__(self, name):
+        method = getattr(self.process, name)
+        return lambda *arguments, **options: method(*[a.float() for a in arguments], **options)
+
+
 class Exploding(Process):
     """A student's VE SDE."""
 
@@ -78,6 +89,8 @@ RIGHT_SDES = {
     "sub-VP": (sde.SubVPSDE(), sde.SubVPSDE()),
     "by hand": (Process(), sde.VPSDE()),
     "by hand, VE": (Exploding(), sde.VESDE()),
+    "single precision": (Single(Process()), sde.VPSDE()),
+    "single precision, VE": (Single(Exploding()), sde.VESDE()),
 }
 
 
@@ -198,7 +211,11 @@ def clipped_by_batch(process, score, x, t, dt, *, generator):
     return step()(process, lambda x, t: score(x, t) / score(x, t).norm() * 200, x, t, dt, generator=generator)
 
 
-@pytest.mark.parametrize("right", [step(), book_step], ids=["by hand", "the book's"])
+def single_step(process, score, x, t, dt, *, generator):
+    return step()(process, lambda x, t: score(x, t).float(), x.float(), t.float(), dt.float(), generator=generator)
+
+
+@pytest.mark.parametrize("right", [step(), book_step, single_step], ids=["by hand", "the book's", "single precision"])
 def test_a_right_reverse_step_passes(right):
     graded.passes(lambda seed: coursework.check_reverse_step(right, seed=seed))
 
@@ -250,7 +267,14 @@ def flow(combine=lambda f, g, s: f - 0.5 * g**2 * s, asked=lambda process, t: t)
     return velocity
 
 
-@pytest.mark.parametrize("right", [flow(), probability_flow.velocity], ids=["by hand", "the book's"])
+def single_flow(process, score):
+    field = flow()(process, score)
+    return lambda t, x: field(t.float(), x.float())
+
+
+@pytest.mark.parametrize(
+    "right", [flow(), probability_flow.velocity, single_flow], ids=["by hand", "the book's", "single precision"]
+)
 def test_a_right_velocity_passes(right):
     graded.passes(lambda seed: coursework.check_probability_flow(right, seed=seed))
 
@@ -297,7 +321,7 @@ def traced(field, x, probe=None):
     return out.detach(), torch.stack(parts).sum(0)
 
 
-def likelihood(velocity=None, *, trace=1.0, prior=None, of_trace=traced, ends=lambda start, end: end, n_steps=12):
+def likelihood(velocity=None, *, trace=1.0, prior=None, of_trace=traced, ends=lambda start, end: end, n_steps=8):
     """Student's likelihood by Runge and Kutta's rule on a grid that is fine where the noise is small."""
     velocity = velocity or flow()
 

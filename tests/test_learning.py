@@ -130,6 +130,7 @@ def all_entries(field, x):
 RIGHT_DIVERGENCES = {
     "the book's": score_matching.divergence,
     "by rows": lambda field, x: trace(jacobians(field, x)),
+    "single precision": lambda field, x: trace(jacobians(lambda x: field(x).float(), x.float())),
     "by jacrev": lambda field, x: trace(torch.func.vmap(torch.func.jacrev(lambda v: field(v[None])[0]))(x)),
 }
 
@@ -292,7 +293,22 @@ def over_time(
     return loss
 
 
+def single(loss):
+    """The same loss computed in single precision."""
+
+    def f(model, x, *rest, **options):
+        def low(x, *level):
+            return model(x, *level).float()
+
+        rest = [part.float() if isinstance(part, torch.Tensor) else part for part in rest]
+        return loss(low, x.float(), *rest, **options)
+
+    return f
+
+
 RIGHT_LOSSES = {
+    "implicit, single precision": ("implicit", single(implicit())),
+    "denoising, single precision": ("denoising", single(denoising())),
     "explicit, the book's": ("explicit", score_matching.explicit_score_matching_loss),
     "explicit": ("explicit", explicit()),
     "implicit, the book's": ("implicit", score_matching.implicit_score_matching_loss),

@@ -64,7 +64,11 @@ def of_global_seed(score, x, step_size, n_steps):
     return x
 
 
-RIGHT = {"the book's": langevin.langevin, "by hand": chain(), "global seed": of_global_seed}
+def single(score, x, *, step_size, n_steps, generator):
+    return chain()(score, x.float(), step_size=step_size, n_steps=n_steps, generator=generator)
+
+
+RIGHT = {"single precision": single, "the book's": langevin.langevin, "by hand": chain(), "global seed": of_global_seed}
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -186,7 +186,7 @@ def check_divergence(
         truth = _trace(jacobian)
         if exact:
             values = student.tensor(student.call(f, field, x), (n,), "the divergence")
-            answer = Answer.exact("divergence", values, truth, 1e-5)
+            answer = Answer.exact("divergence", values, truth, 1e-4)
         else:
             answer = _estimated_divergence(student, f, field, x, truth, generator)
         report = judge(
@@ -198,7 +198,7 @@ def check_divergence(
             else "the mean of your estimate is the trace of the Jacobian",
         )
         if exact and report.mistake is None:
-            _refuse_coupling(student, lambda part: f(field, part), x, values, 1e-5 * _rms(truth))
+            _refuse_coupling(student, lambda part: f(field, part), x, values, 1e-4 * _rms(truth))
         return report
 
     return under_guard("check_divergence", check, student, time_limit=time_limit)
@@ -486,8 +486,8 @@ def _judge_denoising(student, model, value, x, noisy, level, alpha, sigma, diffu
         ("noise's fourth moment", 3.0, (96 / size) ** 0.5),
     ]
     answers = [
-        Answer.exact("loss", value, right.detach(), 1e-6),
-        Answer.exact("gradient", gradient, _flat_gradient(field, right), 1e-6),
+        Answer.exact("loss", value, right.detach(), 1e-4),
+        Answer.exact("gradient", gradient, _flat_gradient(field, right), 1e-4),
         *(Answer(q, shape[q], torch.tensor(truth, dtype=_DOUBLE), error, 1e-6) for q, truth, error in law),
         *answers,
     ]
@@ -520,8 +520,8 @@ def _scalings(right, n, d):
 def _judge_loss(student, model, value, right, terms) -> Report:
     value, gradient = _value_and_gradient(student, model, value)
     answers = [
-        Answer("loss", value, right.detach(), 0.0, 1e-6 * max(1.0, right.detach().abs().item())),
-        Answer.exact("gradient", gradient, _flat_gradient(model, right), 1e-6),
+        Answer("loss", value, right.detach(), 0.0, 1e-4 * max(1.0, right.detach().abs().item())),
+        Answer.exact("gradient", gradient, _flat_gradient(model, right), 1e-4),
     ]
     return judge("check_loss", answers, _loss_mistakes(model, terms), verified="your loss and its gradient are right")
 

@@ -266,13 +266,13 @@ class Mistake:
         words: the mistake in plain words, the end of a sentence.
         predict: callable without arguments that returns what its author would measure, a dict from the quantity of an
             :class:`Answer` to its value; quantities left out are as they should be.
-        slack: share of the predicted departure from the truth by which the student's numerical error may change it.
+        slack: share of the predicted departure from the truth by which numerical errors may change it.
     """
 
     key: str
     words: str
     predict: Callable[[], dict]
-    slack: float = 0.0
+    slack: float = 1e-3
 
 
 def judge(name: str, answers: list[Answer], mistakes: list[Mistake], *, verified: str) -> Report:
