@@ -83,6 +83,10 @@ def shared(shape, generator, dtype):
     return torch.randn(shape[1:], generator=generator, dtype=dtype).expand(shape)
 
 
+def one_noise_for_a_state(shape, generator, dtype):
+    return torch.randn((shape[0], 1), generator=generator, dtype=dtype).expand(shape)
+
+
 RIGHT_SDES = {
     "VP": (sde.VPSDE(), sde.VPSDE()),
     "VE": (sde.VESDE(), sde.VESDE()),
@@ -127,6 +131,7 @@ WRONG_SDES = {
     "z for σ z": (Process(perturb=perturb(sigma=torch.ones_like)), "no_sigma"),
     "rand": (Process(perturb=perturb(draw=torch.rand)), "uniform_noise"),
     "one noise for all": (Process(perturb=perturb(draw=shared)), "shared_noise"),
+    "one noise for a point": (Process(perturb=perturb(draw=one_noise_for_a_state)), "shared_noise"),
     "σ z returned": (Process(perturb=perturb(returned=lambda z, s: s * z)), "scaled_noise"),
     "another z returned": (Process(perturb=perturb(returned=lambda z, s: z.flip(0))), "fresh_noise"),
     "points only": (Process(perturb=lambda self, x0, t, generator=None: x0), "shape"),
@@ -196,10 +201,6 @@ def step(
         return x + drift(process.drift(x, t), g, s) * size(dt) + noise(g, dt) * z
 
     return f
-
-
-def one_noise_for_a_state(shape, generator, dtype):
-    return torch.randn((shape[0], 1), generator=generator, dtype=dtype).expand(shape)
 
 
 def book_step(process, score, x, t, dt, generator):

@@ -349,6 +349,10 @@ def shared(x, generator):
     return torch.randn(x.shape[1:], generator=generator, dtype=x.dtype).expand_as(x)
 
 
+def one_number(x, generator):
+    return torch.randn((len(x), 1), generator=generator, dtype=x.dtype).expand_as(x)
+
+
 WRONG_LOSSES = {
     "explicit, ½": ("explicit", explicit(1.0), "half"),
     "explicit, mean over dimensions": ("explicit", explicit(0.5, torch.mean), "mean_dims"),
@@ -405,6 +409,7 @@ WRONG_LOSSES = {
     "denoising, √σz": ("denoising", denoising(scale=torch.sqrt), "root_of_std"),
     "denoising, rand": ("denoising", denoising(noise=uniform), "uniform_noise"),
     "denoising, one noise for all": ("denoising", denoising(noise=shared), "shared_noise"),
+    "denoising, one noise for a point": ("denoising", denoising(noise=one_number), "shared_noise"),
     "denoising, clean input": ("denoising", clean, "clean_input"),
     "sde, sign of the target": ("sde", over_time(lambda s, z, c: s - z / c), "target_sign"),
     "sde, no weight": ("sde", over_time(weight=lambda c, g: 1.0), "unweighted"),

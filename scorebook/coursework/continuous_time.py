@@ -19,7 +19,15 @@ from torch import Tensor
 
 from scorebook.controllable_generation import LinearObservation
 from scorebook.coursework.guard import Refusal, Student, under_guard
-from scorebook.coursework.learning import _child, _generator, _random_sde, _refuse_coupling, _rms, _standard
+from scorebook.coursework.learning import (
+    _child,
+    _generator,
+    _random_sde,
+    _refuse_coupling,
+    _refuse_shared_noise,
+    _rms,
+    _standard,
+)
 from scorebook.coursework.reports import Answer, Mistake, Report, judge
 from scorebook.lab.arguments import positive, standard_normal
 from scorebook.lab.distributions import GaussianMixture
@@ -62,7 +70,6 @@ def check_sde(sde, *, reference: SDE | None = None, seed: int = 0, time_limit: f
     if reference is not None and not isinstance(reference, SDE):
         raise ValueError(f"reference must be a scorebook.sde.SDE or None, got {type(reference).__name__}")
     student = Student("sde.alpha(t), sde.sigma(t), sde.drift(x, t), sde.diffusion(t)")
-
     generator = _generator(seed)
 
     def check():
@@ -228,10 +235,7 @@ def _perturbed(student, sde, alpha, sigma, t, generator):
         student.tensor(part, x0.shape, f"the {what} of perturb(x0, t)")
         for part, what in zip(result, ("first part", "noise"), strict=True)
     )
-    if bool((noise[0] - noise).abs().max() < 1e-9):
-        raise Refusal(
-            "perturb gives all points of the batch the same noise: draw it in the shape of x0", "shared_noise"
-        )
+    _refuse_shared_noise(noise)
     n = noise.numel()
     answers = [
         Answer.exact(points, noisy, a * x0 + s * noise, 1e-4),
@@ -283,7 +287,6 @@ def check_reverse_step(step, *, seed: int = 0, time_limit: float | None = 30.0) 
     Source: Song et al. (2021), eq. 6; Maruyama (1955).
     """
     student = Student("step(sde, score, x, t, dt, generator=generator)")
-
     generator = _generator(seed)
 
     def check():
@@ -313,7 +316,7 @@ def check_reverse_step(step, *, seed: int = 0, time_limit: float | None = 30.0) 
             "check_reverse_step", answers, mistakes, verified="drift, score and noise of your step are right"
         )
         if report.mistake is None:
-            _refuse_shared_noise(noise)
+            _refuse_shared_rest(noise)
             seeds = int(torch.randint(2**62, (), generator=generator))
             few = x[:32]
             moved = torch.cat([few[:16], 2 * few[16:]])
@@ -421,7 +424,7 @@ def _steps_mistaken(process, t, dt) -> list[Mistake]:
     return [Mistake(key, words, lambda value=value: value) for key, words, value in entries]
 
 
-def _refuse_shared_noise(noise):
+def _refuse_shared_rest(noise):
     spread = noise.std().clamp(min=1e-12)
     d = noise.shape[1]
     if noise.std(0).max() < 0.5 * spread or d * noise.mean(1).var() / spread**2 > d / 2:
@@ -448,7 +451,6 @@ def check_probability_flow(velocity, *, seed: int = 0, time_limit: float | None 
     Source: Song et al. (2021), eq. 13.
     """
     student = Student("velocity(sde, score)(t, x)")
-
     generator = _generator(seed)
 
     def check():
@@ -558,7 +560,6 @@ def check_log_prob(
     if bin_width is not None:
         positive("bin_width", bin_width)
     student = Student("f(sde, score, x)" if bin_width is None else "f(sde, score, x, bin_width)")
-
     generator = _generator(seed)
 
     def check():
@@ -788,7 +789,6 @@ def check_guidance(
     y, noise_std = observation.y[0].to(_DOUBLE), float(observation.noise_std)
     posterior = law.condition(matrix, y, noise_std)
     student = Student("score(x, t)")
-
     generator = _generator(seed)
 
     def check():

@@ -57,7 +57,6 @@ def check_score(
         if not callable(getattr(distribution, method, None)):
             raise ValueError(f"distribution must have a method {method}, got {type(distribution).__name__}")
     student = Student("score(x)")
-
     generator = _generator(seed)
 
     def check():
@@ -75,7 +74,7 @@ def check_score(
             _scores_mistaken(distribution, x, truth),
             verified=f"your score is that of the law at {len(x)} points",
         )
-        if report.passed or report.mistake is None:
+        if report.mistake is None:
             _refuse_coupling(student, score, x, values, tolerance * _rms(truth))
         return report
 
@@ -175,7 +174,6 @@ def check_divergence(
     for size in event_shape:
         positive_integer("event_shape", size)
     student = Student("f(field, x)" if exact else "f(field, x, generator=generator)")
-
     generator = _generator(seed)
 
     def check():
@@ -439,8 +437,7 @@ def _judge_denoising(student, model, value, x, noisy, level, alpha, sigma, diffu
     s, z = field(noisy, level), (noisy - a * x) / c
     if torch.allclose(noisy, x) or torch.allclose(noisy, a * x):
         raise Refusal("the model sees the points without noise", "clean_input")
-    if bool((z[0] - z).abs().max() < 1e-9):
-        raise Refusal("all points of the batch get the same noise: draw it in the shape of x", "shared_noise")
+    _refuse_shared_noise(z)
 
     def half_square(residual, weight=1.0):
         return 0.5 * (weight * residual.square().sum(1)).mean()
@@ -497,6 +494,15 @@ def _judge_denoising(student, model, value, x, noisy, level, alpha, sigma, diffu
         mistakes,
         verified="your loss and its gradient are the right functions of the noise, and the noise is standard normal",
     )
+
+
+def _refuse_shared_noise(z):
+    """Refuse noise, shape ``(B, d)``, that is the same in all rows or in all columns."""
+    resolution = 1e-4 * z.abs().max()
+    if bool((z - z[:1]).abs().max() < resolution):
+        raise Refusal("all points of the batch get the same noise: draw it in the shape of x", "shared_noise")
+    if bool((z - z[:, :1]).abs().max() < resolution):
+        raise Refusal("all coordinates of a point get the same noise: draw it in the shape of x", "shared_noise")
 
 
 def _standard(z) -> bool:

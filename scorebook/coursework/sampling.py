@@ -47,7 +47,6 @@ def check_langevin(sampler, *, seed: int = 0, time_limit: float | None = 30.0) -
     Source: Roberts & Tweedie (1996); the module :mod:`scorebook.langevin` for the formulas.
     """
     student = Student("sampler(score, x, step_size=..., n_steps=..., generator=generator)")
-
     generator = _generator(seed)
 
     def check():
@@ -173,7 +172,6 @@ def check_annealed(sampler, *, denoise: bool = True, seed: int = 0, time_limit: 
     section 3.1, for the denoising.
     """
     student = Student("sampler(score, x, sigmas, step_size=..., n_steps_each=..., generator=generator)")
-
     generator = _generator(seed)
 
     def check():
