@@ -226,26 +226,26 @@ def test_marks_are_those_of_the_master_whatever_has_become_of_its_tests():
     assert remark == "double(3) is 3"
 
 
-def test_code_that_never_ends_or_ends_the_kernel_costs_its_own_points_only():
-    endless = "def double(x):\n    while x == 3:\n        pass\n    return 2 * x"
-    seen, unseen = grade(handed_in(endless), small_master(), timeout=2)
+def test_code_that_never_ends_or_ends_the_kernel_costs_its_own_points_only(monkeypatch):
+    monkeypatch.setattr(assignments, "STUBBORN", 2)
+    deadly = "import os\n\ndef double(x):\n    while x == 3:\n        pass\n    os._exit(1)"
+    seen, unseen = grade(handed_in(deadly), small_master(), timeout=2)
     assert (seen.points, seen.remark) == (0, "stopped after 2 s")
-    assert unseen.points == 2
-    deadly = "import os\n\ndef double(x):\n    return 2 * x if x == 3 else os._exit(1)"
+    assert unseen.points == 0
+    assert unseen.remark.startswith("not finished")
+
     stubborn = (
-        "def double(x):\n"
+        "import time\n\ndef double(x):\n"
         "    while x == 5:\n"
         "        try:\n"
-        "            import time; time.sleep(60)\n"
+        "            time.sleep(60)\n"
         "        except KeyboardInterrupt:\n"
         "            pass\n"
         "    return 2 * x"
     )
-    for source in (deadly, stubborn):
-        seen, unseen = grade(handed_in(source), small_master(), timeout=2)
-        assert seen.points == 1
-        assert unseen.points == 0
-        assert unseen.remark.startswith("not finished")
+    seen, unseen = grade(handed_in(stubborn), small_master(), timeout=2)
+    assert (seen.points, unseen.points) == (1, 0)
+    assert unseen.remark.startswith("not finished")
 
 
 def test_from_generation_to_marks(tmp_path, capsys):

@@ -191,6 +191,7 @@ def grade(submission, master, *, timeout=PATIENCE):
             timeout=timeout,
             interrupt_on_timeout=True,
             allow_errors=True,
+            shutdown_kernel="immediate",
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
         )
