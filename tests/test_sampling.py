@@ -3,6 +3,7 @@
 import math
 
 import graded
+import numpy as np
 import pytest
 import torch
 
@@ -68,7 +69,21 @@ def single(score, x, *, step_size, n_steps, generator):
     return chain()(score, x.float(), step_size=step_size, n_steps=n_steps, generator=generator)
 
 
-RIGHT = {"single precision": single, "the book's": langevin.langevin, "by hand": chain(), "global seed": of_global_seed}
+def of_numpy(score, x, step_size, n_steps):
+    for _ in range(n_steps):
+        z = torch.from_numpy(NUMPY.standard_normal(x.shape))
+        x = x + step_size * score(x) + (2 * step_size) ** 0.5 * z
+    return x
+
+
+NUMPY = np.random.default_rng(0)
+RIGHT = {
+    "numpy's noise": of_numpy,
+    "single precision": single,
+    "the book's": langevin.langevin,
+    "by hand": chain(),
+    "global seed": of_global_seed,
+}
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -29,6 +29,7 @@ from scorebook.coursework.learning import (
     _standard,
 )
 from scorebook.coursework.reports import Answer, Mistake, Report, judge
+from scorebook.coursework.sampling import _refuse_coupled_rows
 from scorebook.lab.arguments import positive, standard_normal
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.score_matching import score_of
@@ -317,18 +318,7 @@ def check_reverse_step(step, *, seed: int = 0, time_limit: float | None = 30.0) 
         )
         if report.mistake is None:
             _refuse_shared_rest(noise)
-            seeds = int(torch.randint(2**62, (), generator=generator))
-            few = x[:32]
-            moved = torch.cat([few[:16], 2 * few[16:]])
-            state = torch.random.get_rng_state()
-            first = run(few, torch.Generator().manual_seed(seeds))
-            torch.random.set_rng_state(state)
-            second = run(moved, torch.Generator().manual_seed(seeds))
-            if bool((first[:16] - second[:16]).abs().max() > 1e-8):
-                raise Refusal(
-                    "a state moves with the other states of its batch: a norm or mean is taken over the batch axis",
-                    "coupled",
-                )
+            _refuse_coupled_rows(run, x[:32], generator)
         return report
 
     return under_guard("check_reverse_step", check, student, time_limit=time_limit)

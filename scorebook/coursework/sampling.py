@@ -74,9 +74,8 @@ def check_langevin(sampler, *, seed: int = 0, time_limit: float | None = 30.0) -
             verified="your chains have the mean, spread and independence they should",
         )
         if report.mistake is None:
-            _refuse_shared(answers, x, one)
-            seeds = int(torch.randint(2**62, (), generator=generator))
-            _refuse_coupled_chains(lambda x: run(x, 2, torch.Generator().manual_seed(seeds)), x[:64], report)
+            _refuse_shared(x, one)
+            _refuse_coupled_rows(lambda x, source: run(x, 2, source), x[:64], generator)
         return report
 
     return under_guard("check_langevin", check, student, time_limit=time_limit)
@@ -206,9 +205,8 @@ def check_annealed(sampler, *, denoise: bool = True, seed: int = 0, time_limit: 
             verified="your chains have the mean, spread and independence they should",
         )
         if report.mistake is None:
-            _refuse_shared(answers, x, end_state)
-            seeds = int(torch.randint(2**62, (), generator=generator))
-            _refuse_coupled_chains(lambda x: run(x, torch.Generator().manual_seed(seeds)), x[:64], report)
+            _refuse_shared(x, end_state)
+            _refuse_coupled_rows(run, x[:64], generator)
         return report
 
     return under_guard("check_annealed", check, student, time_limit=time_limit)
@@ -359,7 +357,7 @@ def _answers(name, x, result, factor, std, *, shape=False) -> list[Answer]:
     return answers
 
 
-def _refuse_shared(answers, x, result):
+def _refuse_shared(x, result):
     """Refuse noise that is the same for all chains, or for all coordinates of a chain."""
     slope = (result * x).mean(0) / _START**2
     noise = result - slope * x
@@ -374,17 +372,21 @@ def _refuse_shared(answers, x, result):
             raise Refusal("all coordinates of a chain get the same noise: draw it in the shape of x", "shared_noise")
 
 
-def _refuse_coupled_chains(run, x, report):
-    """Refuse a sampler in which a chain moves when others start elsewhere."""
-    half = len(x) // 2
-    moved = torch.cat([x[:half], 3 * x[half:]])
+def _refuse_coupled_rows(run, x, generator):
+    """Refuse a sampler in which a row moves when others start elsewhere; ``run(x, generator)`` runs it."""
+    half, seed = len(x) // 2, int(torch.randint(2**62, (), generator=generator))
     state = torch.random.get_rng_state()
-    first = run(x)
-    torch.random.set_rng_state(state)
-    second = run(moved)
-    if bool((first[:half] - second[:half]).abs().max() > 1e-9 * _START):
+
+    def again(x):
+        torch.random.set_rng_state(state)
+        return run(x, torch.Generator().manual_seed(seed))[:half]
+
+    first, repeated = again(x), again(x)
+    moved = again(torch.cat([x[:half], 3 * x[half:]]))
+    # Noise that follows neither the generator nor the global seed hides what others do.
+    if torch.equal(first, repeated) and bool((first - moved).abs().max() > 1e-9 * x.abs().max()):
         raise Refusal(
-            "a chain moves when other chains of its batch start elsewhere: a norm, mean or step size is taken over the "
-            "batch; take it for each chain",
+            "a sample moves when others of its batch start elsewhere: a norm, mean or step size is taken over the "
+            "batch; take it for each sample",
             "coupled",
         )
