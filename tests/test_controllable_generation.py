@@ -237,8 +237,8 @@ def anneal(sde, score, x, *, generator, n_steps_each):
 
 
 SAMPLERS = {
-    "euler_maruyama": lambda s, x: euler_maruyama(VP, s, x, n_steps=300, generator=generator(3)),
-    "predictor_corrector": lambda s, x: predictor_corrector(VP, s, x, n_steps=150, generator=generator(3)),
+    "euler_maruyama": lambda s, x: euler_maruyama(VP, s, x, n_steps=200, generator=generator(3)),
+    "predictor_corrector": lambda s, x: predictor_corrector(VP, s, x, n_steps=100, generator=generator(3)),
     "annealed_langevin": lambda s, x: anneal(VP, s, x, generator=generator(3), n_steps_each=15),
     "flow, dopri5": lambda s, x: flow(VP, s, x),
     "flow, heun2": lambda s, x: flow(VP, s, x, method="heun2", n_steps=60),
@@ -333,7 +333,7 @@ def coverage(score, seen, truth, n_draws=39):
     """Share of truths within the 90 % interval of their posterior draws: between the 2nd and the 38th of 39."""
     n, dim = truth.shape
     start = VP.sample_prior((n_draws * n, dim), generator=generator(21), dtype=F64)
-    draws = euler_maruyama(VP, score, start, n_steps=150, generator=generator(22)).reshape(n_draws, n, dim)
+    draws = euler_maruyama(VP, score, start, n_steps=100, generator=generator(22)).reshape(n_draws, n, dim)
     ordered = draws.sort(dim=0).values
     return ((ordered[1] < truth) & (truth < ordered[-2])).double()
 
