@@ -148,6 +148,75 @@ def test_a_student_version_fails_at_its_stubs_and_nowhere_else(student):
     assert [cell.id for cell in held_back if found[cell.id] is not None] == []
 
 
+KINDS = ("_check", "_held_back")
+
+# Wrong answers of each assignment, and the tests that they lose; a task that loses both of its tests is named once.
+WRONG = {
+    "the usual slips": (
+        "1_score",
+        {
+            "-torch.linalg.solve": "torch.linalg.solve",
+            "weights.log() - 0.5": "-0.5",
+            ".square().sum(1).mean()": ".square().mean()",
+        },
+        ["gaussian_score", "mixture_score", "fisher_divergence_check"],
+    ),
+    "what only the held-back checks see": (
+        "1_score",
+        {
+            "log_parts.softmax(1)": "log_parts.exp() / log_parts.exp().sum(1, keepdim=True)",
+            "x = x.detach().clone().requires_grad_()\n    (gradient,)": "x.requires_grad_()\n    (gradient,)",
+        },
+        ["mixture_score_held_back", "score_by_autograd_held_back"],
+    ),
+    "losses": (
+        "2_loss",
+        {"0.5 * model(x)": "model(x)", "sigma) + z)": "sigma) - z)", "column**2 * score": "column * score"},
+        ["implicit_loss", "denoising_loss", "denoise"],
+    ),
+    "g for its square, dt for its root": (
+        "3_sampler",
+        {"return (0.1 + 19.9 * t).sqrt()": "return 0.1 + 19.9 * t", "dt.abs().sqrt()": "dt.abs()"},
+        ["sde", "sde_reference_check", "reverse_step", "predictor_corrector"],
+    ),
+    "another SDE": ("3_sampler", {"19.9": "9.9"}, ["sde_reference_check", "sde_held_back"]),
+    "the corrector's time": ("3_sampler", {"t=t_next: score": "t=t: score"}, ["predictor_corrector_held_back"]),
+    "the corrector's step": ("3_sampler", {"= 2 * (snr": "= (snr"}, ["predictor_corrector_held_back"]),
+    "an inverse problem": (
+        "4_inverse_problem",
+        {
+            ".repeat_interleave(2, 3) / 4": ".repeat_interleave(2, 3)",
+            "variance = sigma**2 * data_std**2 / (sigma**2 + alpha**2 * data_std**2)": "variance = 0 * sigma",
+            "quantile((1 - level) / 2": "quantile(1 - level",
+        },
+        ["shrink", "guided", "sample_posterior", "coverage"],
+    ),
+    "data of another scale": (
+        "4_inverse_problem",
+        {"sigma**2 * data_std**2 / (sigma**2 + alpha**2 * data_std**2)": "sigma**2 / (sigma**2 + alpha**2)"},
+        ["guided_held_back"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_answer_loses_the_points_of_its_task_and_no_others(case):
+    name, slips, lost = WRONG[case]
+    notebook = nbformat.read(ROOT / "coursework" / f"{name}.ipynb", 4)
+    for cell in of_role(notebook, "solution"):
+        for right, wrong in list(slips.items()):
+            if right in cell.source:
+                cell.source = cell.source.replace(right, wrong)
+                slips = {key: value for key, value in slips.items() if key != right}
+    assert slips == {}
+    # Training takes long, pictures take time, and neither tells more here.
+    notebook.cells = [cell for cell in notebook.cells if not re.search(r"(?<!def )trained\(\)|plt\.show", cell.source)]
+    found = outcomes(notebook)
+    expected = {task + kind for task in lost for kind in ([""] if task.endswith(KINDS) else KINDS)}
+    assert {cell.metadata.nbgrader.grade_id for cell in of_role(notebook, "test") if found[cell.id]} == expected
+    assert all(isinstance(error, AssertionError) for error in found.values() if error)
+
+
 def cell(source, **marks):
     """A code cell with nbgrader's metadata."""
     metadata = {"nbgrader": {"grade": False, "solution": False, "schema_version": 3, **marks}} if marks else {}
