@@ -291,17 +291,15 @@ def check_reverse_step(step, *, seed: int = 0, time_limit: float | None = 30.0) 
     generator = _generator(seed)
 
     def check():
-        n, d = 2048, 8
-        u = torch.rand(4, generator=generator, dtype=_DOUBLE)
-        process = VPSDE(0.5 + 0.5 * u[0].item(), 8 + 4 * u[1].item())
-        t, dt = 0.4 + 0.3 * u[2], -0.02 - 0.02 * u[3]
-        x = 6.0 * standard_normal((n, d), generator=generator, dtype=_DOUBLE)
+        n, d = 4096, 8
+        process, t, dt = _telling_step(generator)
+        x = 12.0 * standard_normal((n, d), generator=generator, dtype=_DOUBLE)
         phase = 6.0 * torch.rand(d, generator=generator, dtype=_DOUBLE)
         asked = []
 
         def score(x, t):
             asked.append(t)
-            return 6.0 * torch.sin(2.0 * x + phase)
+            return 12.0 * torch.sin(2.0 * x + phase)
 
         def run(x, source):
             result = student.call(step, process, score, x.clone(), t.clone(), dt.clone(), generator=source)
@@ -309,8 +307,8 @@ def check_reverse_step(step, *, seed: int = 0, time_limit: float | None = 30.0) 
 
         new = run(x, _child(generator))
         _check_times(asked, t, process)
-        # The drift is a multiple of x, so x stands for it where a wrong step has it at another time.
-        f, s = process.drift(x, t), 6.0 * torch.sin(2.0 * x + phase)
+        _refuse_coupled_rows(run, x[:32], generator)
+        f, s = process.drift(x, t), score(x, t)
         answers, noise = _regressed(new - x, f, s, dt, process.diffusion(t))
         mistakes = _steps_mistaken(process, t, dt)
         report = judge(
@@ -318,10 +316,22 @@ def check_reverse_step(step, *, seed: int = 0, time_limit: float | None = 30.0) 
         )
         if report.mistake is None:
             _refuse_shared_rest(noise)
-            _refuse_coupled_rows(run, x[:32], generator)
         return report
 
     return under_guard("check_reverse_step", check, student, time_limit=time_limit)
+
+
+def _telling_step(generator) -> tuple[SDE, Tensor, Tensor]:
+    """A random SDE, time and step for which no two mistakes make noise of nearly the same size."""
+    while True:
+        low, high, start, length = torch.rand(4, generator=generator, dtype=_DOUBLE).tolist()
+        process = VPSDE(0.5 + 0.5 * low, 14 + 4 * high)
+        t, dt = (torch.tensor(v, dtype=_DOUBLE) for v in (0.5 + 0.2 * start, -0.03 - 0.02 * length))
+        g, h = process.diffusion(t), dt.abs()
+        root = h.sqrt()
+        sizes = torch.stack([g * root, g, g * h, g**2 * root, root, torch.ones_like(g), math.sqrt(2) * g * root])
+        if sizes.log().sort().values.diff().min() > 0.08:
+            return process, t, dt
 
 
 def _check_times(asked, t, process):

@@ -203,7 +203,7 @@ def check_divergence(
 
 
 def _estimated_divergence(student, f, field, x, truth, generator) -> Answer:
-    calls, copies = 64, 4
+    calls, copies = 64, 64
     points = x.repeat_interleave(copies, 0)
     means = []
     for _ in range(calls):
@@ -619,25 +619,25 @@ def _random_sde(generator) -> SDE:
 def _refuse_coupling(student, function, x, values, limit):
     """Refuse a function whose answer for a point changes with the other points of its batch."""
     few = max(1, len(x) // 4)
-    alone = student.tensor(
-        student.call(function, x[:few].clone()), (few, *values.shape[1:]), "the answer to fewer points"
-    )
-    gap = (alone - values[:few]).abs().max()
-    if gap > limit + 1e-9:
-        raise Refusal(
-            "your answer for a point depends on the other points of its batch: batch normalisation, or a sum, mean or "
-            "norm taken over the batch axis",
-            "coupled",
-        )
+    for batch in (x[:few].clone(), torch.cat([x[:few], 3 * x[few:] + 1])):
+        answer = student.call(function, batch)
+        alone = student.tensor(answer, (len(batch), *values.shape[1:]), "the answer to another batch")[:few]
+        if (alone - values[:few]).abs().max() > limit + 1e-9:
+            raise Refusal(
+                "your answer for a point depends on the other points of its batch: batch normalisation, or a sum, mean "
+                "or norm taken over the batch axis",
+                "coupled",
+            )
 
 
 def _field_of_both_signs(n, dim, generator) -> tuple[_Field, Tensor]:
-    """A field and points at which its divergence is now positive, now negative: else bars around it would not show."""
+    """A field and points where its divergence takes both signs, so that bars show, and is large, so that factors do."""
     while True:
         field = _Field(dim, generator)
         x = standard_normal((n, dim), generator=generator, dtype=_DOUBLE)
-        trace = _trace(field.jacobian(x)).detach()
-        if min(trace.max().item(), -trace.min().item()) > 0.2 * _rms(trace):
+        jacobian = field.jacobian(x).detach()
+        trace, size = _trace(jacobian), jacobian.square().sum((1, 2)).mean().sqrt()
+        if min(trace.max(), -trace.min()) > 0.2 * _rms(trace) and trace.abs().max() > size:
             return field, x
 
 

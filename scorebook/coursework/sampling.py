@@ -63,6 +63,7 @@ def check_langevin(sampler, *, seed: int = 0, time_limit: float | None = 30.0) -
 
         x = _starts(_CHAINS, d, generator)
         one, many = run(x, 1, _child(generator)), run(x, n_steps, _child(generator))
+        _refuse_coupled_rows(lambda x, source: run(x, 2, source), x[:64], generator)
         answers = _answers("after one step", x, one, 1 - step / variances, math.sqrt(2 * step), shape=True)
         mean, std = _after([(1 - step / variances, math.sqrt(2 * step))] * n_steps)
         answers += _answers(f"after {n_steps} steps", x, many, mean, std)
@@ -75,7 +76,6 @@ def check_langevin(sampler, *, seed: int = 0, time_limit: float | None = 30.0) -
         )
         if report.mistake is None:
             _refuse_shared(x, one)
-            _refuse_coupled_rows(lambda x, source: run(x, 2, source), x[:64], generator)
         return report
 
     return under_guard("check_langevin", check, student, time_limit=time_limit)
@@ -196,6 +196,7 @@ def check_annealed(sampler, *, denoise: bool = True, seed: int = 0, time_limit: 
         path = _annealing(variances, sigmas, step, n_steps)
         end = _denoising(variances, sigmas[-1]) if denoise else []
         end_state = run(x, _child(generator))
+        _refuse_coupled_rows(run, x[:64], generator)
         answers = _answers("at the end", x, end_state, *_after(path + end))
         mistakes = _annealings_mistaken(variances, sigmas, step, n_steps, denoise)
         report = judge(
@@ -206,7 +207,6 @@ def check_annealed(sampler, *, denoise: bool = True, seed: int = 0, time_limit: 
         )
         if report.mistake is None:
             _refuse_shared(x, end_state)
-            _refuse_coupled_rows(run, x[:64], generator)
         return report
 
     return under_guard("check_annealed", check, student, time_limit=time_limit)
