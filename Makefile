@@ -27,7 +27,7 @@ test-fast: $(INSTALLED)  ## unit tests only
 	$(BIN)/pytest tests -m "not site" --numprocesses auto --maxprocesses 4
 
 test-full: export SCOREBOOK_SEEDS ?= 200
-test-full: $(INSTALLED)  ## all tests, with 200 seeds for each answer to the coursework (an hour and more)
+test-full: $(INSTALLED)  ## all tests, with 200 seeds for each answer to the coursework (half an hour and more)
 	$(BIN)/pytest
 
 lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent environment
