@@ -231,7 +231,7 @@ def _grade(arguments):
         print(f"{path}: {sum(m.points for m in marks):g} of {sum(m.out_of for m in marks):g} points")
         for mark in marks:
             print(f"  {mark.points:g} of {mark.out_of:g}  {mark.task}")
-            print("".join(f"          {line}\n" for line in mark.remark.splitlines()), end="")
+            print("".join(f"          {line}".rstrip() + "\n" for line in mark.remark.splitlines()), end="")
             rows.append([path, mark.task, mark.points, mark.out_of, mark.remark])
     if arguments.csv:
         with arguments.csv.open("w", newline="", encoding="utf-8") as file:
