@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scorebook.lab.arguments import finite
-from scorebook.lab.tables import _plus_minus
+from scorebook.lab.tables import plus_minus
 
 __all__ = ["Estimate", "control_variate", "effective_sample_size", "expectation", "running_expectation"]
 
@@ -73,7 +73,7 @@ class Estimate:
         if self.mean.ndim > 1 or self.mean.numel() > _SHOWN:
             return f"{self.mean.numel()} estimates of shape {tuple(self.mean.shape)} (n={n})"
         pairs = zip(self.mean.flatten().tolist(), self.standard_error.flatten().tolist(), strict=True)
-        texts = [_plus_minus(*pair) for pair in pairs]
+        texts = [plus_minus(*pair) for pair in pairs]
         return f"{texts[0] if self.mean.ndim == 0 else '[' + ', '.join(texts) + ']'} (n={n})"
 
 

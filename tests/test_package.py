@@ -57,6 +57,7 @@ def test_the_archives_hold_the_package_its_data_and_its_licences(archives):
     assert shipped() | {"LICENSE", "LICENSE-TEXT", "README.md", "pyproject.toml"} <= held
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
+        assert [name for name in shipped() if archive.read(name) != (ROOT / name).read_bytes()] == []
     assert shipped() == {name for name in held if name.startswith("scorebook/")}
     assert {Path(name).name for name in held if "licenses/" in name} == {"LICENSE", "LICENSE-TEXT"}
     assert PROJECT["version"] in wheel.name
@@ -73,13 +74,15 @@ from pathlib import Path
 import torch
 
 import scorebook
-from scorebook import controllable_generation, lab, probability_flow, sde
+from scorebook import controllable_generation, coursework, lab, probability_flow, sde
 
 process = sde.VPSDE()
 network, card = lab.pretrained("digits")
 model = sde.ScoreModel(network, process, data_std=card["data_std"])
 x = sde.euler_maruyama(process, model, process.sample_prior((2, 1, 8, 8)), n_steps=5)
 lab.use_style()
+law = lab.GaussianMixture([1.0], [[0.0]], 1.0)
+coursework.check_score(law.score, law).require()
 print(Path(scorebook.__file__).parent.parent, scorebook.__version__, version("scorebook"), *x.shape)
 """
     told = run("-c", program, cwd=tmp_path, PYTHONPATH=str(home)).split()

@@ -4,9 +4,6 @@ import importlib
 import json
 import math
 import shutil
-import subprocess
-import sys
-import zipfile
 from functools import partial
 
 import pretrain
@@ -45,19 +42,6 @@ def test_the_files_are_those_of_the_names_and_small():
     found = {path.name: path.stat().st_size for path in MODULE._FOLDER.iterdir()}
     assert set(found) == {f"{name}{ending}" for name in NAMES for ending in (".json", ".safetensors")}
     assert sum(found.values()) <= LARGEST
-
-
-def test_a_wheel_contains_them(root, tmp_path):
-    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT"):
-        shutil.copy(root / name, tmp_path)
-    shutil.copytree(root / "scorebook", tmp_path / "scorebook", ignore=shutil.ignore_patterns("__pycache__"))
-    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*pip, "--wheel-dir", "wheel", "."], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = (tmp_path / "wheel").glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        for path in MODULE._FOLDER.iterdir():
-            assert archive.read(f"scorebook/lab/weights/{path.name}") == path.read_bytes()
 
 
 # The cards

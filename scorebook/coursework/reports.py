@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from scorebook.lab.tables import Table, _plus_minus, _significant
+from scorebook.lab.tables import Table, plus_minus, significant
 
 __all__ = ["Answer", "Measurement", "Mistake", "Report", "judge"]
 
@@ -121,9 +121,9 @@ class Report:
         rows = [
             [
                 row.quantity,
-                _plus_minus(row.measured, row.standard_error) if row.standard_error > 0 else _number(row.measured),
+                plus_minus(row.measured, row.standard_error) if row.standard_error > 0 else _number(row.measured),
                 _number(row.expected),
-                _significant(row.limit, 2),
+                significant(row.limit, 2),
                 "✓" if row.holds else "✗",
             ]
             for row in self.measurements
@@ -253,7 +253,7 @@ class Answer:
             side = "large" if offset > 0 else "small"
             return f"your {self.quantity} is too {side} by {_number(offset.abs().item())} everywhere"
         gap = (_rms(measured - expected) / size.clamp(min=torch.finfo(torch.float64).tiny)).item()
-        share = f"{_significant(100 * gap, 2)} %" if gap < 2 else _times(gap)
+        share = f"{significant(100 * gap, 2)} %" if gap < 2 else _times(gap)
         return f"your {self.quantity} is off by {share} {'of ' if gap < 2 else ''}the true one's size"
 
 
@@ -322,11 +322,11 @@ def _rms(values: Tensor) -> Tensor:
 
 
 def _number(value: float) -> str:
-    return _significant(value, 4, trim=True)
+    return significant(value, 4, trim=True)
 
 
 def _times(factor: float) -> str:
-    return f"{_significant(factor, 3, trim=True)} times"
+    return f"{significant(factor, 3, trim=True)} times"
 
 
 def _wrapped(text: str) -> list[str]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scorebook.lab.arguments import positive_integer
 
-__all__ = ["CLAIMS_MIME", "Claim", "Table", "claims", "table"]
+__all__ = ["CLAIMS_MIME", "Claim", "Table", "claims", "plus_minus", "significant", "table"]
 
 CLAIMS_MIME = "application/vnd.scorebook.claims+json"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -198,17 +198,17 @@ class Claim:
     def _cells(self) -> list[str]:
         unit = self.error or self.resolution or 0.0
         if self.expected is not None:
-            expected = _significant(self.expected, _digits_to(self.expected, unit))
+            expected = significant(self.expected, _digits_to(self.expected, unit))
         else:
-            low = "" if self.at_least is None else f"≥ {_significant(self.at_least, 6, trim=True)}"
-            high = "" if self.at_most is None else f"≤ {_significant(self.at_most, 6, trim=True)}"
+            low = "" if self.at_least is None else f"≥ {significant(self.at_least, 6, trim=True)}"
+            high = "" if self.at_most is None else f"≤ {significant(self.at_most, 6, trim=True)}"
             expected = ", ".join(t for t in (low, high) if t)
         measured = (
-            _plus_minus(self.measured, self.error)
+            plus_minus(self.measured, self.error)
             if self.error > 0
-            else _significant(self.measured, _digits_to(self.measured, unit))
+            else significant(self.measured, _digits_to(self.measured, unit))
         )
-        resolution = "" if self.resolution is None else _significant(self.resolution, 3, trim=True)
+        resolution = "" if self.resolution is None else significant(self.resolution, 3, trim=True)
         text = self.text if not self.note else f"{self.text} ({self.note})"
         return [text, expected, measured, resolution, "✓" if self.holds else "✗"]
 
@@ -323,13 +323,20 @@ def _text(entry, digits) -> str:
     if isinstance(entry, str):
         return entry
     if isinstance(entry, tuple):
-        return _plus_minus(*entry)
+        return plus_minus(*entry)
     if isinstance(entry, Integral):
         return str(int(entry)).replace("-", _MINUS)
-    return _significant(entry, digits)
+    return significant(entry, digits)
 
 
-def _significant(value, digits, *, trim=False) -> str:
+def significant(value, digits, *, trim=False) -> str:
+    """Return a number as text, to so many significant digits: ``0.0125``, ``3.2 × 10⁻⁷``.
+
+    Args:
+        value: the number.
+        digits: how many.
+        trim: whether to leave out zeros at the end.
+    """
     if not math.isfinite(value):
         return str(value).replace("-", _MINUS)
     if value == 0:
@@ -345,16 +352,22 @@ def _significant(value, digits, *, trim=False) -> str:
     return text.replace("-", _MINUS)
 
 
-def _plus_minus(mean, error) -> str:
+def plus_minus(mean, error) -> str:
+    """Return an estimate as text, to the digits that its error leaves: ``0.501 ± 0.004``.
+
+    Args:
+        mean: a number.
+        error: its standard error, in the same unit.
+    """
     if not (math.isfinite(mean) and math.isfinite(error)) or error == 0:
-        return f"{_significant(mean, 3)} ± {_significant(error, 1)}"
+        return f"{significant(mean, 3)} ± {significant(error, 1)}"
     # One digit of the error; two where it begins with 1, or rounding would change it by up to a third.
     digits = 2 if f"{error:.0e}"[0] == "1" else 1
     exponent = int(f"{error:.{digits - 1}e}".split("e")[1])
     decimals = digits - 1 - exponent
     power = max(int(f"{max(abs(mean), error):e}".split("e")[1]), exponent)
     if (decimals > 6 or exponent >= 6) and power != 0:
-        inner = _plus_minus(mean / 10.0**power, error / 10.0**power)
+        inner = plus_minus(mean / 10.0**power, error / 10.0**power)
         return f"({inner}) × 10{str(power).translate(_SUPERSCRIPT)}"
     decimals = max(decimals, 0)
     return f"{mean:.{decimals}f} ± {error:.{decimals}f}".replace("-", _MINUS)

@@ -6,5 +6,7 @@ NOT_DRIVEN = {
     "Claim": SHOWS,
     "Table": SHOWS,
     "claims": SHOWS,
+    "plus_minus": SHOWS,
+    "significant": SHOWS,
     "table": SHOWS,
 }
