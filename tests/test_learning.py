@@ -345,6 +345,19 @@ def clean(model, x, sigma, *, generator):
     return 0.5 * (c * model(x, sigma) + normal(x, generator)).square().sum(1).mean()
 
 
+def crossed(model, x, sigma, *, generator):
+    c = sigma.unsqueeze(1)
+    z = normal(x, generator)
+    return 0.5 * torch.cdist(c * model(x + c * z, sigma), -z).square().mean()
+
+
+def crossed_over_time(model, process, x, *, generator):
+    t = 1e-3 + (1 - 1e-3) * torch.rand(len(x), generator=generator, dtype=x.dtype)
+    a, c = process.alpha(t).unsqueeze(1), process.sigma(t).unsqueeze(1)
+    z = normal(x, generator)
+    return 0.5 * torch.cdist(c * model(a * x + c * z, t), -z).square().mean()
+
+
 def shared(x, generator):
     return torch.randn(x.shape[1:], generator=generator, dtype=x.dtype).expand_as(x)
 
@@ -411,6 +424,8 @@ WRONG_LOSSES = {
     "denoising, one noise for all": ("denoising", denoising(noise=shared), "shared_noise"),
     "denoising, one noise for a point": ("denoising", denoising(noise=one_number), "shared_noise"),
     "denoising, clean input": ("denoising", clean, "clean_input"),
+    "denoising, all pairs": ("denoising", crossed, "crossed"),
+    "sde, all pairs": ("sde", crossed_over_time, "crossed"),
     "sde, sign of the target": ("sde", over_time(lambda s, z, c: s - z / c), "target_sign"),
     "sde, no weight": ("sde", over_time(weight=lambda c, g: 1.0), "unweighted"),
     "sde, weight g²": ("sde", over_time(weight=lambda c, g: g**2), "likelihood_weight"),

@@ -453,6 +453,12 @@ def _judge_denoising(student, model, value, x, noisy, level, alpha, sigma, diffu
         ("target_variance", "the target is −z/σ², one σ too many", half_square(c * s + z / c)),
         ("target_difference", "the target −σz lacks its 1/σ²", half_square(c * s + c**2 * z)),
         ("norm", "the norm is not squared", (c * s + z).norm(dim=1).mean()),
+        (
+            "crossed",
+            "every answer of the model is compared with the noise of every point, not with its own: shapes such as "
+            "(B, 1) and (B,) broadcast to (B, B)",
+            half_square(c * s) + half_square(z) + ((c * s).mean(0) * z.mean(0)).sum(),
+        ),
     ]
     if diffusion is not None:
         terms.append(("likelihood_weight", "the weight is g², not σ²", half_square(s + z / c, diffusion**2)))
