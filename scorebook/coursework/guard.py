@@ -165,7 +165,8 @@ def under_guard(name: str, check, student: Student, *, time_limit: float | None)
         isinstance(time_limit, bool) or not isinstance(time_limit, (int, float)) or not time_limit > 0
     ):
         raise ValueError(f"time_limit must be a positive number of seconds or None, got {time_limit!r}")
-    outcome = {}
+    # Not Thread.join: interrupted by the reader, it takes a thread that runs for one that has ended (Python 3.11).
+    outcome, ended = {}, threading.Event()
 
     def run():
         try:
@@ -176,19 +177,21 @@ def under_guard(name: str, check, student: Student, *, time_limit: float | None)
             )
         except BaseException as error:
             outcome["error"] = error
+        finally:
+            ended.set()
 
     seed = torch.random.get_rng_state()
     default = torch.get_default_dtype()
     thread = threading.Thread(target=run, name=f"scorebook {name}", daemon=True)
     try:
         thread.start()
-        while thread.is_alive():
+        while not ended.is_set():
             left = math.inf if time_limit is None else time_limit - student.seconds
             if left <= 0:
-                return _out_of_time(name, thread, time_limit)
-            thread.join(min(_POLL, left))
+                return _out_of_time(name, _end(thread, ended), time_limit)
+            ended.wait(min(_POLL, left))
     except BaseException:  # the reader's own interrupt: nobody is left to hear the answer
-        _end(thread)
+        _end(thread, ended)
         raise
     finally:
         torch.random.set_rng_state(seed)
@@ -202,8 +205,7 @@ def under_guard(name: str, check, student: Student, *, time_limit: float | None)
     return Report(name, False, f"your code ended the program: it raised {said}.", mistake="exit", cause=error)
 
 
-def _out_of_time(name, thread, time_limit) -> Report:
-    ended = _end(thread)
+def _out_of_time(name, ended, time_limit) -> Report:
     left = "" if ended else " It could not be stopped and goes on in a thread of its own until this process ends."
     return Report(
         name,
@@ -214,13 +216,13 @@ def _out_of_time(name, thread, time_limit) -> Report:
     )
 
 
-def _end(thread) -> bool:
+def _end(thread, ended) -> bool:
     for _ in range(_ATTEMPTS):
-        if not thread.is_alive():
+        if ended.is_set():
             break
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeUp))
-        thread.join(_POLL)
-    return not thread.is_alive()
+        ended.wait(_POLL)
+    return ended.is_set()
 
 
 def _takes(function, name) -> bool:
