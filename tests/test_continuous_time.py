@@ -451,6 +451,10 @@ def test_a_new_probe_at_every_call_of_an_adaptive_solver_is_named(tolerance):
     graded.is_named(lambda seed: coursework.check_log_prob(fresh_probes("dopri5", tolerance), seed=seed), "fresh_probe")
 
 
+def test_new_probes_are_seen_where_two_of_them_agree_by_chance():
+    assert coursework.check_log_prob(fresh_probes("dopri5"), seed=104).mistake == "fresh_probe"
+
+
 def test_a_new_probe_at_every_step_of_a_fixed_solver_passes():
     graded.passes(lambda seed: coursework.check_log_prob(fresh_probes("heun2", n_steps=60), seed=seed))
 

@@ -642,7 +642,8 @@ def _spied(ask, score, x) -> tuple[list, bool]:
 
     with contextlib.suppress(_Enough):
         ask(spy, x)
-    return times, len(seen) >= 6 and None not in seen and len(set(seen)) == len(seen)
+    # Of a few signs two draws may agree by chance; a probe that is kept agrees throughout.
+    return times, len(seen) >= 6 and None not in seen and len(set(seen)) > 0.9 * len(seen)
 
 
 def _telling_axes(variances, generator) -> Tensor:
