@@ -14,11 +14,9 @@ import torch
 from execution_cache import store
 from nbmake.nb_run import NotebookRun
 from nbmake.pytest_items import NbMakeFailureRepr, NotebookFailedException, NotebookFile, NotebookItem
+from run_record import budget_of
 
 DEVICES = ("cpu", "cuda")
-
-# Seconds that a chapter may take on two CPU cores, unless its metadata says otherwise (scorebook.budget_s).
-BUDGET = 60
 
 # The budget is a promise to readers on a quiet machine. A busy machine is not a broken chapter, so the run reports
 # every time beside its budget and fails only where no load explains the difference.
@@ -50,7 +48,7 @@ class NotebookOnDevice(NotebookItem):
             start = time.perf_counter()
             result = run.execute()
             seconds = time.perf_counter() - start
-        budget = source.metadata.get("scorebook", {}).get("budget_s", BUDGET)
+        budget = budget_of(source)
         self.config.stash[RUNS].append((self.nodeid, seconds, budget))
         if result.error is not None:
             raise NotebookFailedException(result)

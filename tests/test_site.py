@@ -1,13 +1,9 @@
 """The built book in a real browser, with no network: every page shows all it has, to everyone, and moves."""
 
-import functools
-import http.server
 import json
 import os
 import re
-import shutil
 import subprocess
-import threading
 from collections import defaultdict
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +12,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 import playwright.sync_api as playwright
 import pytest
 import yaml
-from book_pdf import print_book
+from book_pdf import installed_chromium, launched, print_book, served
 from bs4 import BeautifulSoup
 from pypdf import PdfReader
 
@@ -61,26 +57,18 @@ EXPLORED = [name for name in PAGES if re.search(r"\bexplorer\(", source(name)[1]
 
 @pytest.fixture(scope="module")
 def browser():
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    installed = installed_chromium()
     if installed is None:
         reason = "no Chromium on this machine (Debian's package is called chromium)"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
+    with playwright.sync_playwright() as driver, launched(driver, installed) as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
 def address(site):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
+    with served(site) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

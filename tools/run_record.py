@@ -23,10 +23,10 @@ from sphinx.util.docutils import SphinxDirective
 
 from scorebook.lab.tables import CLAIMS_MIME
 
-__all__ = ["Run", "reading_minutes", "setup"]
+__all__ = ["Run", "budget_of", "reading_minutes", "setup"]
 
 ROOT = Path(__file__).resolve().parent.parent
-BUDGET = 60  # seconds, unless the notebook's metadata grants another
+BUDGET = 60  # seconds on two CPU cores, unless the notebook's metadata grants another (scorebook.budget_s)
 
 # Words read in a minute, and how many words a line of code and a displayed formula count for.
 PACE, CODE_LINE, FORMULA = 200, 4, 25
@@ -51,6 +51,11 @@ class Run:
         return [row for o in outputs for row in o.get("metadata", {}).get(CLAIMS_MIME, {}).get("claims", [])]
 
 
+def budget_of(notebook):
+    """Seconds that a notebook may take on two CPU cores."""
+    return notebook.metadata.get("scorebook", {}).get("budget_s", BUDGET)
+
+
 def run_of(app, name):
     """The :class:`Run` of a page, or None where the page is no notebook or was not executed."""
     path = Path(app.srcdir) / f"{name}.ipynb"
@@ -62,8 +67,7 @@ def run_of(app, name):
         record = cache.match_cache_notebook(source)
     except KeyError:
         return None
-    budget = source.metadata.get("scorebook", {}).get("budget_s", BUDGET)
-    return Run(cache.get_cache_bundle(record.pk).nb.cells, record.data["execution_seconds"], budget)
+    return Run(cache.get_cache_bundle(record.pk).nb.cells, record.data["execution_seconds"], budget_of(source))
 
 
 def reading_minutes(document):
