@@ -5,13 +5,14 @@ PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCH := .venv-bench
 PAGE := _build/html/index.html
 
 .DEFAULT_GOAL := help
 # Jupyter sets this in its terminals; a build started there would show progress bars in the pages.
 unexport JPY_SESSION_NAME
 
-.PHONY: help book test test-fast test-full lint colab coursework serve picture weights repository clean
+.PHONY: help book test test-fast test-full lint bench colab pdf coursework serve picture weights repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +37,9 @@ lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent
 	$(BIN)/lint-imports
 	git ls-files -z -- '*.ipynb' | xargs -0 -r $(BIN)/nbstripout --verify --keep-id
 	$(BIN)/pip check
+
+bench: $(INSTALLED) $(BENCH)/.installed  ## measure scorebook beside its peers on this idle machine (ONLY="quality overhead")
+	$(BENCH)/bin/python -m benchmarks.run $(ONLY)
 
 colab: $(INSTALLED)  ## run the chapters on the versions that Colab ships (CHAPTERS="langevin sde")
 	$(BIN)/python tools/colab.py $(CHAPTERS)
@@ -68,4 +72,10 @@ $(INSTALLED): requirements.txt pyproject.toml
 		{ echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(BENCH)/.installed: benchmarks/requirements.txt pyproject.toml
+	@test -x $(BENCH)/bin/pip || $(PYTHON) -m venv --clear $(BENCH)
+	$(BENCH)/bin/pip install --quiet --requirement benchmarks/requirements.txt
+	$(BENCH)/bin/pip install --quiet --no-deps --editable .
 	@touch $@

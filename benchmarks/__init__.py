@@ -1,0 +1,1 @@
+"""Scorebook beside what one would pick instead, measured in one run on one machine; see README.md."""
