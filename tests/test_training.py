@@ -252,6 +252,7 @@ def incomplete(path):
 
 BROKEN = {
     "truncated": truncated,
+    "flipped": flipped,
     "empty": lambda path: path.touch(),
     "text": lambda path: path.write_text("my thesis"),
     "pickle": lambda path: path.write_bytes(pickle.dumps({"format": Malicious(path.with_name("hacked"))}, 2)),

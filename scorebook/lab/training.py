@@ -19,9 +19,13 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from inspect import Parameter, signature
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +33,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from scorebook.lab.arguments import finite, one_of, positive, positive_integer
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 __all__ = ["History", "fit"]
 
@@ -115,9 +124,15 @@ def fit(
             read, belongs to another model or other settings, or holds more than ``n_steps`` steps. The file is then
             left as it is.
         RuntimeError: if the loss or its gradient is NaN or infinite. The last checkpoint stays as it is.
+        OSError: if the checkpoint cannot be written, for want of room or of its folder. The one before stays whole.
         KeyboardInterrupt: on Ctrl-C, after the step under way, once the checkpoint is written.
 
     Whatever is raised after the first step, the model then holds the average over the whole steps before.
+
+    Whatever ends the process, SIGTERM and SIGKILL, a power cut, a notebook that was disconnected, costs the steps since
+    the last writing and no more: the same call goes on from there to the same bits. Bytes that change on the disk are
+    noticed, and such a file is refused. Of two runs that write to one path at once the later writing wins, with a whole
+    file; give each run a path of its own.
     """
     for name, count in {"n_steps": n_steps, "batch_size": batch_size, "checkpoint_every": checkpoint_every}.items():
         positive_integer(name, count)
@@ -347,16 +362,30 @@ def _checked_data(data, dtype) -> tuple:
 
 
 def _checked_path(checkpoint) -> Path:
+    """The path with its links followed, once it is known that a file can be made beside it."""
     path = Path(checkpoint).resolve()
     if path.is_dir():
         raise ValueError(f"checkpoint must be the path of a file, got the folder {path}")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"checkpoint must lie in a folder that exists and can be written, got {path}")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"checkpoint must be the path of a file, got the pipe or device {path}")
+    _clear_leftovers(path)
+    trial = _fresh(path)
+    try:
+        trial.touch()
+        trial.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(
+            f"checkpoint must lie in a folder that exists and can be written, got {path} ({reason})"
+        ) from error
     return path
 
 
 def _read(path, parts) -> dict:
     try:
+        with ZipFile(path) as archive:  # torch.load takes a byte that has changed on the disk for a weight
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
@@ -381,15 +410,44 @@ def _check_weights(state, model, path) -> None:
 
 def _write(state, path) -> None:
     """Replace ``path`` in one stroke: a crash leaves the old file or the new one, never half of one."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    content = BytesIO()
+    torch.save(state, content)
+    fresh = _fresh(path)
     try:
         with fresh.open("wb") as file:
-            torch.save(state, file)
+            with suppress(OSError):  # some network folders have no locks
+                _lock(file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, path)
+    except OSError as error:
+        earlier = "the one written before is whole" if path.exists() else "there is no earlier one"
+        raise OSError(
+            f"checkpoint {path} of step {state['step']} could not be written ({error.strerror or error}); {earlier}. "
+            "Make room there or name another path, and call fit again: it goes on from the checkpoint it finds"
+        ) from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+
+
+def _fresh(path) -> Path:
+    """Where this process writes a checkpoint before it takes its name."""
+    return path.with_name(f".{path.name}.{os.getpid()}.new")
+
+
+def _clear_leftovers(path) -> None:
+    """Remove what killed processes left of a checkpoint; one that is being written is locked."""
+    for leftover in path.parent.glob(f".{escape(path.name)}.*.new"):
+        with suppress(OSError), leftover.open("r+b") as file:
+            _lock(file)
+            leftover.unlink()
+
+
+def _lock(file) -> None:
+    if fcntl is not None:  # elsewhere an open file cannot be removed
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_watched() -> bool:
@@ -413,9 +471,11 @@ class _HeldInterrupt:
             signal.signal(signal.SIGINT, self._note)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, *rest):
         if self.held:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if kind is None:
+            self.deliver()
 
     def _note(self, number, frame):
         self.came = True
