@@ -45,6 +45,7 @@ __all__ = [
     "at_time",
     "euler_maruyama",
     "log_normal_times",
+    "on_grid",
     "predictor_corrector",
     "reverse_drift",
     "score_matching_loss",
@@ -384,13 +385,25 @@ class ScoreModel(nn.Module):
 
     def forward(self, x: Tensor, t, **condition) -> Tensor:
         """Score at ``x``, shape ``(B, *event)``, and time ``t``, scalar or ``(B,)``; conditions go to the network."""
-        t = _at_least_single(t, x)
+        return self._score(x, *self._coefficients(_at_least_single(t, x)), **condition)
+
+    def on_grid(self, times: Tensor) -> list:
+        """See the function :func:`on_grid`: what depends on time alone is computed once, for all times together."""
+        return [
+            lambda x, at_t=at_t, **condition: self._score(x, *at_t, **condition)
+            for at_t in zip(*self._coefficients(times), strict=True)
+        ]
+
+    def _coefficients(self, t):
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         positive("sigma(t)", sigma)
         total = torch.sqrt(sigma**2 + (alpha * self.data_std) ** 2)
+        return total, torch.log(sigma / alpha) / 4, alpha * self.data_std / (sigma * total)
+
+    def _score(self, x, total, c_noise, c_out, **condition):
         scaled = x / expand(total, x)
-        output = same_shape("network", self.network(scaled, torch.log(sigma / alpha) / 4, **condition), x)
-        return expand(alpha * self.data_std / (sigma * total), x) * output - scaled / expand(total, x)
+        output = same_shape("network", self.network(scaled, c_noise, **condition), x)
+        return expand(c_out, x) * output - scaled / expand(total, x)
 
     def weight(self, t) -> Tensor:
         r"""Weight :math:`\lambda(t)` under which the network's own error counts alike at all times, shape of ``t``.
@@ -403,6 +416,16 @@ class ScoreModel(nn.Module):
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         signal = (alpha * self.data_std) ** 2
         return sigma**2 * (sigma**2 + signal) / signal
+
+
+def on_grid(score, times: Tensor) -> list:
+    """A score at fixed times: for each of the ``times``, shape ``(n,)``, a callable ``x -> tensor like x``.
+
+    A sampler knows its times in advance. A :class:`ScoreModel` makes use of that, any other score is called as ever.
+    """
+    if isinstance(score, ScoreModel):
+        return score.on_grid(times)
+    return [lambda x, t=t: score(x, t) for t in times]
 
 
 def score_matching_loss(
@@ -761,17 +784,21 @@ def predictor_corrector(
     def constrain(x, t):
         return x if constraint is None else constraint(x, t)
 
-    # What depends on time alone is computed once for all steps.
+    # What depends on time alone is computed once for all steps. The drift is linear in x: its rate is its value at 1.
     dts = times.diff()
-    noise_stds = sde.diffusion(times[:-1]) * dts.abs().sqrt()
+    rates, diffusions = sde.drift(torch.ones_like(dts), times[:-1]), sde.diffusion(times[:-1])
+    steps = zip(times[1:], dts, rates, diffusions**2, diffusions * dts.abs().sqrt(), strict=True)
     corrector_steps = 2 * (snr * sde.sigma(times[1:])) ** 2
+    corrections = list(zip(corrector_steps, torch.sqrt(2 * corrector_steps), strict=True))
+    scores = on_grid(score, times if n_corrector_steps else times[:-1])
 
     states = [x]
-    for t, t_next, dt, noise_std, step in zip(times[:-1], times[1:], dts, noise_stds, corrector_steps, strict=True):
-        x = x + reverse_drift(sde, score, x, t) * dt + noise_std * normal()
+    for k, (t_next, dt, rate, diffusion2, noise_std) in enumerate(steps):
+        x = x + (rate * x - diffusion2 * same_shape("score", scores[k](x), x)) * dt + noise_std * normal()
         x = constrain(x, t_next)
         for _ in range(n_corrector_steps):
-            x = x + step * same_shape("score", score(x, t_next), x) + torch.sqrt(2 * step) * normal()
+            step, corrector_noise_std = corrections[k]
+            x = x + step * same_shape("score", scores[k + 1](x), x) + corrector_noise_std * normal()
             x = constrain(x, t_next)
         if trajectory:
             states.append(x)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.metrics import mode_weights
-from scorebook.lab.networks import MLP
+from scorebook.lab.networks import MLP, TimeMLP
 from scorebook.sde import (
     SDE,
     VESDE,
@@ -24,6 +24,7 @@ from scorebook.sde import (
     at_time,
     euler_maruyama,
     log_normal_times,
+    on_grid,
     predictor_corrector,
     reverse_drift,
     score_matching_loss,
@@ -324,6 +325,37 @@ def test_score_model_hands_conditions_to_the_network():
     model = ScoreModel(Recorder(x), VPSDE())
     model(x, 0.5, label=torch.arange(4))
     assert torch.equal(model.network.condition["label"], torch.arange(4))
+
+
+@EACH_SDE
+@pytest.mark.parametrize("known_in_advance", [False, True])
+def test_a_score_at_fixed_times_is_the_score_at_each_of_them(sde, known_in_advance):
+    model = ScoreModel(TimeMLP(2, generator=generator()).double(), sde, 1.5)
+    torch.nn.init.normal_(model.network.trunk.last.weight, generator=generator())
+    grid, x = sde.time_grid(6, dtype=F64), normal(4, 2)
+    at_each = on_grid(model if known_in_advance else lambda x, t: model(x, t), grid)
+    assert len(at_each) == 7
+    for score, t in zip(at_each, grid, strict=True):
+        torch.testing.assert_close(score(x), model(x, t), rtol=1e-12, atol=0)
+
+
+def test_a_score_at_fixed_times_hands_conditions_to_the_network():
+    model = ScoreModel(Recorder(normal(4, 2)), VPSDE())
+    (score,) = model.on_grid(torch.tensor([0.5]))
+    score(normal(4, 2), label=torch.arange(4))
+    assert torch.equal(model.network.condition["label"], torch.arange(4))
+
+
+@EACH_SAMPLER
+@EACH_SDE
+def test_a_sampler_draws_the_same_whether_or_not_a_score_knows_its_times_in_advance(sde, sampler):
+    model = ScoreModel(TimeMLP(2, generator=generator()).double(), sde)
+    torch.nn.init.normal_(model.network.trunk.last.weight, std=0.1, generator=generator())
+    x = sde.sample_prior((6, 2), generator=generator(), dtype=F64)
+    known, asked = (
+        sampler(sde, score, x, n_steps=13, generator=generator(1)) for score in (model, lambda x, t: model(x, t))
+    )
+    torch.testing.assert_close(known, asked, rtol=1e-9, atol=1e-12)
 
 
 @EACH_SDE

@@ -19,12 +19,14 @@ def model():
 DRIVEN = {
     "ScoreModel.weight": lambda: model().weight(times()),
     "ScoreModel.forward": lambda: [model()(points(), t, label=labels()) for t in (0.5, times())],
+    "ScoreModel.on_grid": lambda: [s(points(), label=labels()) for s in model().on_grid(GRID.to("meta"))],
     "at_noise_scale": lambda: [sde.at_noise_scale(score, VP)(points(), sigma) for sigma in (0.5, times())],
     "at_time": lambda: [sde.at_time(score, VP)(points(), t) for t in (0.5, times())],
     "euler_maruyama": lambda: [
         sde.euler_maruyama(VP, model(), points(), n_steps=3, generator=generator(), trajectory=True),
         sde.euler_maruyama(VP, score, points(), times=GRID, constraint=lambda x, t: x * t),
     ],
+    "on_grid": lambda: [at_t(points()) for s in (model(), score) for at_t in sde.on_grid(s, GRID.to("meta"))],
     "predictor_corrector": lambda: sde.predictor_corrector(
         VP, score, points(1, 4, 4), n_steps=3, generator=generator()
     ),
