@@ -1,63 +1,19 @@
-"""Training: a run is one thing, however often it is stopped; what it cannot trust it refuses."""
+"""Training: a run is one thing, however often it is stopped; what it cannot trust it refuses.
+
+What happens to processes, disks and files meanwhile is in ``test_faults.py``.
+"""
 
 import math
-import os
-import pickle
 import signal
-from pathlib import Path
 
 import pytest
 import torch
+from small_run import DATA, Interrupting, assert_same_run, assert_same_weights, denoising, network, seeded, train
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.optim.swa_utils import AveragedModel
 
 from scorebook.lab.networks import TimeMLP
 from scorebook.lab.training import History, fit
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-DATA = torch.randn(37, 2, generator=seeded(7)), torch.arange(37) % 3
-
-
-def network(**kw):
-    return TimeMLP(2, width=16, depth=1, n_classes=3, generator=seeded(1), **kw)
-
-
-def denoising(model, x, label, *, generator):
-    t = torch.rand(len(x), generator=generator)
-    noise = torch.randn(x.shape, generator=generator)
-    return (model(x + t[:, None] * noise, t, label=label) + noise).square().sum(1).mean()
-
-
-def train(n_steps, *, model=None, loss=denoising, data=DATA, **kw):
-    """Run the small problem and return the model, its history and the generator as it was left."""
-    model, g = model or network(), seeded(2)
-    history = fit(model, loss, data, **({"n_steps": n_steps, "batch_size": 8, "generator": g} | kw))
-    return model, history, g
-
-
-def assert_same_run(one, other):
-    for a, b in zip(one[0].parameters(), other[0].parameters(), strict=True):
-        assert torch.equal(a, b)
-    assert torch.equal(one[1].loss, other[1].loss)
-    assert torch.equal(one[2].get_state(), other[2].get_state())
-
-
-class Interrupting:
-    """The denoising loss, which at its n-th call does something else first."""
-
-    def __init__(self, n, act):
-        self.n, self.act, self.calls = n, act, 0
-
-    def __call__(self, model, x, label, *, generator):
-        self.calls += 1
-        value = denoising(model, x, label, generator=generator)
-        if self.calls == self.n:
-            value = self.act(value) if self.act is not None else value
-        return value
 
 
 def fail(value):
@@ -113,8 +69,7 @@ def test_control_c_leaves_a_model_and_a_checkpoint(tmp_path, act, steps_kept):
     with pytest.raises(KeyboardInterrupt):
         train(40, model=model, loss=Interrupting(9, act), checkpoint=tmp_path / "c.pt")
     until_then = train(steps_kept)
-    for kept, expected in zip(model.parameters(), until_then[0].parameters(), strict=True):
-        assert torch.equal(kept, expected)
+    assert_same_weights(model, until_then[0])
     assert torch.load(tmp_path / "c.pt")["step"] == steps_kept
     assert_same_run(train(40, checkpoint=tmp_path / "c.pt"), train(40))
 
@@ -182,100 +137,7 @@ def test_a_run_out_of_time_stops_after_its_step_and_can_go_on(tmp_path):
     assert_same_run(resumed, train(40))
 
 
-# What is written to disk
-
-
-def half_a_save(state, file):
-    file.write(b"half")
-    raise OSError("no space left on device")
-
-
-def no_replace(source, target):
-    raise OSError("no space left on device")
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "failing"), [(torch, "save", half_a_save), (os, "replace", no_replace)], ids=["save", "replace"]
-)
-def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch, owner, name, failing):
-    path = tmp_path / "c.pt"
-    train(12, checkpoint=path)
-    old = path.read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, failing)
-        with pytest.raises(OSError, match="no space"):
-            train(40, checkpoint=path)
-    assert path.read_bytes() == old
-    assert os.listdir(tmp_path) == ["c.pt"]
-    assert_same_run(train(40, checkpoint=path), train(40))
-
-
-def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
-    calls = []
-    for name in ("fsync", "replace"):
-        original = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *a, name=name, original=original: (calls.append(name), original(*a)))
-    train(12, checkpoint=tmp_path / "c.pt", checkpoint_every=6)
-    assert calls == ["fsync", "replace"] * 2
-
-
-class Malicious:
-    """Unpickling this creates a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-def truncated(path):
-    train(12, checkpoint=path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flipped(path):
-    """One byte of one weight differs."""
-    train(12, checkpoint=path)
-    content = bytearray(path.read_bytes())
-    weight = next(iter(torch.load(path)["model"].values())).numpy().tobytes()
-    content[content.index(weight) + 5] ^= 1
-    path.write_bytes(content)
-
-
-def incomplete(path):
-    train(12, checkpoint=path)
-    state = torch.load(path)
-    del state["optimizer"]
-    torch.save(state, path)
-
-
-BROKEN = {
-    "truncated": truncated,
-    "flipped": flipped,
-    "empty": lambda path: path.touch(),
-    "text": lambda path: path.write_text("my thesis"),
-    "pickle": lambda path: path.write_bytes(pickle.dumps({"format": Malicious(path.with_name("hacked"))}, 2)),
-    "code": lambda path: torch.save({"format": Malicious(path.with_name("hacked"))}, path),
-    "other weights": lambda path: torch.save(network().state_dict(), path),
-    "a tensor": lambda path: torch.save(torch.zeros(3), path),
-    "incomplete": incomplete,
-}
-
-
-@pytest.mark.parametrize("resume", [True, False], ids=["resume", "anew"])
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_file_that_is_no_checkpoint_is_refused_and_kept(tmp_path, kind, resume):
-    path = tmp_path / "c.pt"
-    BROKEN[kind](path)
-    content = path.read_bytes()
-    model = network()
-    with pytest.raises(ValueError, match=rf"checkpoint .*{path.name}.*left as it is"):
-        train(40, model=model, checkpoint=path, resume=resume)
-    assert path.read_bytes() == content
-    assert os.listdir(tmp_path) == ["c.pt"]
-    for kept, first in zip(model.parameters(), network().parameters(), strict=True):
-        assert torch.equal(kept, first)
+# Checkpoints of other runs
 
 
 def wider():
@@ -444,8 +306,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, value):
     ) as caught:
         train(40, model=model, loss=Interrupting(10, lambda v: v * value), checkpoint=path, checkpoint_every=4)
     assert f"last good loss {until_then.loss[-1]:.4g} at step 9" in str(caught.value)
-    for kept, expected in zip(model.parameters(), before[0].parameters(), strict=True):
-        assert torch.equal(kept, expected)
+    assert_same_weights(model, before[0])
     assert torch.load(path)["step"] == 8
     assert_same_run(train(40, checkpoint=path), train(40))
 

@@ -422,7 +422,7 @@ def _write(state, path) -> None:
             os.fsync(file.fileno())
         os.replace(fresh, path)
     except OSError as error:
-        earlier = "the one written before is whole" if path.exists() else "there is no earlier one"
+        earlier = "the one written before is whole" if path.is_file() else "there is no earlier one"
         raise OSError(
             f"checkpoint {path} of step {state['step']} could not be written ({error.strerror or error}); {earlier}. "
             "Make room there or name another path, and call fit again: it goes on from the checkpoint it finds"
