@@ -55,3 +55,24 @@ def test_an_unknown_device_is_an_error_that_says_what_is_known(machine, wish):
     machine(wish)
     with pytest.raises(ValueError, match=rf"SCOREBOOK_DEVICE must be one of 'auto', 'cpu', .*got '{wish}'"):
         device()
+
+
+@pytest.mark.parametrize("wish", [None, "cuda"])
+def test_under_torchrun_each_process_of_a_machine_takes_a_device_of_its_own(machine, monkeypatch, wish):
+    machine(wish, cuda=True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for number in range(4):
+        monkeypatch.setenv("LOCAL_RANK", str(number))
+        assert device() == torch.device("cuda", number)
+
+
+def test_a_process_too_many_for_the_devices_is_told_so(machine, monkeypatch):
+    machine(None, cuda=True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(
+        RuntimeError, match=r"process 2 .* there are 2\. Start torchrun with --nproc-per-node 2, or set"
+    ):
+        device()
+    machine("cpu", cuda=True)
+    assert device() == torch.device("cpu")

@@ -2,6 +2,7 @@
 
 from scorebook.lab.datasets import checkerboard, coloured_digits, digits, hue, mnist, moons, swiss_roll
 from scorebook.lab.devices import device
+from scorebook.lab.distributed import over_ranks, rank
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.metrics import energy_distance, mode_weights, sliced_wasserstein
 from scorebook.lab.networks import MLP, NoisyClassifier, TimeMLP, UNet, initialise
@@ -36,7 +37,9 @@ __all__ = [
     "mnist",
     "mode_weights",
     "moons",
+    "over_ranks",
     "pretrained",
+    "rank",
     "samples",
     "score_field",
     "sliced_wasserstein",

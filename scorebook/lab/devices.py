@@ -1,7 +1,8 @@
 """Where tensors live: one environment variable decides for the whole book.
 
 ``SCOREBOOK_DEVICE`` may be ``cpu``, ``cuda``, ``mps`` or ``auto``. Without it, or with ``auto``, the book runs on
-a CUDA device if there is one, else on Apple's ``mps``, else on the CPU.
+a CUDA device if there is one, else on Apple's ``mps``, else on the CPU. Where ``torchrun`` has started several
+processes on a machine, each takes the CUDA device of its own number.
 """
 
 import os
@@ -19,23 +20,37 @@ def device() -> torch.device:
     """Device on which the book runs, as the environment variable ``SCOREBOOK_DEVICE`` asks.
 
     Returns:
-        ``torch.device("cuda")``, ``torch.device("mps")`` or ``torch.device("cpu")``.
+        ``torch.device("cuda")``, ``torch.device("mps")`` or ``torch.device("cpu")``; under ``torchrun``
+        ``torch.device("cuda", n)`` in the n-th process of the machine.
 
     Raises:
         ValueError: if the variable holds none of ``auto``, ``cpu``, ``cuda`` and ``mps``.
-        RuntimeError: if it names a device that this machine, or this build of PyTorch, does not have.
+        RuntimeError: if it names a device that this machine, or this build of PyTorch, does not have, or if
+            ``torchrun`` has started more processes than there are CUDA devices.
     """
     present = _present()
     wanted = os.environ.get(_VARIABLE, "").strip().lower() or "auto"
     one_of(_VARIABLE, wanted, ("auto", "cpu", "cuda", "mps"))
     if wanted == "auto":
-        return torch.device(present[0])
+        wanted = present[0]
     if wanted not in present:
         raise RuntimeError(
             f"{_VARIABLE} asks for {wanted!r}, which PyTorch {torch.__version__} does not find on this machine; "
             f"available: {', '.join(present)}. Set {_VARIABLE} to one of these, or to 'auto', before you start Python"
         )
-    return torch.device(wanted)
+    return _own_cuda_device() if wanted == "cuda" else torch.device(wanted)
+
+
+def _own_cuda_device() -> torch.device:
+    number, n = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
+    if number is None:
+        return torch.device("cuda")
+    if int(number) >= n:
+        raise RuntimeError(
+            f"process {number} of this machine finds no CUDA device of its own: there are {n}. Start torchrun with "
+            f"--nproc-per-node {n}, or set {_VARIABLE}=cpu"
+        )
+    return torch.device("cuda", int(number))
 
 
 def _present() -> list[str]:

@@ -11,6 +11,15 @@ decay :math:`d` asks for. A short run is thus not dominated by the weights it be
 All randomness, the order of the data and whatever the loss draws, comes from one generator. Its state is in the
 checkpoint, beside the weights, the moments of Adam and the place in the data, so that a run of 20 steps resumed for 20
 more equals one of 40 bit for bit on a CPU (with the same number of threads).
+
+Under ``torchrun`` the processes share each batch of :math:`N` rows, and PyTorch's ``DistributedDataParallel`` sums
+their gradients while it goes backwards,
+
+.. math:: \nabla L = \sum_r \frac{n_r}{N}\, \nabla \bar\ell_r,
+
+the gradient of one process with all the rows, however they divide (:mod:`scorebook.lab.distributed`). It is not the
+model that is wrapped but the whole loss with the model inside. So a loss may differentiate the network, call it several
+times or ask it for its ``weight``, as in one process, and all that DDP sees is one backward pass at the end.
 """
 
 import math
@@ -29,10 +38,24 @@ from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from scorebook.lab.arguments import finite, one_of, positive, positive_integer
+from scorebook.lab.distributed import (
+    alike,
+    any_rank,
+    common_state,
+    copy_from_first,
+    from_first,
+    join,
+    n_ranks,
+    own_generator,
+    rank,
+    share,
+    summed,
+)
 
 try:
     import fcntl
@@ -95,6 +118,14 @@ def fit(
     Each epoch takes the rows of ``data`` in a new random order; its last batch may be smaller. Batches are moved to the
     device of the model one by one, and the model is moved nowhere.
 
+    A script that calls it runs unchanged on several GPUs or machines, as ``torchrun --nproc-per-node 4 train.py``, if
+    it puts the model on :func:`~scorebook.lab.devices.device` and gives the same arguments in each process. The
+    processes start from the weights and the generator of the first, share the ``batch_size`` rows of each step, and
+    hold the same weights after it; the first alone shows the bar and touches the checkpoint. The loss must be a mean
+    over its rows. One that draws nothing takes the course that it takes in one process, to rounding; one that draws
+    gets a generator of its own rank, so that no two rows share their noise, and takes that course in distribution. A
+    checkpoint can be resumed on any number of processes, on the same number exactly.
+
     Args:
         model: module with at least one parameter that is trained.
         loss: callable ``(model, *batch, generator=g) -> scalar tensor``. It must draw from ``g`` alone.
@@ -122,8 +153,8 @@ def fit(
     Raises:
         ValueError: if an argument, the data, or the value of the loss is not as described; if ``checkpoint`` cannot be
             read, belongs to another model or other settings, or holds more than ``n_steps`` steps. The file is then
-            left as it is.
-        RuntimeError: if the loss or its gradient is NaN or infinite. The last checkpoint stays as it is.
+            left as it is. Under ``torchrun``, if an argument differs between processes.
+        RuntimeError: if the loss or its gradient is NaN or infinite in any process. The last checkpoint stays as it is.
         OSError: if the checkpoint cannot be written, for want of room or of its folder. The one before stays whole.
         KeyboardInterrupt: on Ctrl-C, after the step under way, once the checkpoint is written.
 
@@ -147,7 +178,8 @@ def fit(
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), device="cpu")))
     elif not isinstance(generator, torch.Generator):
         raise ValueError(f"generator must be a torch.Generator or None, got {generator!r}")
-    data = _checked_data(data, _trained_parameters(model)[0].dtype)
+    first = _trained_parameters(model)[0]
+    data = _checked_data(data, first.dtype)
 
     settings = {
         "rows": len(data[0]),
@@ -157,34 +189,47 @@ def fit(
         "clip": None if clip is None else float(clip),
         "schedule": schedule if schedule == "constant" else f"{schedule} over {n_steps} steps",
     }
+    join(first.device)
+    alike(
+        **settings,
+        n_steps=n_steps,
+        checkpoint="none" if checkpoint is None else "a path",
+        checkpoint_every=checkpoint_every,
+        resume=resume,
+        max_seconds=max_seconds,
+    )
+    common_state(generator)
     run = _Run(model, loss, data, generator, settings, n_steps)
     if checkpoint is not None:
-        checkpoint = _checked_path(checkpoint)
-        if checkpoint.exists():
-            state = _read(checkpoint, parts=run.state().keys())
-            if resume:
-                run.restore(state, checkpoint)
+        checkpoint, state = from_first(_found, checkpoint, run.state().keys())
+        if state is not None and resume:
+            run.restore(state, checkpoint)
 
     began = time.perf_counter()
     earlier = run.seconds
     out_of_time = False
-    bar = tqdm(total=n_steps, initial=run.step, leave=False, mininterval=0.2, disable=not (progress and _is_watched()))
+    shown = progress and rank() == 0 and _is_watched()
+    bar = tqdm(total=n_steps, initial=run.step, leave=False, mininterval=0.2, disable=not shown)
     model.train()
     try:
         with bar, _HeldInterrupt() as interrupt:
             while run.step < n_steps and not out_of_time:
                 run.advance()
                 run.seconds = earlier + time.perf_counter() - began
-                out_of_time = max_seconds is not None and run.seconds - earlier > max_seconds
+                if max_seconds is not None:
+                    out_of_time = any_rank(run.seconds - earlier > max_seconds, run.device)
                 last = run.step == n_steps or out_of_time
+                if last:
+                    run.agree()
                 if checkpoint is not None and (last or run.step % checkpoint_every == 0):
-                    _write(run.state(), checkpoint)
+                    from_first(_write, run.state(), checkpoint)
                 if not bar.disable:
                     bar.set_postfix_str(f"loss {run.losses[-1]:.4g}", refresh=False)
                     bar.update()
-                interrupt.deliver()
+                if any_rank(interrupt.came, run.device):
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if checkpoint is not None and run.is_whole and run.step > 0:
+        if checkpoint is not None and rank() == 0 and run.is_whole and run.step > 0:
             _write(run.state(), checkpoint)
         raise
     finally:
@@ -200,16 +245,19 @@ class _Run:
     """
 
     def __init__(self, model, loss, data, generator, settings, n_steps):
-        self.model, self.loss, self.data, self.generator, self.settings = model, loss, data, generator, settings
+        self.model, self.data, self.generator, self.settings = model, data, generator, settings
         self.n_steps = n_steps
         self.parameters = _trained_parameters(model)
         self.device = self.parameters[0].device
+        self.objective = _Objective(model, loss)
+        if n_ranks() > 1:  # from here on every rank has the weights of the first
+            self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
         fused = self.device.type in ("cpu", "cuda")  # a sixth of the time of the plain one on a CPU
         self.optimizer = torch.optim.Adam(self.parameters, lr=settings["lr"], fused=fused)
         self.average = None
         if settings["ema_decay"] is not None:
             self.average = AveragedModel(model, multi_avg_fn=self._average)
-        self.keywords = {"generator": generator} if _takes_generator(loss) else {}
+        self.takes_generator = _takes_generator(loss)
         self.step, self.seconds, self.losses = 0, 0.0, []
         self.order, self.position = torch.empty(0, dtype=torch.long), 0
         self.generator_state = generator.get_state()
@@ -223,11 +271,9 @@ class _Run:
             order = torch.randperm(n, generator=self.generator, device=self.generator.device)
             position = 0
         rows = order[position : position + self.settings["batch_size"]]
-        batch = [tensor[rows.to(tensor.device)].to(self.device) for tensor in self.data]
 
         self.optimizer.zero_grad()
-        loss = _checked_loss(self.loss(self.model, *batch, **self.keywords))
-        loss.backward()
+        loss = self._backward(rows)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings["clip"] or math.inf)
         self._stop_unless_finite(loss, norm)
         for group in self.optimizer.param_groups:
@@ -243,6 +289,26 @@ class _Run:
         self.step += 1
         self.is_whole = True
 
+    def _backward(self, rows) -> Tensor:
+        """Leave the gradient of the loss over all these rows in the parameters of every rank; return that loss."""
+        own = share(rows)
+        portion = len(own) / len(rows)
+        if len(own) == 0:
+            own = rows[:1]  # DDP needs every rank to go backwards: this one does so in vain, with a row that counts 0
+        batch = [tensor[own.to(tensor.device)].to(self.device) for tensor in self.data]
+        keywords = {"generator": own_generator(self.generator)} if self.takes_generator else {}
+        loss = self.objective(*batch, **keywords)
+        if n_ranks() == 1:
+            loss.backward()
+            return loss
+        (loss * (portion * n_ranks())).backward()  # of these DDP takes the mean
+        return summed(loss.detach() * portion)
+
+    def agree(self) -> None:
+        """Give all ranks what the first has gathered in buffers, as DDP does before each step."""
+        for buffer in self.model.buffers():
+            copy_from_first(buffer)
+
     def finish(self) -> None:
         """Give the model its averaged weights, no gradients, and the mode of evaluation."""
         if self.average is not None and self.step > 0:
@@ -250,6 +316,7 @@ class _Run:
                 for parameter, mean in zip(self.model.parameters(), self.average.module.parameters(), strict=True):
                     parameter.copy_(mean)
         self.optimizer.zero_grad()
+        self.objective = None
         self.model.eval()
 
     def state(self) -> dict:
@@ -313,6 +380,21 @@ class _Run:
             f"Try a smaller lr than {self.settings['lr']:g}, data of about unit scale, or times and noise scales "
             "further from zero."
         )
+
+
+class _Objective(nn.Module):
+    """The loss as a module with the model inside, which DDP can wrap as a whole.
+
+    It would refuse the model alone to some losses: its wrapper hides ``model.weight``, and it waits for the gradient of
+    a bias that an energy's score does not depend on.
+    """
+
+    def __init__(self, model, loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, *batch, **keywords) -> Tensor:
+        return _checked_loss(self.loss(self.model, *batch, **keywords))
 
 
 def _value(loss) -> float:
@@ -379,6 +461,12 @@ def _checked_path(checkpoint) -> Path:
             f"checkpoint must lie in a folder that exists and can be written, got {path} ({reason})"
         ) from error
     return path
+
+
+def _found(checkpoint, parts) -> tuple:
+    """The path where to write, and what stands there already, or ``None``."""
+    path = _checked_path(checkpoint)
+    return path, _read(path, parts) if path.exists() else None
 
 
 def _read(path, parts) -> dict:
