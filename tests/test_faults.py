@@ -71,6 +71,10 @@ def fresh_files(path):
     return list(path.parent.glob(f".{path.name}.*.new"))
 
 
+def began(value):
+    pytest.fail("the training began")
+
+
 # Stopping a process
 
 
@@ -376,7 +380,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(open_f
 
 def test_a_name_that_the_disk_does_not_take_is_refused_before_the_first_step(tmp_path):
     with pytest.raises(ValueError, match=r"can be written, got .* \(File name too long\)"):
-        train(5, loss=Interrupting(1, pytest.fail), checkpoint=tmp_path / ("c" * 250))
+        train(5, loss=Interrupting(1, began), checkpoint=tmp_path / ("c" * 250))
 
 
 def pipe(folder):
@@ -389,7 +393,7 @@ def test_a_pipe_or_a_device_is_refused_and_not_read(tmp_path, make):
     path = make(tmp_path)
     kind = stat.S_IFMT(path.stat().st_mode)
     with pytest.raises(ValueError, match="checkpoint must be the path of a file, got the pipe or device"):
-        train(5, loss=Interrupting(1, pytest.fail), checkpoint=path)
+        train(5, loss=Interrupting(1, began), checkpoint=path)
     assert stat.S_IFMT(path.stat().st_mode) == kind
 
 
@@ -440,7 +444,7 @@ def refuses(path, *, resume=True, match="left as it is"):
     """A run refuses the file by its name, leaves it and the model as they are, and adds nothing beside it."""
     content, beside, model = path.read_bytes(), sorted(os.listdir(path.parent)), network()
     with pytest.raises(ValueError, match=match) as caught:
-        train(40, model=model, loss=Interrupting(1, pytest.fail), checkpoint=path, resume=resume)
+        train(40, model=model, loss=Interrupting(1, began), checkpoint=path, resume=resume)
     assert f"checkpoint {path} " in str(caught.value)
     assert path.read_bytes() == content
     assert sorted(os.listdir(path.parent)) == beside
