@@ -12,7 +12,7 @@ PAGE := _build/html/index.html
 # Jupyter sets this in its terminals; a build started there would show progress bars in the pages.
 unexport JPY_SESSION_NAME
 
-.PHONY: help book test test-fast test-full lint bench colab pdf coursework serve picture weights repository clean
+.PHONY: help book test test-fast test-full lint audit bench colab pdf coursework serve picture weights repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,9 @@ lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent
 
 bench: $(INSTALLED) $(BENCH)/.installed  ## measure scorebook beside its peers on this idle machine (ONLY="quality overhead")
 	$(BENCH)/bin/python -m benchmarks.run $(ONLY)
+
+audit:  ## known vulnerabilities of what is pinned (a warning where nobody can be asked)
+	@$(PYTHON) tools/audit.py
 
 colab: $(INSTALLED)  ## run the chapters on the versions that Colab ships (CHAPTERS="langevin sde")
 	$(BIN)/python tools/colab.py $(CHAPTERS)
