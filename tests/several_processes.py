@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from scorebook import lab, probability_flow, sde
 from scorebook.lab import training
@@ -51,7 +52,7 @@ def weights(model):
 
 def train(model, loss, data=DATA, **settings):
     """Train from a seed; the losses, the weights and what the generator draws next."""
-    g = seeded(2)
+    g = seeded(2 + 10 * lab.rank())  # what counts is that of the first rank
     history = lab.fit(model, loss, data, **({"n_steps": 12, "batch_size": 8, "lr": 1e-2, "generator": g} | settings))
     return {"loss": history.loss, "weights": weights(model), "next": torch.rand(3, generator=g)}
 
@@ -101,6 +102,21 @@ def deterministic(folder):
         "a label that is never given": lambda: train(score_model(), lambda m, x: shrinking(lambda x: m(x, 0.5), x)),
     }
     return {name: case() for name, case in cases.items()}
+
+
+def wrapped(folder):
+    """How DDP fares with the model alone inside, for two steps of each loss."""
+
+    def steps(model, loss, *batch):
+        wrapper = DistributedDataParallel(model)
+        for _ in range(2):
+            loss(wrapper, *batch).backward()
+
+    return {
+        "implicit": outcome(lambda: steps(perceptron(), implicit, DATA)),
+        "energy": outcome(lambda: steps(perceptron(out_dim=1), implicit_energy, DATA)),
+        "weight": outcome(lambda: steps(score_model(), noise_free, DATA, LABELS)),
+    }
 
 
 # Losses that draw
@@ -313,7 +329,12 @@ def example(folder):
 def forever(folder):
     """A run without end, to be stopped from outside."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what was started in the background ignores it
-    train(perceptron(), shrinking, n_steps=10**7, checkpoint=folder / "forever.pt", checkpoint_every=20)
+    model = perceptron()
+    try:
+        train(model, shrinking, n_steps=10**7, checkpoint=folder / "forever.pt", checkpoint_every=20)
+    except KeyboardInterrupt:
+        torch.save(weights(model), folder / f"{lab.rank()}.stopped.pt")
+        raise
 
 
 def main(folder, *names):

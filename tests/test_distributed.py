@@ -23,7 +23,7 @@ from scorebook.lab.arguments import standard_normal
 ROOT = Path(__file__).resolve().parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 EVERYTHING = ["deterministic", "noisy", "draws", "statistics", "resumed", "relay", "faults", "who_does_what", "rows"]
-EVERYTHING += ["example"]
+EVERYTHING += ["wrapped", "example"]
 ALONE = ["deterministic", "noisy", "relay", "rows", "example"]
 
 
@@ -159,6 +159,14 @@ def test_statistics_that_are_no_weights_are_alike_too(two):
     assert torch.equal(two[0]["statistics"]["weights"], two[1]["statistics"]["weights"])
 
 
+def test_around_the_model_alone_ddp_would_refuse_two_of_these_losses(two):
+    """Why it is wrapped around the loss, as the page says."""
+    for rank in two:
+        assert rank["wrapped"]["implicit"] == "nothing was raised"
+        assert "has no attribute 'weight'" in rank["wrapped"]["weight"]
+        assert "Expected to have finished reduction in the prior iteration" in rank["wrapped"]["energy"]
+
+
 # Checkpoints
 
 
@@ -224,6 +232,11 @@ def test_a_signal_to_torchrun_leaves_a_whole_checkpoint_and_no_process(folder, s
     for rank in range(n):
         with pytest.raises(ProcessLookupError):
             os.kill(int((folder / str(n) / f"{rank}.pid").read_text()), 0)
+
+
+def test_control_c_stops_all_ranks_after_the_same_step(folder, two):
+    stopped = [torch.load(folder / "2" / f"{rank}.stopped.pt") for rank in range(2)]
+    assert torch.equal(stopped[0], stopped[1])
 
 
 # Rows

@@ -119,7 +119,7 @@ def join(device=None) -> None:
         raise ValueError(
             f"under torchrun tensors must be on a CPU or a CUDA device, got {device}; set SCOREBOOK_DEVICE=cpu"
         )
-    if device.type == "cuda":
+    if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     if not _joined():
         both = torch.cuda.is_available() and dist.is_nccl_available()
