@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -44,6 +45,7 @@ def main(arguments=None) -> int:
         parser.error("--repetitions must be positive")
     if options.rows:
         (name,) = options.names
+        importlib.import_module("benchmarks.peers")  # so that a benchmark may import them as it pleases
         rows = importlib.import_module(f"benchmarks.{name}").measure(options.repetitions)
         options.rows.write_text(json.dumps(rows), encoding="utf-8")
         return 0
@@ -65,17 +67,27 @@ def run(name: str, repetitions: int) -> bool:
         path = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "benchmarks.run", name, "--repetitions", str(repetitions), "--rows", path]
         try:
-            done = subprocess.run(command, cwd=ROOT, timeout=LIMIT)
+            # PyTorch's profiler announces each start and stop unless it is told not to.
+            environment = {"KINETO_LOG_LEVEL": "99"} | os.environ
+            done = subprocess.run(command, cwd=ROOT, env=environment, timeout=LIMIT)
         except subprocess.TimeoutExpired:
             print(f"{name} did not end within {LIMIT} s", file=sys.stderr)
             return False
         if done.returncode:
             return False
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = [without_infinities(row) for row in json.loads(path.read_text(encoding="utf-8"))]
     about["seconds"] = round(time.perf_counter() - start, 1)
     store(name, about, rows)
     print(f"{name}: {len(rows)} rows in {about['seconds']:.0f} s", flush=True)
     return True
+
+
+def without_infinities(row: dict) -> dict:
+    """The row without numbers that are not finite; what was left out is told in the column ``not_finite``."""
+    bad = [name for name, entry in row.items() if isinstance(entry, float) and not math.isfinite(entry)]
+    return {name: entry for name, entry in row.items() if name not in bad} | (
+        {"not_finite": ", ".join(bad)} if bad else {}
+    )
 
 
 def circumstances() -> dict:

@@ -2,9 +2,12 @@
 
 import json
 import re
+import time
 
+import benchmark_page
 import numpy as np
 import pytest
+from docutils import nodes
 
 from benchmarks import run, summary, timing
 
@@ -39,8 +42,6 @@ def test_measurements_take_turns():
 
 
 def test_seconds_are_those_of_one_call():
-    import time
-
     taken = timing.interleaved({"sleep": lambda: time.sleep(0.01)}, 2, at_least=0.03)
     assert all(0.01 <= seconds < 0.02 for seconds in taken["sleep"])
 
@@ -68,6 +69,11 @@ def test_a_row_that_no_page_could_show_is_refused_and_earlier_results_stay(tmp_p
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_number_that_is_not_finite_is_left_out_and_told():
+    row = {"project": "a", "distance": float("nan"), "seconds": 1.0, "bits": float("inf")}
+    assert run.without_infinities(row) == {"project": "a", "seconds": 1.0, "not_finite": "distance, bits"}
+
+
 def test_an_unknown_benchmark_is_named(capsys):
     with pytest.raises(SystemExit):
         run.main(["speed"])
@@ -81,4 +87,118 @@ def test_what_is_not_a_peer_has_the_version_of_the_book(root):
     alone = {
         pin.partition("==")[0] for pin in pins(root / "benchmarks/requirements.txt") - pins(root / "requirements.txt")
     }
-    assert alone == {"azula", "diffusers", "smalldiffusion"}
+    assert alone == {"azula", "diffusers", "smalldiffusion", "torchvision"}
+
+
+def invented_results():
+    """Rows such as the benchmarks make, with scorebook ahead in even cases and behind in odd ones."""
+    about = {
+        "date": "2026-01-02",
+        "commit": "0123456789",
+        "processor": "a processor",
+        "cores": 2,
+        "threads": 2,
+        "python": "3.11.0",
+        "versions": {"scorebook": "0.1.0", "azula": "not installed"},
+        "load_before": 0.1,
+        "repetitions": 5,
+        "seconds": 60.0,
+    }
+
+    def times(case, projects=("azula", "torchdiffeq")):
+        for r in range(5):
+            yield "scorebook", r, (1.0 if case % 2 == 0 else 9.0) + 0.1 * r
+            for p in projects:
+                yield p, r, 5.0 + 0.1 * r
+
+    overhead = [
+        {"sampler": s, "network": n, "batch": 1, "project": p, "name": "x", "repetition": r}
+        | {"seconds": v, "network_seconds": 0.01, "ratio": v}
+        for s in ("Euler", "flow")
+        for i, n in enumerate(("MLP", "UNet"))
+        for p, r, v in times(i)
+    ]
+    quality = [
+        {"law": law, "project": p, "solver": "x", "evaluations": n, "repetition": r, "sliced_wasserstein": v}
+        for law in ("one", "two")
+        for i, n in enumerate((5, 10))
+        for p, r, v in times(i)
+    ]
+    digits = [
+        {"project": p, "budget_s": 15.0 * (i + 1), "repetition": r, "sliced_wasserstein": v, "bits_per_dim": v}
+        for i in range(3)
+        for p, r, v in times(i)
+    ]
+    digits += [{"project": "real digits", "repetition": r, "sliced_wasserstein": 0.4} for r in range(5)]
+    ways = {
+        "divergence": ["divergence", "loop over autograd.grad"],
+        "training step": ["sliced loss", "sliced loss, jvp", "exact loss", "exact loss, loop"],
+        "likelihood": ["log_prob, exact", "odeint, loop over the trace"],
+    }
+    divergence = [
+        {"task": task, "dimension": d, "project": p, "name": name, "repetition": r, "seconds": v, "peak_megabytes": v}
+        for task, names in ways.items()
+        for k, name in enumerate(names)
+        for i, d in enumerate((2, 8))
+        for p, r, v in times(i, ["torch.func"])
+        if (p == "scorebook") == (k % 2 == 0)
+    ]
+    book = [{"build": "cold", "page": p, "repetition": 0, "seconds": s} for p, s in (("all", 99.0), ("sde", 40.0))]
+    book += [{"build": "cached", "page": "all", "repetition": r, "seconds": 5.0 + r} for r in range(5)]
+    rows = {"overhead": overhead, "quality": quality, "digits": digits, "divergence": divergence, "book": book}
+    return {name: {"about": about, "rows": some} for name, some in rows.items()}
+
+
+@pytest.mark.parametrize("part", benchmark_page.PARTS, ids=" ".join)
+def test_every_part_of_the_page_is_made_from_results_or_says_that_there_are_none(part, tmp_path):
+    made = benchmark_page.made(*part, invented_results(), tmp_path)
+    text = " ".join(node.astext() for node in made)
+    assert "Not measured" not in text
+    (none,) = benchmark_page.made(*part, {}, tmp_path)
+    assert none.astext().startswith("Not measured yet")
+    if part[1] == "figure":
+        (image,) = made[0].findall(nodes.image)
+        assert (tmp_path / f"{part[0]}.png").stat().st_size > 10_000
+        assert image["alt"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "word"),
+    [([1, 2, 3], [4, 5, 6], "ahead"), ([4, 5, 6], [1, 2, 3], "behind"), ([1, 4, 6], [3, 5, 7], "level")],
+)
+def test_ahead_means_that_the_middle_halves_are_apart(ours, theirs, word):
+    of = {"scorebook": (summary.summary_of(ours), ""), "azula": (summary.summary_of(theirs), "")}
+    assert benchmark_page.standing(of | {"slow": (summary.summary_of([99]), "")}) == (word, "azula")
+
+
+def test_of_several_entries_of_a_project_the_best_counts():
+    rows = [{"n": 1, "project": "azula", "name": name, "s": s} for name, s in (("a", 3.0), ("b", 2.0), ("a", 3.5))]
+    assert benchmark_page.best(rows, "s", ["n"]) == {(1,): {"azula": (summary.summary_of([2.0]), "b")}}
+
+
+def test_a_conclusion_follows_the_numbers():
+    said = " ".join(node.astext() for node in benchmark_page.PARTS["overhead", "conclusion"](invented_results()))
+    assert "Scorebook is ahead of every peer in 2 of 4 cases, level with the best in 0 and behind it in 2" in said
+    assert "For Euler, UNet, batch 1 (10 ms), azula is ahead: 5.2 to 9.2." in said
+    assert "the greatest ratio of scorebook is 9.200; 0 of 4 such cases stay within 1.05" in said
+    said = benchmark_page.PARTS["book", "conclusion"](invented_results())
+    assert "The cold build takes 99 s, of which its 1 notebooks run for 40 s" in said
+    assert "it takes 7.0 s (quartiles 6.0 and 8.0 s, 5 repetitions)" in said
+
+
+@pytest.mark.parametrize("name", sorted(summary.read()))
+def test_what_is_stored_was_measured_five_times_and_says_where(name):
+    stored = summary.read()[name]
+    about = stored["about"]
+    assert about["repetitions"] >= 5
+    assert {"date", "processor", "threads", "commit", "versions", "load_before"} <= set(about)
+    assert about["versions"]["torch"].startswith("2.")
+    # The cold build is the one thing measured once.
+    rows = [row for row in stored["rows"] if row.get("build") != "cold"]
+    assert {row["repetition"] for row in rows} == set(range(about["repetitions"]))
+
+
+def test_the_page_shows_every_part_of_every_benchmark(root):
+    shown = re.findall(r"^```\{benchmark\} (\w+) (\w+)$", (root / "book" / "benchmarks.md").read_text(), re.M)
+    assert sorted(shown) == sorted(benchmark_page.PARTS)
+    assert {benchmark for benchmark, _ in shown} == set(run.BENCHMARKS)

@@ -23,7 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from scorebook.lab.tables import CLAIMS_MIME
 
-__all__ = ["Run", "budget_of", "reading_minutes", "setup"]
+__all__ = ["Run", "budget_of", "reading_minutes", "setup", "shown_table"]
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET = 60  # seconds on two CPU cores, unless the notebook's metadata grants another (scorebook.budget_s)
@@ -103,7 +103,7 @@ def tell_times(app, document, name):
     title.parent.insert(title.parent.index(title) + 1, line)
 
 
-def _table(header, rows, *, numeric=()):
+def shown_table(header, rows, *, numeric=()):
     """A table like those that :func:`scorebook.lab.table` shows; an entry is a text or a node."""
     table = nodes.table("", classes=["scorebook-table"])
     group = nodes.tgroup("", *[nodes.colspec("", colwidth=1) for _ in header], cols=len(header))
@@ -178,7 +178,7 @@ def this_build(app, here):
         ("scorebook", metadata.version("scorebook")),
     ]
     rows += [(name, metadata.version(name)) for name in SHOWN if name in packages]
-    return [_table(("", "This build"), rows)]
+    return [shown_table(("", "This build"), rows)]
 
 
 def running_times(app, here):
@@ -195,7 +195,7 @@ def running_times(app, here):
     ]
     seconds, claims = sum(run.seconds for _, run in runs), sum(len(run.claims) for _, run in runs)
     rows.append(("All", f"{seconds:.0f}", "", claims))
-    return [_table(("Page", "Seconds", "Budget", "Claims"), rows, numeric=(1, 2, 3))]
+    return [shown_table(("Page", "Seconds", "Budget", "Claims"), rows, numeric=(1, 2, 3))]
 
 
 def _count(run):
@@ -229,7 +229,7 @@ def measured_claims(app, here):
         ]
         section = nodes.section("", ids=[f"claims-{name}"])
         section += nodes.title("", "", _link(app, here, name))
-        section += _table(("Claim", "Expected", "Measured ± standard error"), rows, numeric=(1, 2))
+        section += shown_table(("Claim", "Expected", "Measured ± standard error"), rows, numeric=(1, 2))
         found.append(section)
     return found
 

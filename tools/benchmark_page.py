@@ -1,0 +1,524 @@
+"""A Sphinx extension that shows what the benchmarks have measured, from ``benchmarks/results.json`` alone.
+
+The directive ``{benchmark} <benchmark> <part>`` stands in the page for a figure, a table, a paragraph of conclusions or
+one on how it was measured. Each is made from the stored rows when the page is read, so that a new run changes numbers,
+pictures and conclusions together.
+
+Two projects count as level where the middle halves of their repetitions overlap; otherwise the better median is ahead.
+"""
+
+import os
+import sys
+from datetime import date
+from pathlib import Path
+
+import matplotlib
+from docutils import nodes
+from matplotlib.figure import Figure
+from run_record import shown_table
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the installed package
+
+from benchmarks.summary import RESULTS, read, summarise  # noqa: E402
+
+__all__ = ["PARTS", "best", "setup", "standing"]
+
+STYLE = ROOT / "scorebook" / "lab" / "scorebook.mplstyle"
+OURS = "scorebook"
+# One colour and one mark for each project, the same in all figures.
+LOOKS = {
+    "scorebook": ("#0072B2", "o"),
+    "azula": ("#D55E00", "s"),
+    "smalldiffusion": ("#009E73", "^"),
+    "diffusers": ("#CC79A7", "D"),
+    "torchdiffeq": ("#E69F00", "v"),
+    "by hand": ("#22303c", "P"),
+    "torch.func": ("#56B4E9", "X"),
+}
+OTHERS = ("#6b7a89", "*")
+
+
+def number(value) -> str:
+    """Three digits, without an exponent where that reads well."""
+    return (
+        f"{value:.3g}"
+        if 1e-3 <= abs(value) < 1000 or value == 0
+        else f"{value:,.0f}"
+        if value >= 1000
+        else f"{value:.1e}"
+    )
+
+
+def counted(n, noun) -> str:
+    """A number with its noun."""
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
+def listed(words) -> str:
+    """Words joined as in a sentence."""
+    words = list(words)
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" and {words[-1]}"
+
+
+def rows_of(results, benchmark, **wanted):
+    """The rows of a benchmark whose columns have these values."""
+    rows = results.get(benchmark, {}).get("rows", [])
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def best(rows, value, cases, *, project="project", name="name"):
+    """For each case, each project's lowest :class:`~benchmarks.summary.Summary` among its entries.
+
+    Args:
+        rows: of one benchmark.
+        value: column in which less is better.
+        cases: columns that tell the cases apart.
+        project: column of the project.
+        name: column that tells apart the several entries of one project.
+
+    Returns:
+        ``{case: {project: (summary, name)}}``.
+    """
+    rows = [{name: ""} | row for row in rows]
+    found = {}
+    for key, summary in summarise(rows, [*cases, project, name], value).items():
+        of = found.setdefault(key[: len(cases)], {})
+        if key[-2] not in of or summary.median < of[key[-2]][0].median:
+            of[key[-2]] = (summary, key[-1])
+    return found
+
+
+def standing(of, projects=None) -> tuple[str, str]:
+    """Whether scorebook is ``"ahead"`` of, ``"level"`` with or ``"behind"`` the best peer, and which that is."""
+    peers = {p: s for p, (s, _) in of.items() if p != OURS and (projects is None or p in projects)}
+    peer = min(peers, key=lambda p: peers[p].median)
+    ours, theirs = of[OURS][0], peers[peer]
+    if ours.low <= theirs.high and theirs.low <= ours.high:
+        return "level", peer
+    return ("ahead" if ours.median < theirs.median else "behind"), peer
+
+
+def points(lines):
+    """A list, one point for each of the lines; no node where there is none."""
+    items = [nodes.list_item("", nodes.paragraph("", line)) for line in lines]
+    return [nodes.bullet_list("", *items)] if items else []
+
+
+def verdict(cases, naming, by=""):
+    """A paragraph on where scorebook stands in all cases, and a list of those in which a peer is ahead."""
+    found = {case: standing(of) for case, of in cases.items() if OURS in of and len(of) > 1}
+    count = {word: sum(w == word for w, _ in found.values()) for word in ("ahead", "level", "behind")}
+    text = (
+        f"{by}scorebook is ahead of every peer in {count['ahead']} of {counted(len(found), 'case')}, level with the "
+        f"best in {count['level']} and behind it in {count['behind']}."
+    )
+    text = text[0].upper() + text[1:]
+    lines = []
+    for case, (word, peer) in found.items():
+        if word == "behind":
+            ours, theirs = cases[case][OURS][0].median, cases[case][peer][0].median
+            lines.append(f"For {naming(case)}, {peer} is ahead: {number(theirs)} to {number(ours)}.")
+    return [nodes.paragraph("", text), *points(lines)]
+
+
+def comparison(cases, naming, ours_heading, peers_heading):
+    """A table of scorebook beside the best peer, case by case; the better number is marked where they are not level."""
+    lines = []
+    for case, of in cases.items():
+        if OURS not in of or len(of) < 2:
+            continue
+        word, peer = standing(of)
+        mine, theirs = number(of[OURS][0].median), f"{number(of[peer][0].median)} {peer}"
+        lines.append(
+            (
+                naming(case),
+                nodes.strong("", mine) if word == "ahead" else mine,
+                nodes.strong("", theirs) if word == "behind" else theirs,
+            )
+        )
+    return shown_table(("", ours_heading, peers_heading), lines, numeric=(1,))
+
+
+def figure(width, height, *grid, **options):
+    """A figure in the book's style with its axes in one list."""
+    picture = Figure(figsize=(width, height))
+    return picture, picture.subplots(*grid, squeeze=False, **options).ravel().tolist()
+
+
+def look(project):
+    """Colour and mark of a project."""
+    return LOOKS.get(project, OTHERS)
+
+
+def bars(ax, positions, summaries, project, **options):
+    """Medians with their quartiles."""
+    colour, mark = look(project)
+    middle = [s.median for s in summaries]
+    spread = [[s.median - s.low for s in summaries], [s.high - s.median for s in summaries]]
+    options = {"linestyle": "-", "label": project, "markersize": 5, "linewidth": 1.3} | options
+    ax.errorbar(positions, middle, yerr=spread, color=colour, marker=mark, **options)
+
+
+def legend(picture, axes, n_columns=3):
+    """One legend for all axes, below them."""
+    entries = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        entries |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in entries}
+    picture.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=n_columns)
+
+
+# 1. Overhead
+
+
+def overhead_cases(results):
+    return best(rows_of(results, "overhead"), "ratio", ["sampler", "network", "batch"])
+
+
+def overhead_figure(results):
+    cases = overhead_cases(results)
+    samplers = list(dict.fromkeys(sampler for sampler, _, _ in cases))
+    networks = list(dict.fromkeys((network, batch) for _, network, batch in cases))
+    picture, axes = figure(6.4, 2.3 * len(samplers) + 0.6, len(samplers), 1, sharex=True)
+    for ax, sampler in zip(axes, samplers, strict=True):
+        projects = dict.fromkeys(p for (s, _, _), of in cases.items() if s == sampler for p in of)
+        for k, project in enumerate(projects):
+            shift = 0.12 * (k - (len(projects) - 1) / 2)
+            places = [i for i, case in enumerate(networks) if project in cases[sampler, *case]]
+            summaries = [cases[sampler, *networks[i]][project][0] for i in places]
+            bars(ax, [i + shift for i in places], summaries, project, linestyle="none")
+        ax.axhline(1, color="#6b7a89", linewidth=0.8)
+        ax.set(title=sampler, ylabel="times the network")
+        ax.grid(axis="y")
+    axes[-1].set_xticks(range(len(networks)), [f"{network}\nbatch {batch}" for network, batch in networks])
+    legend(picture, axes)
+    return picture, (
+        f"{counted(len(samplers), 'panel')}, one for each kind of sampler: time of an evaluation in the sampler over "
+        f"that of the bare network, for {counted(len(networks), 'network and batch size')}, scorebook beside its "
+        "peers, medians with quartiles. The table below has the numbers."
+    )
+
+
+def overhead_naming(results):
+    milliseconds = summarise(rows_of(results, "overhead"), ["sampler", "network", "batch"], "network_seconds")
+    return lambda case: f"{case[0]}, {case[1]}, batch {case[2]} ({number(1e3 * milliseconds[case].median)} ms)"
+
+
+def overhead_table(results):
+    return [comparison(overhead_cases(results), overhead_naming(results), "scorebook", "best peer")]
+
+
+def overhead_conclusion(results):
+    cases, slow = overhead_cases(results), 5e-3
+    milliseconds = summarise(rows_of(results, "overhead"), ["sampler", "network", "batch"], "network_seconds")
+    ratios = [of[OURS][0].median for case, of in cases.items() if milliseconds[case].median >= slow]
+    said = verdict(cases, overhead_naming(results))
+    if ratios:
+        text = (
+            f"Where the network takes 5 ms or more, the greatest ratio of scorebook is {max(ratios):.3f}; "
+            f"{sum(ratio <= 1.05 for ratio in ratios)} of {len(ratios)} such cases stay within 1.05."
+        )
+        said.append(nodes.paragraph("", text))
+    return said
+
+
+# 2. Quality
+
+
+def quality_cases(results):
+    rows = rows_of(results, "quality")
+    columns = [c for c in ("law", "evaluations") if any(c in row for row in rows)]
+    return columns, best(rows, "sliced_wasserstein", columns, name="solver")
+
+
+def quality_figure(results):
+    _, cases = quality_cases(results)
+    targets = list(dict.fromkeys(case[:-1] for case in cases))
+    picture, axes = figure(6.4, 3.2 * len(targets) + 0.6, len(targets), 1)
+    for ax, target in zip(axes, targets, strict=True):
+        mine = {case[-1]: of for case, of in cases.items() if case[:-1] == target}
+        for project in dict.fromkeys(p for of in mine.values() for p in of):
+            counts = sorted(n for n, of in mine.items() if project in of)
+            bars(ax, counts, [mine[n][project][0] for n in counts], project)
+        ticks = sorted(mine)
+        ax.set(xscale="log", yscale="log", ylabel="sliced Wasserstein distance", title=" ".join(map(str, target)))
+        ax.set_xticks(ticks, [str(n) for n in ticks])
+        ax.minorticks_off()
+        ax.grid(axis="y")
+    axes[-1].set_xlabel("evaluations of the score")
+    legend(picture, axes)
+    return picture, (
+        "Curves of the distance between samples and the exact law against the number of evaluations, on logarithmic "
+        "axes: scorebook beside the best sampler of each peer, medians with quartiles."
+    )
+
+
+def quality_naming(case):
+    return ", ".join([*map(str, case[:-1]), f"{case[-1]} evaluations"])
+
+
+def quality_table(results):
+    return [comparison(quality_cases(results)[1], quality_naming, "scorebook", "best peer")]
+
+
+def quality_conclusion(results):
+    _, cases = quality_cases(results)
+    used = {}
+    for of in cases.values():
+        for project, (_, name) in of.items():
+            used.setdefault(project, {})[name] = None
+    said = points(f"{project}: {listed(names)}" for project, names in used.items() if all(names))
+    if said:
+        said.insert(0, nodes.paragraph("", "The samplers that come out best somewhere:"))
+    return verdict(cases, quality_naming) + said
+
+
+# 3. Digits
+
+DIGITS = {"sliced_wasserstein": "sliced Wasserstein distance", "bits_per_dim": "bits per dimension"}
+
+
+def digits_cases(results, value):
+    return best(rows_of(results, "digits"), value, ["budget_s"])
+
+
+def digits_figure(results):
+    picture, axes = figure(6.4, 6.6, 2, 1, sharex=True)
+    for ax, (value, words) in zip(axes, DIGITS.items(), strict=True):
+        cases = digits_cases(results, value)
+        for project in dict.fromkeys(p for of in cases.values() for p in of):
+            budgets = sorted(s for (s,), of in cases.items() if project in of)
+            bars(ax, budgets, [cases[s,][project][0] for s in budgets], project)
+        ticks = sorted(s for (s,) in cases)
+        ax.set(ylabel=words)
+        ax.set_xticks(ticks, [f"{s:g}" for s in ticks])
+        ax.grid(axis="y")
+    real = summarise([r for r in rows_of(results, "digits") if "budget_s" not in r], ["project"], "sliced_wasserstein")
+    for (project,), summary in real.items():
+        if project == "real digits":
+            axes[0].axhline(summary.median, color=OTHERS[0], linestyle="--", linewidth=1, label=project)
+    axes[-1].set_xlabel("seconds of training")
+    legend(picture, axes)
+    return picture, (
+        "Two panels against the seconds of training: the sliced Wasserstein distance of samples to held-out digits, "
+        "and held-out bits per dimension, for each project, medians with quartiles. A dashed line marks real digits."
+    )
+
+
+def digits_naming(case):
+    return f"{case[0]:g} s of training"
+
+
+def digits_table(results):
+    shown = []
+    for value, words in DIGITS.items():
+        shown.append(nodes.paragraph("", f"{words[0].upper()}{words[1:]}:"))
+        shown.append(comparison(digits_cases(results, value), digits_naming, "scorebook", "best peer"))
+    return shown
+
+
+def digits_conclusion(results):
+    return [
+        node
+        for value, words in DIGITS.items()
+        for node in verdict(digits_cases(results, value), digits_naming, by=f"by the {words}, ")
+    ]
+
+
+# 4. Divergence
+
+TASKS = {"divergence": "exact divergence", "training step": "training step", "likelihood": "likelihood"}
+DASHES = ("-", "--", ":", "-.")
+
+
+def divergence_figure(results):
+    rows = rows_of(results, "divergence")
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    picture, axes = figure(6.4, 3.4 * len(tasks), len(tasks), 2, sharex=True)
+    for i, task in enumerate(tasks):
+        for ax, value, words in zip(
+            axes[2 * i : 2 * i + 2], ("seconds", "peak_megabytes"), ("seconds", "megabytes"), strict=True
+        ):
+            found = summarise(rows_of(results, "divergence", task=task), ["project", "name", "dimension"], value)
+            ways = list(dict.fromkeys(key[:2] for key in found))
+            for project, name in ways:
+                dimensions = sorted(d for p, n, d in found if (p, n) == (project, name))
+                nth = [n for p, n in ways if p == project].index(name)
+                label = f"{project}: {name}" if value == "seconds" else None
+                summaries = [found[project, name, d] for d in dimensions]
+                bars(ax, dimensions, summaries, project, label=label, linestyle=DASHES[nth], markersize=3.5)
+            ax.set(xscale="log", yscale="log", ylabel=words, title=TASKS.get(task, task) if value == "seconds" else "")
+            if value == "seconds":
+                ax.legend(fontsize=6.5, loc="upper left")
+                ax.set_ylim(top=ax.get_ylim()[1] * 20)  # room for the legend
+    for ax in axes[-2:]:
+        ax.set_xlabel("dimension")
+    return picture, (
+        f"A row of two panels for each of {listed(TASKS.get(task, task) for task in tasks)}: seconds and peak "
+        "megabytes against the dimension, on logarithmic axes, for scorebook and other ways, medians with quartiles."
+    )
+
+
+def divergence_table(results):
+    rows = rows_of(results, "divergence")
+    top = max(row["dimension"] for row in rows)
+    keys = ["task", "project", "name"]
+    seconds, megabytes = (
+        summarise(rows_of(results, "divergence", dimension=top), keys, value) for value in ("seconds", "peak_megabytes")
+    )
+    lines = [
+        (
+            f"{TASKS.get(task, task)}: {project}, {name}",
+            number(1e3 * s.median),
+            number(megabytes[task, project, name].median),
+        )
+        for (task, project, name), s in seconds.items()
+    ]
+    return [shown_table((f"In {top} dimensions", "ms", "MB"), lines, numeric=(1, 2))]
+
+
+# What of scorebook is compared with what of the others: the same task, done as exactly.
+CONTESTS = (
+    ("exact divergence", "divergence", "divergence", ("loop over autograd.grad", "jacrev", "jacfwd")),
+    ("the step with the sliced loss", "training step", "sliced loss", ("sliced loss, jvp",)),
+    ("the step with the exact loss", "training step", "exact loss", ("exact loss, loop",)),
+    ("the exact likelihood", "likelihood", "log_prob, exact", ("odeint, loop over the trace",)),
+)
+
+
+def divergence_conclusion(results):
+    said = []
+    for what, task, ours, theirs in CONTESTS:
+        rows = [row for row in rows_of(results, "divergence", task=task) if row["name"] in (ours, *theirs)]
+        for value, word in (("seconds", "time"), ("peak_megabytes", "memory")):
+            cases = best(rows, value, ["dimension"])
+            found = {dimension: standing(of) for (dimension,), of in cases.items()}
+            behind = [dimension for dimension, (w, _) in found.items() if w == "behind"]
+            text = f"In {word}, {what} of scorebook is ahead in {sum(w == 'ahead' for w, _ in found.values())} of "
+            text += f"{counted(len(found), 'dimension')} and behind in {len(behind)}"
+            if behind:
+                peer = found[behind[-1]][1]
+                of = cases[behind[-1],]
+                times = of[OURS][0].median / of[peer][0].median
+                text += f"; in dimension {behind[-1]} it needs {number(times)} times as much as {peer}, {of[peer][1]}"
+            said.append(text + ".")
+    return points(said)
+
+
+# 5. The book
+
+
+def book_seconds(results):
+    rows = rows_of(results, "book", build="cold")
+    return {key[0]: s.median for key, s in summarise(rows, ["page"], "seconds").items()}
+
+
+def book_figure(results):
+    pages = {page: s for page, s in book_seconds(results).items() if page != "all"}
+    order = sorted(pages, key=pages.get)
+    picture, (ax,) = figure(6.4, 0.3 * len(order) + 0.9, 1, 1)
+    ax.barh(order, [pages[page] for page in order], color=LOOKS[OURS][0], height=0.65)
+    for i, page in enumerate(order):
+        ax.annotate(f"{pages[page]:.0f}", (pages[page], i), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    ax.set(xlabel="seconds to execute, in a cold build")
+    ax.tick_params(axis="y", length=0)
+    return picture, "Bars: seconds that each notebook of the book takes to execute in a cold build, the longest on top."
+
+
+def book_conclusion(results):
+    seconds = book_seconds(results)
+    cached = summarise(rows_of(results, "book", build="cached", page="all"), ["page"], "seconds")["all",]
+    pages = {page: s for page, s in seconds.items() if page != "all"}
+    longest = max(pages, key=pages.get)
+    return (
+        f"The cold build takes {seconds['all']:.0f} s, of which its {len(pages)} notebooks run for "
+        f"{sum(pages.values()):.0f} s; the longest is {longest} with {pages[longest]:.0f} s. Repeated with nothing "
+        f"changed it takes {cached.median:.1f} s (quartiles {cached.low:.1f} and {cached.high:.1f} s, "
+        f"{counted(cached.n, 'repetition')})."
+    )
+
+
+# All of them
+
+
+def measured(results, benchmark):
+    """When, where and on what a benchmark was measured."""
+    about = results[benchmark]["about"]
+    day = date.fromisoformat(about["date"])
+    versions = {name: version for name, version in about["versions"].items() if version != "not installed"}
+    text = (
+        f"Measured on {day.day} {day:%B %Y} in {about['seconds'] / 60:.0f} minutes on {about['processor']}, "
+        f"{counted(about['threads'], 'thread')} on {counted(about['cores'], 'core')}, load "
+        f"{about['load_before']} before it began; "
+        f"{counted(about['repetitions'], 'repetition')}; Python {about['python']}, "
+        f"{listed(f'{name} {version}' for name, version in versions.items())}"
+    )
+    return text + (f"; commit {about['commit']}." if about["commit"] else ".")
+
+
+PARTS = {
+    ("overhead", "figure"): overhead_figure,
+    ("overhead", "table"): overhead_table,
+    ("overhead", "conclusion"): overhead_conclusion,
+    ("quality", "figure"): quality_figure,
+    ("quality", "table"): quality_table,
+    ("quality", "conclusion"): quality_conclusion,
+    ("digits", "figure"): digits_figure,
+    ("digits", "table"): digits_table,
+    ("digits", "conclusion"): digits_conclusion,
+    ("divergence", "figure"): divergence_figure,
+    ("divergence", "table"): divergence_table,
+    ("divergence", "conclusion"): divergence_conclusion,
+    ("book", "figure"): book_figure,
+    ("book", "conclusion"): book_conclusion,
+}
+PARTS |= {
+    (name, "measured"): lambda results, name=name: measured(results, name)
+    for name in ("overhead", "quality", "digits", "divergence", "book")
+}
+
+
+def made(benchmark, part, results, folder):
+    """The nodes of one part; a picture is saved in ``folder`` and named by its path."""
+    if not rows_of(results, benchmark):
+        return [nodes.paragraph("", f"Not measured yet in this copy of the book: make bench ONLY={benchmark}.")]
+    with matplotlib.style.context(STYLE):
+        shown = PARTS[benchmark, part](results)
+        if isinstance(shown, str):
+            return [nodes.paragraph("", shown)]
+        if isinstance(shown, list):
+            return shown
+        picture, words = shown
+        path = folder / f"{benchmark}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.savefig(path, dpi=200)
+    image = nodes.image("", uri=str(path), alt=words, width=f"{picture.get_figwidth() * 100:.0f}px")
+    return [nodes.container("", image, classes=["cell_output"])]
+
+
+class Benchmark(SphinxDirective):
+    """A part of the page of benchmarks: the name of a benchmark, and which of its parts."""
+
+    required_arguments = 2
+
+    def run(self):
+        """Makes the part from the stored results."""
+        benchmark, part = self.arguments
+        if (benchmark, part) not in PARTS:
+            raise self.error(f"no part {part!r} of a benchmark {benchmark!r}")
+        for path in (RESULTS, Path(__file__)):
+            self.env.note_dependency(str(path))
+        source = Path(self.env.srcdir)
+        shown = made(benchmark, part, read(), Path(self.env.app.outdir).parent / "benchmarks")
+        for container in shown:
+            for image in container.findall(nodes.image):
+                image["uri"] = os.path.relpath(image["uri"], source / Path(self.env.docname).parent)
+        return shown
+
+
+def setup(app):
+    """Registers the extension."""
+    app.add_directive("benchmark", Benchmark)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
