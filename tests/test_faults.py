@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["__main__", "pytest", "scorebook.lab", "torch._dynamo", "torch._refs"])
-PATIENCE_S = 60
+PATIENCE_S = 300
 
 
 @pytest.fixture
@@ -215,7 +215,8 @@ def test_control_c_leaves_a_usable_model_and_a_checkpoint_that_resumes_exactly(p
     left = received(child.pipe)
     assert child.exit_code() == 0
     if numbers != TWICE:
-        assert left == numbers_of(unbroken(torch.load(path)["step"])[0])
+        steps = torch.load(path)["step"] if path.exists() else 0  # a slow machine may not have begun the first
+        assert left == numbers_of(unbroken(steps)[0] if steps else network())
     assert all(torch.tensor(weight).isfinite().all() for weight in left.values())
     assert os.listdir(path.parent) in (["c.pt"], [])
     assert_same_run(train(400, checkpoint=path), unbroken(400))
