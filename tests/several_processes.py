@@ -15,7 +15,7 @@ from io import StringIO
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scorebook import lab, probability_flow, sde
@@ -343,6 +343,8 @@ def main(folder, *names):
     faulthandler.dump_traceback_later(LONGEST, exit=True)
     torch.set_num_threads(1)
     own = Path(folder) / os.environ["WORLD_SIZE"]
+    if n_ranks() == 3:  # a group that stands already is used as it is
+        distributed.init_process_group("gloo")
     own.mkdir(exist_ok=True)
     (own / f"{lab.rank()}.pid").write_text(str(os.getpid()))
     found = {}
