@@ -7,9 +7,11 @@ import time
 import benchmark_page
 import numpy as np
 import pytest
+import torch
 from docutils import nodes
 
-from benchmarks import run, summary, timing
+from benchmarks import digits, digits_peers, run, summary, timing
+from scorebook import lab
 
 
 @pytest.mark.parametrize("values", [[3.0], [1.0, 2.0], [5.0, 1.0, 4.0, 2.0, 3.0], [0.1, 7.0, 7.0, 2.5, 1e3, 1e-3]])
@@ -202,3 +204,39 @@ def test_the_page_shows_every_part_of_every_benchmark(root):
     shown = re.findall(r"^```\{benchmark\} (\w+) (\w+)$", (root / "book" / "benchmarks.md").read_text(), re.M)
     assert sorted(shown) == sorted(benchmark_page.PARTS)
     assert {benchmark for benchmark, _ in shown} == set(run.BENCHMARKS)
+
+
+def test_the_common_likelihood_of_the_digits_is_that_of_a_known_law(monkeypatch):
+    images, held_out = lab.digits("train")[0], lab.digits("test")[0]
+    digits.check_against_closed_form(images, held_out)
+    right = digits.PROCESS.exact_score
+    monkeypatch.setattr(digits.PROCESS, "exact_score", lambda law: lambda x, t: 0.95 * right(law)(x, t))
+    with pytest.raises(RuntimeError, match="likelihood is off"):
+        digits.check_against_closed_form(images, held_out)
+
+
+def test_the_clock_of_a_learner_stands_still_between_two_budgets():
+    learner = digits_peers.Scorebook(lab.digits("train")[0], seed=0)
+    learner.train_until(0.3)
+    first, weights = learner.steps, learner.model.network.trunk.last.weight.clone()
+    time.sleep(2)
+    learner.train_until(0.6)
+    assert 0 < first < learner.steps
+    assert 0.6 <= learner.seconds < 2
+    assert not torch.equal(weights, learner.model.network.trunk.last.weight)
+
+
+def test_a_project_that_fails_leaves_the_others_alone(monkeypatch):
+    class Failing(digits_peers.Scorebook):
+        def denoise(self, y, r):
+            raise ImportError("no such peer")
+
+    monkeypatch.setattr(digits, "LEARNERS", {"failing": Failing, "scorebook": digits_peers.Scorebook})
+    monkeypatch.setattr(digits, "N_SAMPLES", 40)
+    monkeypatch.setenv("SCOREBOOK_BENCH_SECONDS", "0.2 0.4")
+    rows = digits.measure(repetitions=1)
+    assert [row["error"] for row in rows if row["project"] == "failing"] == ["ImportError: no such peer"]
+    measured = [row for row in rows if row["project"] == "scorebook"]
+    assert [row["budget_s"] for row in measured] == [0.2, 0.4]
+    assert all(row["sliced_wasserstein"] > 0 and row["bits_per_dim"] > 0 for row in measured)
+    assert {row["project"] for row in rows if "budget_s" not in row} == {"failing", "real digits", "one Gaussian"}
