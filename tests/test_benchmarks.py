@@ -121,10 +121,14 @@ def invented_results():
         for p, r, v in times(i)
     ]
     quality = [
-        {"law": law, "project": p, "solver": "x", "evaluations": n, "repetition": r, "sliced_wasserstein": v}
+        {"law": law, "project": p, "solver": "x", "evaluations": n, "repetition": r}
+        | {"sliced_wasserstein": v, "rms_to_exact_flow": v}
         for law in ("one", "two")
         for i, n in enumerate((5, 10))
         for p, r, v in times(i)
+    ]
+    quality += [
+        {"law": "one", "project": "the law itself", "repetition": r, "sliced_wasserstein": 0.4} for r in range(5)
     ]
     digits = [
         {"project": p, "budget_s": 15.0 * (i + 1), "repetition": r, "sliced_wasserstein": v, "bits_per_dim": v}

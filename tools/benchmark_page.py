@@ -21,7 +21,7 @@ from sphinx.util.docutils import SphinxDirective
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the installed package
 
-from benchmarks.summary import RESULTS, read, summarise  # noqa: E402
+from benchmarks.summary import RESULTS, read, summarise, summary_of  # noqa: E402
 
 __all__ = ["PARTS", "best", "setup", "standing"]
 
@@ -227,31 +227,40 @@ def overhead_conclusion(results):
 # 2. Quality
 
 
-def quality_cases(results):
-    rows = rows_of(results, "quality")
-    columns = [c for c in ("law", "evaluations") if any(c in row for row in rows)]
-    return columns, best(rows, "sliced_wasserstein", columns, name="solver")
+QUALITY = {"sliced_wasserstein": "sliced Wasserstein distance", "rms_to_exact_flow": "distance to the exact flow"}
+
+
+def quality_cases(results, value="sliced_wasserstein"):
+    return best(rows_of(results, "quality"), value, ["law", "evaluations"], name="solver")
 
 
 def quality_figure(results):
-    _, cases = quality_cases(results)
-    targets = list(dict.fromkeys(case[:-1] for case in cases))
-    picture, axes = figure(6.4, 3.2 * len(targets) + 0.6, len(targets), 1)
-    for ax, target in zip(axes, targets, strict=True):
-        mine = {case[-1]: of for case, of in cases.items() if case[:-1] == target}
-        for project in dict.fromkeys(p for of in mine.values() for p in of):
-            counts = sorted(n for n, of in mine.items() if project in of)
-            bars(ax, counts, [mine[n][project][0] for n in counts], project)
-        ticks = sorted(mine)
-        ax.set(xscale="log", yscale="log", ylabel="sliced Wasserstein distance", title=" ".join(map(str, target)))
-        ax.set_xticks(ticks, [str(n) for n in ticks])
-        ax.minorticks_off()
-        ax.grid(axis="y")
-    axes[-1].set_xlabel("evaluations of the score")
+    laws = list(dict.fromkeys(law for law, _ in quality_cases(results)))
+    picture, axes = figure(6.4, 3.1 * len(laws) + 0.6, len(laws), 2, sharex=True)
+    for i, law in enumerate(laws):
+        for ax, (value, words) in zip(axes[2 * i : 2 * i + 2], QUALITY.items(), strict=True):
+            mine = {n: of for (at, n), of in quality_cases(results, value).items() if at == law}
+            for project in dict.fromkeys(p for of in mine.values() for p in of):
+                counts = sorted(n for n, of in mine.items() if project in of)
+                bars(ax, counts, [mine[n][project][0] for n in counts], project)
+            floor = [
+                row[value] for row in rows_of(results, "quality", law=law) if "evaluations" not in row and value in row
+            ]
+            if floor:
+                ax.axhline(
+                    summary_of(floor).median, color=OTHERS[0], linestyle="--", linewidth=1, label="exact samples"
+                )
+            ax.set(xscale="log", yscale="log", ylabel=words, title=law if value == "sliced_wasserstein" else "")
+            ax.set_xticks(sorted(mine), [str(n) for n in sorted(mine)])
+            ax.minorticks_off()
+            ax.grid(axis="y")
+    for ax in axes[-2:]:
+        ax.set_xlabel("evaluations of the score")
     legend(picture, axes)
     return picture, (
-        "Curves of the distance between samples and the exact law against the number of evaluations, on logarithmic "
-        "axes: scorebook beside the best sampler of each peer, medians with quartiles."
+        f"Curves against the number of evaluations, on logarithmic axes, for {listed(laws)}: the sliced Wasserstein "
+        "distance of samples to the law, and the distance of each sample to where the exact flow leads, for scorebook "
+        "and the best sampler of each peer, medians with quartiles. A dashed line marks exact samples."
     )
 
 
@@ -260,19 +269,19 @@ def quality_naming(case):
 
 
 def quality_table(results):
-    return [comparison(quality_cases(results)[1], quality_naming, "scorebook", "best peer")]
+    return [comparison(quality_cases(results), quality_naming, "scorebook", "best peer")]
 
 
 def quality_conclusion(results):
-    _, cases = quality_cases(results)
-    used = {}
-    for of in cases.values():
-        for project, (_, name) in of.items():
-            used.setdefault(project, {})[name] = None
-    said = points(f"{project}: {listed(names)}" for project, names in used.items() if all(names))
-    if said:
-        said.insert(0, nodes.paragraph("", "The samplers that come out best somewhere:"))
-    return verdict(cases, quality_naming) + said
+    said, used = [], {}
+    for value, words in QUALITY.items():
+        cases = quality_cases(results, value)
+        said += verdict(cases, quality_naming, by=f"by the {words}, ")
+        for of in cases.values():
+            for project, (_, name) in of.items():
+                used.setdefault(project, {})[name] = None
+    said.append(nodes.paragraph("", "The samplers that come out best of their project somewhere:"))
+    return said + points(f"{project}: {listed(names)}." for project, names in used.items())
 
 
 # 3. Digits
