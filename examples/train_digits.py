@@ -1,7 +1,7 @@
-"""Train a score on the digits, draw new ones and score the held-out ones, on one device or on many.
+"""Train a score on the digits, draw new ones and score the held-out ones.
 
-python examples/train_digits.py
-torchrun --nproc-per-node 4 examples/train_digits.py
+On one device:  python examples/train_digits.py
+On four:        torchrun --nproc-per-node 4 examples/train_digits.py
 """
 
 import argparse
@@ -14,7 +14,7 @@ BIN = 0.125  # the 17 grey levels on [-1, 1]
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--n-steps", type=int, default=6000)
-parser.add_argument("--batch-size", type=int, default=128, help="rows per step, of all processes together")
+parser.add_argument("--batch-size", type=int, default=128)  # of all processes together
 parser.add_argument("--checkpoint", default="digits.pt")
 parser.add_argument("--n-samples", type=int, default=1000)
 given = parser.parse_args()
@@ -26,14 +26,21 @@ held_out, _ = lab.digits("test")
 
 process = sde.VPSDE()
 network = lab.TimeMLP((1, 8, 8), n_classes=10, generator=generator)
-model = sde.ScoreModel(network, process, data_std=images.std().item()).to(device)
+model = sde.ScoreModel(network, process, data_std=images.std().item())
+model.to(device)
 
 
 def loss(model, x, labels, *, generator):
-    """Denoising score matching on digits whose grey levels are spread over their bins."""
+    """Denoising score matching, the grey levels spread over their bins."""
     x = probability_flow.dequantize(x, BIN, generator=generator)
     return sde.score_matching_loss(
-        model, process, x, labels=labels, p_drop=0.1, weighting=model.weight, generator=generator
+        model,
+        process,
+        x,
+        labels=labels,
+        p_drop=0.1,
+        weighting=model.weight,
+        generator=generator,
     )
 
 
@@ -58,16 +65,25 @@ def draw(x, generator):
 def log_likelihood(x, generator):
     """Log-densities under the probability flow."""
     return probability_flow.log_prob(
-        process, model, x, divergence="hutchinson", method="heun2", n_steps=50, generator=generator
+        process,
+        model,
+        x,
+        divergence="hutchinson",
+        method="heun2",
+        n_steps=50,
+        generator=generator,
     )
 
 
-noise = process.sample_prior((given.n_samples, 1, 8, 8), generator=generator, device=device)
+shape = given.n_samples, 1, 8, 8
+noise = process.sample_prior(shape, generator=generator, device=device)
 samples = lab.over_ranks(draw, noise, generator=generator)
-held_out = probability_flow.dequantize(held_out, BIN, generator=generator).to(device)
-log_prob = lab.over_ranks(log_likelihood, held_out, generator=generator)
+held_out = probability_flow.dequantize(held_out, BIN, generator=generator)
+log_prob = lab.over_ranks(log_likelihood, held_out.to(device), generator=generator)
 
 if lab.rank() == 0:
     bits = probability_flow.bits_per_dim(log_prob, 64, BIN).mean().item()
-    print(f"{history.n_steps} steps, loss {history.smoothed()[-1].item():.3f}, held-out bits/dim {bits:.3f}")
-    torch.save({"model": model.state_dict(), "samples": samples.cpu()}, "trained_digits.pt")
+    smoothed = history.smoothed()[-1].item()
+    print(f"{history.n_steps} steps, loss {smoothed:.3f}, held-out bits/dim {bits:.3f}")
+    result = {"model": model.state_dict(), "samples": samples.cpu()}
+    torch.save(result, "trained_digits.pt")
