@@ -24,7 +24,17 @@ from typing import final
 import torch
 from torch import Tensor
 
-from scorebook.lab.arguments import expand, finite, non_negative, positive, same_shape, standard_normal
+from scorebook.lab.arguments import (
+    batch,
+    expand,
+    finite,
+    floating,
+    integers,
+    non_negative,
+    positive,
+    same_shape,
+    standard_normal,
+)
 from scorebook.score_matching import score_of
 from scorebook.sde import SDE, time_sampler
 
@@ -70,6 +80,8 @@ def condition(score, log_likelihood, *, scale=1.0):
     non_negative("scale", scale)
 
     def guided(x, t):
+        batch("x", x)
+
         def at_t(x):
             values = log_likelihood(x, t)
             if not isinstance(values, Tensor) or values.shape != (len(x),):
@@ -78,7 +90,7 @@ def condition(score, log_likelihood, *, scale=1.0):
             _check_depends("log_likelihood", values)
             return values
 
-        return same_shape("score", score(x, t), x) + expand(scale, x) * score_of(at_t, x)
+        return same_shape("score", score(x, t), x) + expand(scale, x, "scale") * score_of(at_t, x)
 
     return guided
 
@@ -97,7 +109,7 @@ def class_log_likelihood(classifier, labels):
         ValueError: if ``labels`` are no integers; on a call, if they are not one per row or out of range, or the
             classifier returns another shape.
     """
-    labels = _integers("labels", labels)
+    labels = integers("labels", labels)
 
     def log_likelihood(x, t):
         logits = _logits(classifier, x, t)
@@ -133,7 +145,11 @@ def classifier_loss(classifier, sde: SDE, x: Tensor, labels: Tensor, *, sample_t
 
     Source: Dhariwal & Nichol (2021), section 4.
     """
-    labels = _integers("labels", labels)
+    batch("x", x)
+    if x.numel() == 0:
+        raise ValueError(f"x must hold at least one point, got shape {tuple(x.shape)}")
+    finite("x", x)
+    labels = integers("labels", labels)
     t = (sample_times or time_sampler(sde))(len(x), generator).to(x)
     noisy, _ = sde.perturb(x, t, generator=generator)
     logits = _logits(classifier, noisy, t)
@@ -183,8 +199,9 @@ def classifier_free(conditional, unconditional, scale):
     non_negative("scale", scale)
 
     def guided(x, t):
+        batch("x", x)
         without = same_shape("unconditional", unconditional(x, t), x)
-        return without + expand(scale, x) * (same_shape("conditional", conditional(x, t), x) - without)
+        return without + expand(scale, x, "scale") * (same_shape("conditional", conditional(x, t), x) - without)
 
     return guided
 
@@ -214,8 +231,7 @@ class LinearObservation:
         if isinstance(noise_std, Tensor) and noise_std.ndim != 0:
             raise ValueError(f"noise_std must be one number, got shape {tuple(noise_std.shape)}")
         positive("noise_std", noise_std)
-        if not isinstance(y, Tensor) or not y.is_floating_point():
-            raise ValueError(f"y must be a floating tensor, got {getattr(y, 'dtype', type(y).__name__)}")
+        floating("y", y)
         finite("y", y)
         self.y, self.noise_std = y, noise_std
         if isinstance(operator, Tensor):
@@ -276,9 +292,10 @@ class LinearObservation:
         Raises:
             ValueError: if the operator takes points of another shape.
         """
+        batch("x", x)
         if self._matrix is None:
             return self._forward(x)
-        flat = x.flatten(1)
+        flat = x.reshape(len(x), math.prod(x.shape[1:]))
         if flat.shape[1] != self._matrix.shape[1]:
             raise ValueError(
                 f"operator takes points of {self._matrix.shape[1]} numbers, shape {tuple(self._matrix.shape)}, "
@@ -335,8 +352,11 @@ class LinearObservation:
             ValueError: if ``variance`` is negative.
             RuntimeError: if the conjugate gradients do not converge.
         """
+        batch("residual", residual)
+        if residual.shape[1:] != self.y.shape[1:]:
+            raise ValueError(f"residual must have shape (B, *{tuple(self.y.shape[1:])}), got {tuple(residual.shape)}")
         non_negative("variance", variance)
-        variance = expand(variance, residual)
+        variance = expand(variance, residual, "variance")
         if self._matrix is None:
 
             def covariance(w):
@@ -383,11 +403,12 @@ def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scal
 
     def guided(x, t):
         s, guidance = _through_denoiser(score, sde, observation, x, t, lambda r, t: r / observation.noise_std**2)
-        guidance = expand(scale, x) * guidance
+        guidance = expand(scale, x, "scale") * guidance
         if limit is not None:
             # The floor keeps the derivative of the root finite where there is no guidance.
-            length = guidance.flatten(1).square().sum(1).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
-            excess = length * expand(sde.sigma(t), length) / (limit * math.sqrt(x[0].numel()))
+            dtype = torch.promote_types(x.dtype, torch.float32)  # squares overflow half precision
+            length = guidance.flatten(1).to(dtype).square().sum(1).clamp(min=torch.finfo(dtype).tiny).sqrt()
+            excess = length * expand(sde.sigma(t), length) / (limit * math.sqrt(math.prod(x.shape[1:])))
             guidance = guidance / expand(excess.clamp(min=1), x)
         return s + guidance
 
@@ -460,18 +481,20 @@ def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator=None):
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         raise ValueError(f"mask must be a boolean tensor, got {getattr(mask, 'dtype', type(mask).__name__)}")
+    floating("y", y)
     if mask.shape != y.shape and mask.shape != y.shape[1:] and mask.shape[1:] != y.shape:
         raise ValueError(f"mask must have the shape of y, {tuple(y.shape)}, or of one event, got {tuple(mask.shape)}")
     finite("y", torch.where(mask, y, 0.0))
 
     def constraint(x, t):
+        batch("x", x)
         for name, part in (("y", y), ("mask", mask)):
             if part.shape not in (x.shape, x.shape[1:], (1, *x.shape[1:])):
                 raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(part.shape)}")
         t = torch.as_tensor(t)
         noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         sigma = torch.where(t == 0, torch.zeros_like(sde.sigma(t)), sde.sigma(t))
-        return torch.where(mask.to(x.device), expand(sde.alpha(t), x) * y.to(x) + expand(sigma, x) * noise, x)
+        return torch.where(mask.to(x.device), expand(sde.alpha(t), x, "t") * y.to(x) + expand(sigma, x, "t") * noise, x)
 
     return constraint
 
@@ -511,6 +534,7 @@ def in_basis(score, basis: Tensor):
         ValueError: if ``basis`` is not orthogonal; on a call, if it does not fit ``z`` or the score returns another
             shape.
     """
+    floating("basis", basis)
     if basis.ndim != 2 or basis.shape[0] != basis.shape[1]:
         raise ValueError(f"basis must be a square matrix, got {tuple(basis.shape)}")
     identity = torch.eye(len(basis), dtype=basis.dtype, device=basis.device)
@@ -518,6 +542,7 @@ def in_basis(score, basis: Tensor):
         raise ValueError("basis must be orthogonal: basis @ basis.T is not the identity")
 
     def rotated(z, t):
+        floating("x", z)
         if z.ndim < 2 or z.shape[1] != len(basis):
             raise ValueError(f"basis acts on {len(basis)} channels, got x of shape {tuple(z.shape)}")
         q = basis.to(z)
@@ -529,12 +554,13 @@ def in_basis(score, basis: Tensor):
 
 def _through_denoiser(score, sde, observation, x, t, weigh) -> tuple[Tensor, Tensor]:
     r"""Score at ``x``, and :math:`(\partial A\hat x_0/\partial x)^\top w` with weights ``w`` from the residual."""
+    batch("x", x)
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         inside = x if x.requires_grad else x.detach().requires_grad_()
         s = same_shape("score", score(inside, t), x)
         _check_depends("score", s)
-        denoised = (inside + expand(sde.sigma(t), x) ** 2 * s) / expand(sde.alpha(t), x)
+        denoised = (inside + expand(sde.sigma(t), x, "t") ** 2 * s) / expand(sde.alpha(t), x, "t")
         predicted = observation.predict(denoised)
         residual = observation._gap(predicted)
         weights = weigh(residual if differentiable else residual.detach(), t)
@@ -572,13 +598,6 @@ def _conjugate_gradients(apply, b: Tensor) -> Tensor:
 def _check_depends(name, values) -> None:
     if not values.requires_grad:
         raise ValueError(f"{name} must be differentiable in x, got a result without a gradient (detached or no_grad?)")
-
-
-def _integers(name, labels) -> Tensor:
-    labels = torch.as_tensor(labels)
-    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise ValueError(f"{name} must be integers, got {labels.dtype}")
-    return labels.long()
 
 
 def _logits(classifier, x, t) -> Tensor:

@@ -26,7 +26,7 @@ import math
 import torch
 from torch import Tensor
 
-from scorebook.lab.arguments import expand, finite, positive, positive_integer, same_shape, standard_normal
+from scorebook.lab.arguments import expand, finite, floating, positive, positive_integer, same_shape, standard_normal
 
 __all__ = [
     "autocorrelation",
@@ -285,7 +285,7 @@ def _log_prob_and_score(log_prob, x) -> tuple[Tensor, Tensor]:
 
 def _squared_norm(difference, step) -> Tensor:
     """Return ``|difference|^2 / (4 step)``, minus the log of the proposal's density up to a constant."""
-    return (difference.square() / (4 * step)).reshape(len(difference), -1).sum(1)
+    return (difference.square() / (4 * step)).reshape(len(difference), math.prod(difference.shape[1:])).sum(1)
 
 
 def _uniform(n, generator, x) -> Tensor:
@@ -294,8 +294,9 @@ def _uniform(n, generator, x) -> Tensor:
 
 
 def _checked_path(path) -> int:
-    if not isinstance(path, Tensor) or not path.is_floating_point():
-        raise ValueError(f"path must be a floating tensor, got {getattr(path, 'dtype', type(path).__name__)}")
+    floating("path", path)
+    if path.dtype not in (torch.float32, torch.float64):  # others have no Fourier transform on a CPU
+        raise ValueError(f"path must be of type float32 or float64, got {path.dtype}")
     if path.ndim < 2 or len(path) < 2:
         raise ValueError(f"path must have shape (n, B, *event) with at least two states, got {tuple(path.shape)}")
     finite("path", path)

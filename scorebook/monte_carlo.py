@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorebook.lab.arguments import finite
+from scorebook.lab.arguments import finite, floating, real
 from scorebook.lab.tables import plus_minus
 
 __all__ = ["Estimate", "control_variate", "effective_sample_size", "expectation", "running_expectation"]
@@ -154,6 +154,7 @@ def control_variate(f, control, x: Tensor, control_mean) -> Estimate:
     """
     x = _draws(x)
     values = _values("f", f, x)
+    values = values.to(torch.promote_types(values.dtype, torch.float32))  # half precision has no inverses
     if values.ndim != 1:
         raise ValueError(f"f must return shape ({len(x)},), one number for each draw, got {tuple(values.shape)}")
     controls = _values("control", control, x).to(values.dtype)
@@ -161,6 +162,7 @@ def control_variate(f, control, x: Tensor, control_mean) -> Estimate:
         raise ValueError(f"control must return shape ({len(x)},) or ({len(x)}, k), got {tuple(controls.shape)}")
     controls = controls.reshape(len(x), -1)
     n, k = controls.shape
+    real("control_mean", control_mean)
     known = torch.as_tensor(control_mean, dtype=values.dtype, device=values.device)
     if known.shape not in ((), (k,)):
         raise ValueError(f"control_mean must be a number or have shape ({k},), got {tuple(known.shape)}")
@@ -190,7 +192,8 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 
     Source: Kong (1992); Owen (2013), eq. 9.13.
     """
-    if not isinstance(log_weights, Tensor) or log_weights.ndim == 0 or len(log_weights) == 0:
+    floating("log_weights", log_weights)
+    if log_weights.ndim == 0 or len(log_weights) == 0:
         raise ValueError(f"log_weights must hold at least one weight, shape (N, ...), got {_described(log_weights)}")
     if not log_weights.is_meta:
         if bool((log_weights.isnan() | (log_weights == torch.inf)).any()):

@@ -25,8 +25,10 @@ import torch
 from torch import Tensor
 
 from scorebook.lab.arguments import (
+    batch,
     expand,
     finite,
+    floating,
     one_of,
     positive,
     positive_integer,
@@ -78,11 +80,15 @@ def denoising_score_matching_loss(model, x: Tensor, sigma, *, weighting="sigma2"
 
     Source: Vincent (2011), eq. 11; Song & Ermon (2019), eqs. 5 and 6.
     """
+    batch("x", x)
+    if x.numel() == 0:
+        raise ValueError(f"x must hold at least one point, got shape {tuple(x.shape)}")
+    finite("x", x)
     positive("sigma", sigma)
     if not callable(weighting):
         one_of("weighting", weighting, ("sigma2",))
     sigma = _at_least_single(sigma, x)
-    scale = expand(sigma, x)
+    scale = expand(sigma, x, "sigma")
     noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     s = same_shape("model", model(x + scale * noise, sigma), x)
     squares = (
@@ -113,9 +119,10 @@ def tweedie(score, x: Tensor, sigma) -> Tensor:
 
     Source: Efron (2011), eq. 1.4.
     """
+    batch("x", x)
     positive("sigma", sigma)
     sigma = _at_least_single(sigma, x)
-    return x + expand(sigma, x) ** 2 * same_shape("score", score(x, sigma), x)
+    return x + expand(sigma, x, "sigma") ** 2 * same_shape("score", score(x, sigma), x)
 
 
 def geometric_noise_scales(sigma_max, sigma_min, n: int, *, dtype=None, device=None) -> Tensor:
@@ -143,7 +150,8 @@ def geometric_noise_scales(sigma_max, sigma_min, n: int, *, dtype=None, device=N
     if n < 2:
         raise ValueError(f"n must be at least 2, one scale for each end, got {n}")
     if isinstance(sigma_max, Tensor):
-        dtype, device = dtype or sigma_max.dtype, device or sigma_max.device
+        own = sigma_max.dtype if sigma_max.is_floating_point() else torch.get_default_dtype()
+        dtype, device = dtype or own, device or sigma_max.device
     else:
         dtype, device = dtype or torch.get_default_dtype(), device or torch.get_default_device()
     high, low = (torch.as_tensor(end, dtype=dtype, device=device) for end in (sigma_max, sigma_min))
@@ -176,19 +184,18 @@ def suggest_sigma_max(data: Tensor) -> Tensor:
 
     Source: Song & Ermon (2020), technique 1.
     """
-    if not isinstance(data, Tensor) or not data.is_floating_point():
-        raise ValueError(f"data must be a floating tensor, got {getattr(data, 'dtype', type(data).__name__)}")
+    floating("data", data)
     if data.ndim < 2 or len(data) < 2 or data.numel() == 0:
         raise ValueError(f"data must hold at least two points, shape (N, *event), got {tuple(data.shape)}")
     finite("data", data)
-    points = data.flatten(1)
+    points = data.flatten(1).to(torch.promote_types(data.dtype, torch.float32))  # half has no distances on a CPU
     rows = max(1, _LARGEST_CHUNK // len(points))
     greatest = torch.stack(
         [torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist").amax() for part in points.split(rows)]
     ).amax()
     if not greatest.is_meta and greatest == 0:
         raise ValueError("data must hold two different points, got equal ones only")
-    return greatest
+    return greatest.to(data.dtype)
 
 
 def suggest_ratio(dim: int) -> float:
@@ -349,8 +356,7 @@ def annealed_langevin(
 def _checked_scales(sigmas, *, at_least=1) -> Tensor:
     if not isinstance(sigmas, Tensor):
         sigmas = torch.as_tensor(sigmas, dtype=torch.float64)
-    if not sigmas.is_floating_point():
-        raise ValueError(f"sigmas must be floating, got {sigmas.dtype}")
+    floating("sigmas", sigmas)
     if sigmas.ndim != 1 or len(sigmas) < at_least:
         raise ValueError(f"sigmas must have shape (L,) with L at least {at_least}, got {tuple(sigmas.shape)}")
     positive("sigmas", sigmas)

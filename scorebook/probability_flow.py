@@ -17,7 +17,17 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from scorebook.lab.arguments import expand, finite, one_of, positive, positive_integer, same_shape
+from scorebook.lab.arguments import (
+    batch,
+    expand,
+    finite,
+    floating,
+    one_of,
+    positive,
+    positive_integer,
+    real,
+    same_shape,
+)
 from scorebook.score_matching import value_and_divergence
 from scorebook.sde import SDE
 from scorebook.sliced_score_matching import random_projections, sliced_divergence
@@ -45,7 +55,7 @@ def velocity(sde: SDE, score):
     """
 
     def field(t, x):
-        return sde.drift(x, t) - 0.5 * expand(sde.diffusion(t), x) ** 2 * same_shape("score", score(x, t), x)
+        return sde.drift(x, t) - 0.5 * expand(sde.diffusion(t), x, "t") ** 2 * same_shape("score", score(x, t), x)
 
     return field
 
@@ -172,6 +182,7 @@ def log_prob(
 
     Source: Song et al. (2021), eq. 39; Grathwohl et al. (2019) for the probes.
     """
+    batch("x", x)
     one_of("divergence", divergence, ("exact", "hutchinson"))
     positive_integer("n_projections", n_projections)
     field = velocity(sde, score)
@@ -211,6 +222,7 @@ def bits_per_dim(log_prob: Tensor, n_dims: int, bin_width: float) -> Tensor:
 
     Source: Theis et al. (2016), section 3.1.
     """
+    floating("log_prob", log_prob)
     positive_integer("n_dims", n_dims)
     positive("bin_width", bin_width)
     return -(log_prob / n_dims + math.log(bin_width)) / math.log(2)
@@ -232,6 +244,7 @@ def dequantize(x: Tensor, bin_width: float, *, generator=None) -> Tensor:
 
     Source: Theis et al. (2016), eq. 4.
     """
+    floating("x", x)
     positive("bin_width", bin_width)
     source = x.device if generator is None else generator.device
     u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=source).to(x.device)
@@ -261,12 +274,18 @@ def interpolate(sde: SDE, score, x_a: Tensor, x_b: Tensor, weights, **solver) ->
 
     Source: Song et al. (2021), section D.3; Shoemake (1985).
     """
+    for name, x in (("x_a", x_a), ("x_b", x_b)):
+        batch(name, x)
+        finite(name, x)
     if x_a.shape != x_b.shape:
         raise ValueError(f"x_a and x_b must have one shape, got {tuple(x_a.shape)} and {tuple(x_b.shape)}")
+    real("weights", weights)
     w = torch.as_tensor(weights, dtype=x_a.dtype, device=x_a.device).reshape(-1, 1, 1)
-    if not w.is_meta and bool(((w < 0) | (w > 1)).any()):
+    if not w.is_meta and not bool(((w >= 0) & (w <= 1)).all()):
         raise ValueError(f"weights must lie in [0, 1], got {w.flatten().tolist()}")
-    z_a, z_b = (encode(sde, score, x, **solver).flatten(1) for x in (x_a, x_b))
+    z_a, z_b = (
+        encode(sde, score, x, **solver).reshape(len(x), math.prod(x.shape[1:])) for x in (x_a, x_b.to(x_a.dtype))
+    )
     cosine = torch.nn.functional.cosine_similarity(z_a, z_b, dim=1).clamp(-1, 1)
     angle = torch.acos(cosine).clamp(min=1e-4).unsqueeze(1)
     z = (torch.sin((1 - w) * angle) * z_a + torch.sin(w * angle) * z_b) / torch.sin(angle)
@@ -302,7 +321,10 @@ def _solve(
     """Solve ``d state/dt = field(t, state)`` between 1 and ``t_min``; a state may be a tuple, whose first part is x."""
     x = state[0] if isinstance(state, tuple) else state
     times = _times(sde, method, t_min, n_steps, times, trajectory)
+    batch("x", x)
     finite("x", x)
+    if method in _ADAPTIVE and x.numel() == 0:
+        raise ValueError(f"x must hold a point by which {method} can choose its steps, got shape {tuple(x.shape)}")
     positive("rtol", rtol)
     positive("atol", atol)
     times = (times.flip(0) if forwards else times).to(device=x.device, dtype=x.dtype)
@@ -333,6 +355,10 @@ def _times(sde, method, t_min, n_steps, times, trajectory) -> Tensor:
     if times is not None:
         if n_steps is not None:
             raise ValueError(f"give n_steps or times, not both, got n_steps={n_steps!r}")
+        floating("times", times)
+        if times.ndim != 1 or len(times) < 2:
+            raise ValueError(f"times must hold at least two times, shape (n + 1,), got {tuple(times.shape)}")
+        finite("times", times)
         if not bool((times.diff() < 0).all()):
             raise ValueError("times must decrease throughout; encode and log_prob turn them round themselves")
         return times

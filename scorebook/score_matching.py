@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from scorebook.lab.arguments import finite, one_of, positive_integer, same_shape
+from scorebook.lab.arguments import batch, finite, floating, one_of, positive_integer, same_shape
 
 __all__ = [
     "divergence",
@@ -62,7 +62,7 @@ def score_of(log_prob, x: Tensor) -> Tensor:
 
     Source: Hyvärinen (2005), section 2.
     """
-    _batch(x)
+    batch("x", x)
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
@@ -100,12 +100,14 @@ def integrate_score(score, x: Tensor, origin: Tensor, *, n_nodes: int = 64) -> T
         ValueError: if the score returns another shape, ``origin`` does not fit ``x``, or ``n_nodes`` is no positive
             integer.
     """
-    _batch(x)
+    batch("x", x)
     positive_integer("n_nodes", n_nodes)
+    floating("origin", origin)
     if origin.shape not in (x.shape, x.shape[1:]):
         raise ValueError(
             f"origin must have shape {tuple(x.shape)} or {tuple(x.shape[1:])} to fit x, got {tuple(origin.shape)}"
         )
+    origin = origin.to(x.dtype)
     way = x - origin
     total = x.new_zeros(len(x))
     nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
@@ -232,7 +234,7 @@ def value_and_divergence(field, x: Tensor, *, chunk_size: int | None = None) -> 
 
 
 def _value_and_divergence(name, field, x, chunk_size):
-    _batch(x)
+    batch("x", x)
     if chunk_size is not None:
         positive_integer("chunk_size", chunk_size)
     differentiable = torch.is_grad_enabled()
@@ -257,7 +259,7 @@ def _partial_trace(value, x, first, last) -> Tensor:
     """Sum the diagonal entries ``first ... last - 1`` of the Jacobian of ``value`` at ``x``, row by row."""
     units = value.new_zeros(last - first, len(x), math.prod(x.shape[1:]))
     _diagonal(units, first, last).fill_(1)
-    rows = _products(value, x, units.reshape(-1, *x.shape))
+    rows = _products(value, x, units.reshape(last - first, *x.shape))
     return x.new_zeros(len(x)) if rows is None else _diagonal(rows.reshape(units.shape), first, last).sum(-1)
 
 
@@ -297,22 +299,15 @@ def _dimensions_per_pass(x) -> int:
 
 
 def _sum_over_event(values) -> Tensor:
-    return values.reshape(len(values), -1).sum(1) if values.ndim > 1 else values
+    return values.flatten(1).sum(1) if values.ndim > 1 else values
 
 
 def _reduced(terms, reduction) -> Tensor:
     return terms.mean() if reduction == "mean" else terms
 
 
-def _batch(x) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise ValueError(f"x must be a floating tensor, got {getattr(x, 'dtype', type(x).__name__)}")
-    if x.ndim == 0:
-        raise ValueError("x must have shape (B, *event), got a scalar")
-
-
 def _sample(x, reduction) -> None:
-    _batch(x)
+    batch("x", x)
     if len(x) == 0:
         raise ValueError(f"x must hold at least one sample, got shape {tuple(x.shape)}")
     finite("x", x)

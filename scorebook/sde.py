@@ -25,12 +25,16 @@ import torch
 from torch import Tensor, nn
 
 from scorebook.lab.arguments import (
+    batch,
     expand,
     finite,
+    floating,
+    integers,
     non_negative,
     one_of,
     positive,
     positive_integer,
+    real,
     same_shape,
     standard_normal,
 )
@@ -101,7 +105,7 @@ class SDE(abc.ABC):
             ValueError: if a ratio is negative or not reached at any time in [0, 1].
         """
         non_negative("noise_to_signal", noise_to_signal)
-        t = self._inverse_ratio(_floating(noise_to_signal))
+        t = self._inverse_ratio(_floating("noise_to_signal", noise_to_signal))
         if not t.is_meta and not _in_unit_interval(t, low=-_ROUNDING):
             low, high = (float(self.sigma(end) / self.alpha(end)) for end in (0.0, 1.0))
             given = torch.as_tensor(noise_to_signal)
@@ -122,8 +126,9 @@ class SDE(abc.ABC):
         Returns:
             ``(x_t, z)``, the noisy points and the standard normal noise in them, each shaped like ``x0``.
         """
+        batch("x0", x0)
         noise = standard_normal(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
-        return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * noise, noise
+        return expand(self.alpha(t), x0, "t") * x0 + expand(self.sigma(t), x0, "t") * noise, noise
 
     def sample_prior(self, shape, *, generator=None, dtype=None, device=None) -> Tensor:
         """Draw from the prior :math:`N(0, s^2 I)` with ``s = prior_std``; ``shape`` is ``(B, *event)``."""
@@ -131,7 +136,8 @@ class SDE(abc.ABC):
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
         """Log-density of the prior at ``x``, in nats, shape ``(B,)``."""
-        z = (x / self.prior_std).flatten(1)
+        batch("x", x)
+        z = (x / self.prior_std).reshape(len(x), math.prod(x.shape[1:]))
         return -0.5 * (z**2).sum(1) - z.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
 
     def time_grid(self, n_steps: int, *, t_min: float = 1e-3, spacing: str = "uniform", dtype=None) -> Tensor:
@@ -171,7 +177,9 @@ class SDE(abc.ABC):
         """
 
         def score(x, t):
-            return mixture.diffuse(self.alpha(t), self.sigma(t)).score(x.flatten(1)).reshape(x.shape)
+            batch("x", x)
+            flat = x.reshape(len(x), math.prod(x.shape[1:]))
+            return mixture.diffuse(self.alpha(t), self.sigma(t)).score(flat).reshape(x.shape)
 
         return score
 
@@ -183,8 +191,9 @@ class SDE(abc.ABC):
 
         Source: Efron (2011), eq. 1.4, for :math:`x_t/\alpha`.
         """
+        batch("x", x)
         s = same_shape("score", score(x, t), x)
-        return (x + expand(self.sigma(t), x) ** 2 * s) / expand(self.alpha(t), x)
+        return (x + expand(self.sigma(t), x, "t") ** 2 * s) / expand(self.alpha(t), x, "t")
 
 
 @final
@@ -226,7 +235,7 @@ class VESDE(SDE):
 
     def drift(self, x: Tensor, t) -> Tensor:
         """0."""
-        _time(t)
+        expand(_time(t), x, "t")
         return torch.zeros_like(x)
 
     def diffusion(self, t) -> Tensor:
@@ -268,7 +277,7 @@ class _LinearBeta(SDE):
 
     def drift(self, x: Tensor, t) -> Tensor:
         r""":math:`-\beta(t)\,x/2`."""
-        return -0.5 * expand(self.beta(t), x) * x
+        return -0.5 * expand(self.beta(t), x, "t") * x
 
     def _inverse_integral(self, integral: Tensor) -> Tensor:
         slope = self.beta_max - self.beta_min
@@ -344,7 +353,7 @@ def reverse_drift(sde: SDE, score, x: Tensor, t) -> Tensor:
 
     Source: Anderson (1982); Song et al. (2021), eq. 6.
     """
-    return sde.drift(x, t) - expand(sde.diffusion(t), x) ** 2 * same_shape("score", score(x, t), x)
+    return sde.drift(x, t) - expand(sde.diffusion(t), x, "t") ** 2 * same_shape("score", score(x, t), x)
 
 
 @final
@@ -385,10 +394,12 @@ class ScoreModel(nn.Module):
 
     def forward(self, x: Tensor, t, **condition) -> Tensor:
         """Score at ``x``, shape ``(B, *event)``, and time ``t``, scalar or ``(B,)``; conditions go to the network."""
-        return self._score(x, *self._coefficients(_at_least_single(t, x)), **condition)
+        batch("x", x)
+        return self._score(x, *self._coefficients(_at_least_single("t", t, x)), **condition)
 
     def on_grid(self, times: Tensor) -> list:
         """See the function :func:`on_grid`: what depends on time alone is computed once, for all times together."""
+        _check_grid(times)
         return [
             lambda x, at_t=at_t, **condition: self._score(x, *at_t, **condition)
             for at_t in zip(*self._coefficients(times), strict=True)
@@ -401,7 +412,7 @@ class ScoreModel(nn.Module):
         return total, torch.log(sigma / alpha) / 4, alpha * self.data_std / (sigma * total)
 
     def _score(self, x, total, c_noise, c_out, **condition):
-        scaled = x / expand(total, x)
+        scaled = x / expand(total, x, "t")
         output = same_shape("network", self.network(scaled, c_noise, **condition), x)
         return expand(c_out, x) * output - scaled / expand(total, x)
 
@@ -423,6 +434,7 @@ def on_grid(score, times: Tensor) -> list:
 
     A sampler knows its times in advance. A :class:`ScoreModel` makes use of that, any other score is called as ever.
     """
+    _check_grid(times)
     if isinstance(score, ScoreModel):
         return score.on_grid(times)
     return [lambda x, t=t: score(x, t) for t in times]
@@ -473,8 +485,13 @@ def score_matching_loss(
         one_of("weighting", weighting, ("sigma2", "likelihood"))
     if not 0 <= p_drop <= 1:
         raise ValueError(f"p_drop must be a probability in [0, 1], got {p_drop!r}")
+    batch("x", x)
+    if x.numel() == 0:
+        raise ValueError(f"x must hold at least one point, got shape {tuple(x.shape)}")
+    finite("x", x)
     condition = {}
     if labels is not None:
+        labels = integers("labels", labels)
         if labels.shape != (len(x),):
             raise ValueError(f"labels must have shape ({len(x)},), got {tuple(labels.shape)}")
         dropped = _uniform(len(x), generator).to(x.device) < p_drop
@@ -589,8 +606,10 @@ def at_noise_scale(score, sde: SDE):
     """
 
     def score_at_noise_scale(y, sigma, **condition):
-        t = sde.time_of(_at_least_single(sigma, y))
-        alpha = expand(sde.alpha(t), y)
+        batch("y", y)
+        non_negative("sigma", sigma)
+        t = sde.time_of(_at_least_single("sigma", sigma, y))
+        alpha = expand(sde.alpha(t), y, "sigma")
         return alpha * score(alpha * y, t, **condition)
 
     return score_at_noise_scale
@@ -610,9 +629,10 @@ def at_time(score, sde: SDE):
     """
 
     def score_at_time(x, t, **condition):
-        t = _at_least_single(t, x)
+        batch("x", x)
+        t = _at_least_single("t", t, x)
         alpha = sde.alpha(t)
-        return score(x / expand(alpha, x), sde.sigma(t) / alpha, **condition) / expand(alpha, x)
+        return score(x / expand(alpha, x, "t"), sde.sigma(t) / alpha, **condition) / expand(alpha, x, "t")
 
     return score_at_time
 
@@ -644,10 +664,16 @@ def simulate(
 
     Source: Maruyama (1955); Kloeden & Platen (1992), section 10.2.
     """
+    batch("x", x)
+    finite("x", x)
     _check_monotone(times)
     n_steps = len(times) - 1
-    if increments is not None and increments.shape != (n_steps, *x.shape):
-        raise ValueError(f"increments must have shape {(n_steps, *x.shape)}, got {tuple(increments.shape)}")
+    if increments is not None:
+        floating("increments", increments)
+        if increments.shape != (n_steps, *x.shape):
+            raise ValueError(f"increments must have shape {(n_steps, *x.shape)}, got {tuple(increments.shape)}")
+        finite("increments", increments)
+        increments = increments.to(x.dtype)
     states = [x]
     for k, (t, dt) in enumerate(zip(times[:-1], times.diff(), strict=True)):
         if increments is None:
@@ -775,8 +801,9 @@ def predictor_corrector(
     positive("snr", snr)
     if n_corrector_steps != 0:
         positive_integer("n_corrector_steps", n_corrector_steps)
+    batch("x", x)
     finite("x", x)
-    times = _at_least_single(_reverse_times(sde, n_steps, t_min, times), x)
+    times = _at_least_single("times", _reverse_times(sde, n_steps, t_min, times), x)
 
     def normal():
         return standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
@@ -818,10 +845,19 @@ def _reverse_times(sde, n_steps, t_min, times) -> Tensor:
     return times
 
 
+def _check_grid(times) -> None:
+    floating("times", times)
+    if times.ndim != 1:
+        raise ValueError(f"times must have shape (n,), got {tuple(times.shape)}")
+
+
 def _check_monotone(times) -> None:
     if not isinstance(times, Tensor) or times.ndim != 1 or len(times) < 2:
         shape = tuple(times.shape) if isinstance(times, Tensor) else type(times).__name__
         raise ValueError(f"times must be a tensor of at least two times, got {shape}")
+    if times.is_complex() or times.dtype == torch.bool:
+        raise ValueError(f"times must be numbers, got {times.dtype}")
+    finite("times", times)
     steps = times.diff()
     if not times.is_meta and not (bool((steps > 0).all()) or bool((steps < 0).all())):
         raise ValueError("times must increase or decrease throughout, got steps of both signs or of zero")
@@ -833,7 +869,7 @@ def _check_t_min(t_min) -> None:
 
 
 def _time(t) -> Tensor:
-    t = _floating(t)
+    t = _floating("t", t)
     if not t.is_meta and not _in_unit_interval(t):
         raise ValueError(f"t must lie in [0, 1], got values from {t.min():g} to {t.max():g}")
     return t
@@ -845,15 +881,17 @@ def _in_unit_interval(t: Tensor, low: float = 0.0) -> bool:
     return bool(((t >= low) & (t <= 1 + _ROUNDING)).all())
 
 
-def _floating(value) -> Tensor:
+def _floating(name, value) -> Tensor:
     """Numbers become tensors in double precision; they join tensors of any precision without raising it."""
     if isinstance(value, Tensor):
+        real(name, value)
         return value if value.is_floating_point() else value.to(torch.get_default_dtype())
     return torch.as_tensor(value, dtype=torch.float64)
 
 
-def _at_least_single(value, x: Tensor) -> Tensor:
+def _at_least_single(name, value, x: Tensor) -> Tensor:
     """Put times or noise scales on the device of ``x``, in its precision unless that is too coarse for them."""
+    real(name, value)
     return torch.as_tensor(value, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
 
 

@@ -27,7 +27,7 @@ import math
 import torch
 from torch import Tensor
 
-from scorebook.lab.arguments import finite, one_of, positive_integer, same_shape, standard_normal
+from scorebook.lab.arguments import batch, finite, floating, one_of, positive_integer, same_shape, standard_normal
 
 __all__ = ["random_projections", "sliced_divergence", "sliced_score_matching_loss"]
 
@@ -52,7 +52,7 @@ def random_projections(x: Tensor, n: int, *, kind: str = "rademacher", generator
 
     Source: Song et al. (2019), section 3.
     """
-    _batch(x)
+    batch("x", x)
     positive_integer("n", n)
     one_of("kind", kind, ("rademacher", "gaussian", "sphere"))
     v = standard_normal((n, *x.shape), generator=generator, dtype=x.dtype, device=x.device)
@@ -85,10 +85,11 @@ def sliced_divergence(field, x: Tensor, v: Tensor) -> Tensor:
 
     Source: Hutchinson (1990); Song et al. (2019), section 3.
     """
-    _batch(x)
+    batch("x", x)
+    floating("v", v)
     if v.shape != x.shape:
         raise ValueError(f"v must have shape {tuple(x.shape)} like x, got {tuple(v.shape)}")
-    return _value_and_slices("field", field, x, v.unsqueeze(0))[1].squeeze(0)
+    return _value_and_slices("field", field, x, v.to(x.dtype).unsqueeze(0))[1].squeeze(0)
 
 
 def sliced_score_matching_loss(
@@ -127,7 +128,7 @@ def sliced_score_matching_loss(
 
     Source: Song et al. (2019), section 3.
     """
-    _batch(x)
+    batch("x", x)
     if x.numel() == 0:
         raise ValueError(f"x must hold at least one sample, got shape {tuple(x.shape)}")
     finite("x", x)
@@ -163,10 +164,3 @@ def _dot(a, b) -> Tensor:
     product = a * b
     event = tuple(range(product.ndim - a.ndim + 1, product.ndim))
     return product.sum(event) if event else product
-
-
-def _batch(x) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise ValueError(f"x must be a floating tensor, got {getattr(x, 'dtype', type(x).__name__)}")
-    if x.ndim == 0:
-        raise ValueError("x must have shape (B, *event), got a scalar")

@@ -19,6 +19,26 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Prints what became of each input that the tests of the surface have spoiled, and writes it to a file."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    reports = [report for report in reports if getattr(report, "when", None) == "call"]
+    rows = [value for report in reports for key, value in report.user_properties if key == "surface"]
+    if not rows:
+        return
+    kinds = list(rows[0][3])
+    lines = [["function", "argument", *kinds]]
+    lines += [[f"{module}.{name}", argument, *words.values()] for module, name, argument, words in sorted(rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    terminalreporter.section("what becomes of bad input")
+    for line in table:
+        terminalreporter.write_line(line)
+    path = ROOT / "_build" / "surface.txt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(table) + "\n", encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def root():
     """The repository's folder."""

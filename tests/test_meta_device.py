@@ -6,23 +6,16 @@ another device, is an error here as it would be, or would cost time, there. The 
 """
 
 import importlib
-import inspect
 import pkgutil
 from pathlib import Path
 
 import meta_device
+import public
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import scorebook
-
-PUBLIC_MODULES = {
-    name.rpartition(".")[2]: name
-    for _, name, is_package in pkgutil.walk_packages(scorebook.__path__, "scorebook.")
-    if not is_package and not name.rpartition(".")[2].startswith("_")
-}
 CALLS = {
     name: importlib.import_module(f"meta_device.{name}") for _, name, _ in pkgutil.iter_modules(meta_device.__path__)
 }
@@ -47,71 +40,33 @@ class OneDevice(TorchDispatchMode):
         return result
 
 
-def public_names(module):
-    """Public functions of a module; of its public classes that are not abstract, the methods and properties."""
-    for name in module.__all__:
-        thing = getattr(module, name)
-        if inspect.isclass(thing):
-            methods = [] if inspect.isabstract(thing) else [part for part in dir(thing) if is_method(thing, part)]
-            yield from (f"{name}.{part}" for part in methods)
-        elif callable(thing):
-            yield name
-
-
-def is_method(kind, part):
-    """Whether a class has a public method or property of that name which the package, and not torch, defines."""
-    found = inspect.getattr_static(kind, part)
-    found = getattr(found, "fget", getattr(found, "__func__", found))
-    return inspect.isfunction(found) and found.__module__.startswith("scorebook") and not part.startswith("_")
-
-
-def tensors_in(thing, seen=None):
-    """All tensors in a result, whatever holds them."""
-    seen = set() if seen is None else seen
-    if id(thing) in seen:
-        return
-    seen.add(id(thing))
-    if isinstance(thing, torch.Tensor):
-        yield thing
-    elif isinstance(thing, torch.nn.Module):
-        yield from thing.state_dict().values()
-    elif isinstance(thing, dict):
-        for part in thing.values():
-            yield from tensors_in(part, seen)
-    elif isinstance(thing, (list, tuple, set)):
-        for part in thing:
-            yield from tensors_in(part, seen)
-    elif type(thing).__module__.startswith("scorebook"):
-        yield from tensors_in(vars(thing), seen)
-
-
 @pytest.mark.parametrize(
     ("module", "name"), [(module, name) for module, calls in CALLS.items() for name in getattr(calls, "DRIVEN", {})]
 )
 def test_a_call_stays_on_the_device_of_its_arguments(module, name):
     with OneDevice():
         result = CALLS[module].DRIVEN[name]()
-    tensors = list(tensors_in(result))
+    tensors = list(public.tensors_in(result))
     assert tensors, "the call returned no tensor"
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
-@pytest.mark.parametrize("module", sorted(PUBLIC_MODULES))
+@pytest.mark.parametrize("module", sorted(public.MODULES))
 def test_every_public_name_is_driven_or_says_why_not(module):
     path = Path(meta_device.__file__).parent / f"{module}.py"
-    code = importlib.import_module(PUBLIC_MODULES[module])
-    public = set(public_names(code))
+    code = importlib.import_module(public.MODULES[module])
+    names = set(public.functions(code))
     driven = set(getattr(CALLS.get(module), "DRIVEN", {}))
     excused = getattr(CALLS.get(module), "NOT_DRIVEN", {})
-    answered = driven | {name for name in public if name in excused or name.partition(".")[0] in excused}
-    assert public <= answered, f"give a line in {path} to: {', '.join(sorted(public - answered))}"
-    assert driven | set(excused) <= public | set(code.__all__), "a call or an excuse is left of a name that has gone"
+    answered = driven | {name for name in names if name in excused or name.partition(".")[0] in excused}
+    assert names <= answered, f"give a line in {path} to: {', '.join(sorted(names - answered))}"
+    assert driven | set(excused) <= names | set(code.__all__), "a call or an excuse is left of a name that has gone"
     assert not driven & set(excused), "these are driven and excused"
     assert all(reason.strip() for reason in excused.values())
 
 
 def test_every_file_of_calls_belongs_to_a_module():
-    assert set(CALLS) <= set(PUBLIC_MODULES)
+    assert set(CALLS) <= set(public.MODULES)
 
 
 def foreign_constant(x):

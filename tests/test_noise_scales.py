@@ -441,7 +441,7 @@ def run_annealed(x=None, sigmas=(2.0, 1.0), step_size=0.1, n_steps_each=3, score
         ({"sigmas": [math.inf, 1.0]}, "sigmas must be positive"),
         ({"sigmas": []}, "sigmas must have shape"),
         ({"sigmas": 1.0}, "sigmas must have shape"),
-        ({"sigmas": torch.tensor([2, 1])}, "sigmas must be floating"),
+        ({"sigmas": torch.tensor([2, 1])}, "sigmas must be a floating tensor"),
         ({"step_size": 0.0}, "step_size must be positive"),
         ({"step_size": -0.1}, "step_size must be positive"),
         ({"step_size": torch.ones(3, dtype=F64)}, "step_size must be a scalar or have shape"),

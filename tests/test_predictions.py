@@ -143,7 +143,7 @@ def test_a_noise_level_that_does_not_tell_is_an_error(alpha, sigma, source, targ
         ({"source": "epsilon"}, "source must be one of"),
         ({"target": "v"}, "target must be one of"),
         ({"prediction": normal(2, 4)}, "prediction must have shape"),
-        ({"prediction": 1.0}, "prediction must have shape"),
+        ({"prediction": 1.0}, "prediction must be a floating tensor"),
         ({"x": torch.ones(2, 3, dtype=torch.int64)}, "x must be a floating tensor"),
     ],
 )

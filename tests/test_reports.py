@@ -58,8 +58,9 @@ def test_slack_grows_with_the_predicted_departure():
     assert judge("check", [answer(12.1)], [loose], verified="right").mistake is None
 
 
-def test_what_is_nan_never_passes():
-    assert not judge("check", [answer(math.nan)], [TWICE], verified="right")
+@pytest.mark.parametrize("values", [[math.nan], [math.nan, 1.0], [1.0, math.nan], [1.0, math.inf]])
+def test_what_is_not_finite_never_passes(values):
+    assert not judge("check", [answer(value) for value in values], [TWICE], verified="right")
 
 
 @pytest.mark.parametrize("n", [20, 64, 400])

@@ -196,9 +196,10 @@ class Answer:
             slack: share of the prediction's own distance from the truth that is allowed beside the limit.
 
         Returns:
-            The distance; infinite for a prediction that is not finite.
+            The distance; infinite where the prediction or the answer is not finite.
         """
-        if not torch.isfinite(torch.as_tensor(prediction, dtype=torch.float64)).all():
+        prediction = torch.as_tensor(prediction, dtype=torch.float64)
+        if not (prediction.isfinite().all() and self.measured.isfinite().all()):
             return math.inf
         limit = (self.limit + slack * (prediction - self.expected).abs()).clamp(min=torch.finfo(torch.float64).tiny)
         return ((self.measured - prediction).abs() / limit).max().item()

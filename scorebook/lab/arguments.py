@@ -10,29 +10,36 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "batch",
     "expand",
     "finite",
+    "floating",
+    "integers",
     "non_negative",
     "one_of",
     "positive",
     "positive_integer",
+    "real",
     "same_shape",
     "standard_normal",
 ]
 
 
-def expand(value, x: Tensor) -> Tensor:
+def expand(value, x: Tensor, name: str = "value") -> Tensor:
     """Shape a scalar or a ``(B,)`` tensor so that it multiplies ``x`` of shape ``(B, *event)`` row by row.
 
     Raises:
-        ValueError: if ``value`` is neither a scalar nor of shape ``(B,)``.
+        ValueError: if ``x`` is no batch of floating points, or ``value`` is complex, neither a scalar nor of shape
+            ``(B,)``; the message calls it by its ``name``.
     """
+    batch("x", x)
+    real(name, value)
     value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
     if value.ndim == 0:
         return value
     if value.ndim == 1 and len(value) in (1, len(x)):
         return value.reshape(-1, *[1] * (x.ndim - 1))
-    raise ValueError(f"expected a scalar or one value per row, shape ({len(x)},), got {tuple(value.shape)}")
+    raise ValueError(f"{name} must be a scalar or one value per row, shape ({len(x)},), got {tuple(value.shape)}")
 
 
 def standard_normal(shape, *, generator=None, dtype=None, device=None) -> Tensor:
@@ -42,6 +49,33 @@ def standard_normal(shape, *, generator=None, dtype=None, device=None) -> Tensor
     """
     source = device if generator is None else generator.device
     return torch.randn(tuple(shape), generator=generator, dtype=dtype, device=source).to(device)
+
+
+def real(name: str, value) -> None:
+    """Raise a ``ValueError`` if ``value`` is a tensor of complex numbers, which PyTorch would cut in half."""
+    if isinstance(value, Tensor) and value.is_complex():
+        raise ValueError(f"{name} must be real, got {value.dtype}")
+
+
+def floating(name: str, value) -> None:
+    """Raise a ``ValueError`` unless ``value`` is a tensor of real floating-point numbers."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise ValueError(f"{name} must be a floating tensor, got {getattr(value, 'dtype', type(value).__name__)}")
+
+
+def batch(name: str, value) -> None:
+    """Raise a ``ValueError`` unless ``value`` is a floating tensor of shape ``(B, *event)``."""
+    floating(name, value)
+    if value.ndim == 0:
+        raise ValueError(f"{name} must have shape (B, *event), got a scalar")
+
+
+def integers(name: str, value) -> Tensor:
+    """Return ``value`` as a tensor of ``int64``; raise a ``ValueError`` unless it holds integers."""
+    value = torch.as_tensor(value)
+    if value.dtype == torch.bool or value.is_floating_point() or value.is_complex():
+        raise ValueError(f"{name} must be integers, got {value.dtype}")
+    return value.long()
 
 
 def positive(name: str, value) -> None:
@@ -81,6 +115,7 @@ def same_shape(name: str, output, x: Tensor) -> Tensor:
 
 
 def _check(name, value, tensor_test, number_test, expected) -> None:
+    real(name, value)
     if isinstance(value, Tensor):
         if value.numel() == 1 and value.is_floating_point() and not value.is_meta:
             # A sampler checks a time at every step, and a number is checked in a tenth of a tensor's time.

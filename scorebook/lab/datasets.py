@@ -17,7 +17,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from scorebook.lab.arguments import non_negative, one_of, positive_integer, standard_normal
+from scorebook.lab.arguments import finite, floating, non_negative, one_of, positive_integer, standard_normal
 
 __all__ = ["checkerboard", "coloured_digits", "digits", "hue", "mnist", "moons", "swiss_roll"]
 
@@ -173,10 +173,12 @@ def hue(images: Tensor) -> Tensor:
         Angles in :math:`[0, 2\pi)`, shape ``(n,)``.
 
     Raises:
-        ValueError: if ``images`` has another shape.
+        ValueError: if ``images`` has another shape, is not floating or not finite.
     """
+    floating("images", images)
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must have shape (n, 3, height, width), got {tuple(images.shape)}")
+    finite("images", images)
     total = images.mean((2, 3))
     angle = 2 * math.pi / 3 * torch.arange(3, dtype=images.dtype, device=images.device)
     return torch.atan2(total @ angle.sin(), total @ angle.cos()).remainder(2 * math.pi)

@@ -24,7 +24,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from scorebook.lab.arguments import expand, finite, non_negative, positive, positive_integer, standard_normal
+from scorebook.lab.arguments import (
+    expand,
+    finite,
+    floating,
+    non_negative,
+    positive,
+    positive_integer,
+    real,
+    standard_normal,
+)
 
 __all__ = ["GaussianMixture", "RowwiseMixture"]
 
@@ -159,8 +168,7 @@ class _Mixture(ABC):
         return means if self._alpha is None else means * self._alpha
 
     def _check(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise ValueError(f"x must be a floating tensor, got {getattr(x, 'dtype', type(x).__name__)}")
+        floating("x", x)
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (B, {self.dim}), got {tuple(x.shape)}")
         if self._alpha is not None and len(self._alpha) not in (1, len(x)):
@@ -205,7 +213,7 @@ class GaussianMixture(_Mixture):
 
     def __init__(self, weights, means, covariances):
         means = torch.as_tensor(means)
-        if not means.is_floating_point():
+        if not means.is_floating_point() and not means.is_complex():
             means = means.to(torch.get_default_dtype())
         if means.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"means must be of type float32 or float64, got {means.dtype}")
@@ -214,8 +222,7 @@ class GaussianMixture(_Mixture):
                 f"means must have shape (K, d), one row per component, none empty, got {tuple(means.shape)}"
             )
         finite("means", means)
-        weights = torch.as_tensor(weights, dtype=means.dtype, device=means.device)
-        covariances = torch.as_tensor(covariances, dtype=means.dtype, device=means.device)
+        weights, covariances = _like("weights", weights, means), _like("covariances", covariances, means)
         _check_weights(weights, len(means))
         if covariances.ndim == 0:
             covariances = covariances.expand(len(means))
@@ -388,8 +395,7 @@ class GaussianMixture(_Mixture):
 
         Source: Bishop (2006), eq. 2.113-2.117, one component at a time.
         """
-        A = torch.as_tensor(A, dtype=self.dtype, device=self.device)
-        y = torch.as_tensor(y, dtype=self.dtype, device=self.device)
+        A, y = _like("A", A, self.means), _like("y", y, self.means)
         if A.ndim != 2 or A.shape[1] != self.dim or A.numel() == 0:
             raise ValueError(f"A must have shape (m, {self.dim}) with m at least 1, got {tuple(A.shape)}")
         _check_shape("y", y, (len(A),))
@@ -451,7 +457,7 @@ class GaussianMixture(_Mixture):
             )
 
     def _noise_level(self, name: str, value) -> Tensor:
-        value = torch.as_tensor(value, dtype=self.dtype, device=self.device)
+        value = _like(name, value, self.means)
         if value.ndim > 1 or value.numel() == 0:
             raise ValueError(f"{name} must be a scalar or have shape (B,), got {tuple(value.shape)}")
         return value
@@ -523,7 +529,16 @@ class RowwiseMixture(_Mixture):
         """
         alpha, sigma = self.base._noise_level("alpha", alpha), self.base._noise_level("sigma", sigma)
         non_negative("sigma", sigma)
+        for name, value in (("alpha", alpha), ("sigma", sigma)):
+            if value.ndim and 1 not in (len(value), len(self.alpha)) and len(value) != len(self.alpha):
+                raise ValueError(f"{name} must have {len(self.alpha)} entries, one for each law, got {len(value)}")
         return self.base.diffuse(alpha * self.alpha, (alpha**2 * self.sigma**2 + sigma**2).sqrt())
+
+
+def _like(name: str, value, means: Tensor) -> Tensor:
+    """Return real numbers in the type and on the device of the means."""
+    real(name, value)
+    return torch.as_tensor(value, dtype=means.dtype, device=means.device)
 
 
 def _check_shape(name: str, value: Tensor, shape: tuple) -> None:
@@ -536,8 +551,9 @@ def _check_weights(weights: Tensor, n_components: int) -> None:
     non_negative("weights", weights)
     # Weights that were rounded to float32 on their way must pass in float64 too.
     tolerance = max(torch.finfo(weights.dtype).eps ** 0.5, 1e-6)
-    if not weights.is_meta and abs(float(weights.sum()) - 1) > tolerance:
-        raise ValueError(f"weights must sum to one within {tolerance:.0e}, got {float(weights.sum()):.7g}")
+    total = weights.detach().sum()
+    if not weights.is_meta and abs(float(total) - 1) > tolerance:
+        raise ValueError(f"weights must sum to one within {tolerance:.0e}, got {float(total):.7g}")
 
 
 def _check_covariances(covariances: Tensor, means: Tensor) -> None:

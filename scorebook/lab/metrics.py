@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from scorebook.lab.arguments import finite, positive_integer, standard_normal
+from scorebook.lab.arguments import finite, floating, positive_integer, standard_normal
 
 __all__ = ["energy_distance", "mode_weights", "sliced_wasserstein"]
 
@@ -117,8 +117,7 @@ def mode_weights(x, means) -> Tensor:
 
 def _pair(name_x: str, x, name_y: str, y) -> tuple[Tensor, Tensor]:
     for name, sample in ((name_x, x), (name_y, y)):
-        if not isinstance(sample, Tensor) or not sample.is_floating_point():
-            raise ValueError(f"{name} must be a floating tensor, got {getattr(sample, 'dtype', type(sample).__name__)}")
+        floating(name, sample)
         if sample.ndim == 0 or sample.numel() == 0:
             raise ValueError(f"{name} must hold samples, shape (n, *event), got {tuple(sample.shape)}")
         finite(name, sample)
@@ -127,7 +126,8 @@ def _pair(name_x: str, x, name_y: str, y) -> tuple[Tensor, Tensor]:
             f"{name_x} and {name_y} must agree in all but the first dimension, got {tuple(x.shape)} and "
             f"{tuple(y.shape)}"
         )
-    dtype = torch.promote_types(x.dtype, y.dtype)
+    # Half precision is too coarse for sums over samples, and has no distances on a CPU.
+    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     return x.reshape(len(x), -1).to(dtype), y.reshape(len(y), -1).to(dtype)
 
 

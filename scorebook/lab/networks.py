@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorebook.lab.arguments import positive_integer
+from scorebook.lab.arguments import positive_integer, real
 
 __all__ = ["MLP", "NoisyClassifier", "TimeMLP", "UNet", "initialise"]
 
@@ -270,6 +270,7 @@ class _Embedding(nn.Module):
             self.from_label = nn.utils.skip_init(nn.Embedding, n_classes + 1, n, device=torch.get_default_device())
 
     def forward(self, x, t, label):
+        real("t", t)
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         if t.ndim > 1 or (t.ndim == 1 and len(t) not in (1, len(x))):
             raise ValueError(f"t must be a scalar or have shape ({len(x)},), got {tuple(t.shape)}")

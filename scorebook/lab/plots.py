@@ -15,7 +15,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
 
-from scorebook.lab.arguments import positive, positive_integer
+from scorebook.lab.arguments import finite, positive, positive_integer, real
 
 __all__ = ["density", "image_grid", "samples", "score_field", "trajectories", "use_style"]
 
@@ -165,6 +165,7 @@ def samples(x, ax=None, *, color=None, size=None, alpha=None, label=None, extent
         ValueError: if ``x`` has another shape or holds no point, or ``extent`` does not fit it.
     """
     x = _numbers("x", x)
+    finite("x", x)
     if x.ndim == 2 and x.shape[1] == 1:
         x = x[:, 0]
     if not (x.ndim == 1 or (x.ndim == 2 and x.shape[1] == 2)) or len(x) == 0:
@@ -222,6 +223,7 @@ def trajectories(path, ax=None, *, times=None, color=None, alpha=None, extent=No
         ValueError: if ``path`` has another shape or ``times`` does not fit it.
     """
     path = _numbers("path", path)
+    finite("path", path)
     if path.ndim == 3 and path.shape[2] == 1:
         path = path[:, :, 0]
     if not (path.ndim == 2 or (path.ndim == 3 and path.shape[2] == 2)) or 0 in path.shape:
@@ -234,6 +236,7 @@ def trajectories(path, ax=None, *, times=None, color=None, alpha=None, extent=No
         clock = torch.arange(len(path)).double() if times is None else _numbers("times", times)
         if clock.shape != (len(path),):
             raise ValueError(f"times must have shape ({len(path)},) like the steps of path, got {tuple(clock.shape)}")
+        finite("times", clock)
         ax = _axes(ax)
         color = _next_color(ax) if color is None else color
         curves = torch.stack([clock[:, None].expand_as(path), path], dim=-1)
@@ -275,6 +278,7 @@ def image_grid(images, *, n_cols=10, ax=None, gap=1) -> Axes:
         ValueError: if ``images`` has another shape or holds no image.
     """
     images = _numbers("images", images)
+    finite("images", images)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         raise ValueError(f"images must have shape (n, 1, h, w) or (n, 3, h, w), got {tuple(images.shape)}")
     positive_integer("n_cols", n_cols)
@@ -347,6 +351,7 @@ def _evaluate(name, function, points, event) -> Tensor:
 
 def _numbers(name, value) -> Tensor:
     value = torch.as_tensor(value).detach()
+    real(name, value)
     if value.is_meta:
         raise ValueError(f"{name} must hold values to be drawn, got a tensor on the meta device")
     return value.to(device="cpu", dtype=torch.float64)

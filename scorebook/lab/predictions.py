@@ -20,10 +20,9 @@ the speed :math:`dx/dt` on the straight path :math:`\alpha = 1 - t, \sigma = t` 
 On any other path of :math:`\alpha, \sigma` it is as good a coordinate of the same knowledge, but nobody's speed.
 """
 
-import torch
 from torch import Tensor
 
-from scorebook.lab.arguments import expand, non_negative, one_of, positive
+from scorebook.lab.arguments import batch, expand, floating, non_negative, one_of, positive
 
 __all__ = ["convert_prediction"]
 
@@ -59,14 +58,13 @@ def convert_prediction(prediction: Tensor, x: Tensor, alpha, sigma, *, source: s
     """
     one_of("source", source, _KINDS)
     one_of("target", target, _KINDS)
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise ValueError(f"x must be a floating tensor, got {getattr(x, 'dtype', type(x).__name__)}")
-    if not isinstance(prediction, Tensor) or prediction.shape != x.shape:
-        came = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
-        raise ValueError(f"prediction must have shape {tuple(x.shape)} like x, got {came}")
+    batch("x", x)
+    floating("prediction", prediction)
+    if prediction.shape != x.shape:
+        raise ValueError(f"prediction must have shape {tuple(x.shape)} like x, got {tuple(prediction.shape)}")
     non_negative("alpha", alpha)
     non_negative("sigma", sigma)
-    prediction = prediction.to(x.dtype)
+    prediction, alpha, sigma = prediction.to(x.dtype), expand(alpha, x, "alpha"), expand(sigma, x, "sigma")
     if source == target:
         return prediction
     clean_given = source == "clean"
@@ -76,8 +74,7 @@ def convert_prediction(prediction: Tensor, x: Tensor, alpha, sigma, *, source: s
     if target == "score" or (clean_given and target != "clean"):
         positive("sigma", sigma)
     if not (clean_given or noise_given):
-        positive("alpha + sigma", torch.as_tensor(alpha) + torch.as_tensor(sigma))
-    alpha, sigma = expand(alpha, x), expand(sigma, x)
+        positive("alpha + sigma", alpha + sigma)
 
     if clean_given:
         clean, noise = prediction, (x - alpha * prediction) / sigma

@@ -438,9 +438,8 @@ def _checked_data(data, dtype) -> tuple:
     if tensors[0].dtype != dtype:
         raise ValueError(f"data must be {dtype} like the weights of the model, got {tensors[0].dtype}")
     for tensor in tensors:
-        if tensor.is_floating_point():
-            finite("data", tensor)
-    return tuple(tensors)
+        finite("data", tensor)
+    return tuple(tensor.detach() for tensor in tensors)
 
 
 def _checked_path(checkpoint) -> Path:

@@ -2,7 +2,7 @@
 
 import torch
 
-from meta_device import generator, points, times
+from meta_device import generator, labels, points, times
 from scorebook.lab import arguments
 
 DRIVEN = {
@@ -12,9 +12,13 @@ DRIVEN = {
         arguments.standard_normal((8, 2), generator=g, device="meta") for g in (generator(), None)
     ],
     # The checks return nothing: what they are given is returned here, once they have passed it.
+    "batch": lambda: (points(), arguments.batch("x", points()))[0],
     "finite": lambda: (points(), arguments.finite("x", points()))[0],
+    "floating": lambda: (points(), arguments.floating("x", points()))[0],
+    "integers": lambda: arguments.integers("labels", labels()),
     "non_negative": lambda: (points(), arguments.non_negative("x", points()))[0],
     "positive": lambda: (points(), arguments.positive("x", points()))[0],
+    "real": lambda: (points(), arguments.real("x", points()))[0],
 }
 
 NOT_DRIVEN = {

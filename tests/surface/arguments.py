@@ -1,0 +1,22 @@
+"""The surface of ``scorebook.lab.arguments``."""
+
+from scorebook.lab import arguments
+from surface import Call, per_row, points
+
+CALLS = {
+    "expand": Call(lambda value, x: arguments.expand(value, x) * x, value=per_row(0.1, 2.0), x=points(), by_row=True),
+    "finite": Call(lambda x: arguments.finite("x", x) or x, x=points(), by_row=True),
+    "non_negative": Call(lambda x: arguments.non_negative("x", x) or x, x=per_row(0.0, 2.0), by_row=True),
+    "positive": Call(lambda x: arguments.positive("x", x) or x, x=per_row(0.1, 2.0), by_row=True),
+}
+
+NO_DATA = {
+    "batch": "the check of dtype and shape itself",
+    "floating": "the check of dtypes itself",
+    "integers": "the check of dtypes itself",
+    "one_of": "takes a name",
+    "positive_integer": "takes a whole number",
+    "real": "the check of dtypes itself",
+    "same_shape": "compares shapes; what the tensors hold is not looked at",
+    "standard_normal": "takes a shape",
+}

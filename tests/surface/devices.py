@@ -1,0 +1,3 @@
+"""Why nothing of ``scorebook.lab.devices`` takes data."""
+
+NO_DATA = {"device": "takes nothing"}

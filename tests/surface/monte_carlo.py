@@ -1,0 +1,43 @@
+"""The surface of ``scorebook.monte_carlo``."""
+
+import torch
+
+from scorebook import monte_carlo
+from surface import Call, Number, constant, points
+
+
+def estimate(result):
+    """The tensors of an estimate."""
+    return result.mean, result.standard_error
+
+
+def squares(x):
+    """Squares that integers can hold too."""
+    return (0.5 * x).square()
+
+
+def controlled(x, control_mean):
+    """The mean of a square, corrected by the draws themselves."""
+    return estimate(
+        monte_carlo.control_variate(
+            lambda x: 1 + squares(x).reshape(len(x), -1).sum(1),
+            lambda x: 0.5 * x.reshape(len(x), -1)[:, 0],
+            x,
+            control_mean,
+        )
+    )
+
+
+CALLS = {
+    "Estimate.interval": Call(
+        lambda level: monte_carlo.Estimate(torch.ones(2), torch.ones(2), 10).interval(level), level=Number(0.9)
+    ),
+    "control_variate": Call(controlled, x=points(), control_mean=constant(0.0)),
+    "effective_sample_size": Call(
+        lambda log_weights: monte_carlo.effective_sample_size(log_weights), log_weights=points(means=(-torch.inf,))
+    ),
+    "expectation": Call(lambda x: estimate(monte_carlo.expectation(squares, x)), x=points()),
+    "running_expectation": Call(lambda x: estimate(monte_carlo.running_expectation(squares, x)), x=points()),
+}
+
+NO_DATA = {"Estimate": "holds what the functions of this module have measured"}

@@ -1,0 +1,44 @@
+"""The surface of ``scorebook.lab.networks``."""
+
+import copy
+
+import torch
+
+from scorebook.lab import networks
+from surface import PLANE, Call, generator, labels, like, per_row, points
+
+TIMES = per_row(-1.0, 1.0)
+SMALL = {"width": 8, "depth": 1, "generator": generator()}
+
+
+MLP = networks.MLP(2, **SMALL)
+CLASSIFIER = networks.NoisyClassifier(2, 3, **SMALL)
+TIME_MLP = networks.TimeMLP(2, n_classes=3, **SMALL)
+UNET = networks.UNet(1, width=8, n_classes=3, generator=generator())
+for network in (CLASSIFIER, TIME_MLP):
+    torch.nn.init.normal_(network.trunk.last.weight, generator=generator())
+torch.nn.init.normal_(UNET.last.weight, generator=generator())
+
+
+def field(network):
+    """The call of a network that knows times and labels."""
+    return lambda x, t, label: like(copy.deepcopy(network), x)(x, t, label)
+
+
+CALLS = {
+    "MLP.forward": Call(lambda x: like(copy.deepcopy(MLP), x)(x), x=points(), events=PLANE, by_row=True),
+    "NoisyClassifier.forward": Call(
+        lambda x, t: like(copy.deepcopy(CLASSIFIER), x)(x, t), x=points(), t=TIMES, events=PLANE, by_row=True
+    ),
+    "TimeMLP.forward": Call(field(TIME_MLP), x=points(), t=TIMES, label=labels(), events=PLANE, by_row=True),
+    "UNet.forward": Call(field(UNET), x=points(), t=TIMES, label=labels(), events=((1, 4, 5), (1, 4, 4)), by_row=True),
+}
+
+SIZES = "takes whole numbers"
+NO_DATA = {
+    "MLP": SIZES,
+    "NoisyClassifier": SIZES,
+    "TimeMLP": SIZES,
+    "UNet": SIZES,
+    "initialise": "takes a network",
+}

@@ -1,0 +1,41 @@
+"""The surface of ``scorebook.lab.plots``: what is drawn, as numbers."""
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+
+from scorebook.lab import plots
+from surface import Call, Data, constant, points
+
+
+def drawn(ax):
+    """The points, lines, bars and pixels of a picture."""
+    parts = [np.ma.filled(dots.get_offsets(), np.nan) for dots in ax.collections]
+    parts += [path.vertices for lines in ax.collections for path in lines.get_paths()]
+    parts += [patch.get_path().vertices for patch in ax.patches]
+    parts += [np.asarray(image.get_array()) for image in ax.images]
+    plt.close(ax.figure)
+    return [torch.as_tensor(np.array(part, dtype=float)) for part in parts]
+
+
+CALLS = {
+    "image_grid": Call(
+        lambda images: drawn(plots.image_grid(images)), images=points(), events=((1, 2, 3), (3, 2, 2)), own_dtype=True
+    ),
+    "samples": Call(lambda x: drawn(plots.samples(x)), x=points(), events=((2,), (), (1,)), own_dtype=True),
+    "trajectories": Call(
+        lambda path: drawn(plots.trajectories(path)),
+        path=Data(lambda random, n, event: random.standard_normal((4, n, *event)), rows=False),
+        events=((2,), (), (1,)),
+        own_dtype=True,
+    ),
+    "trajectories (of numbers)": Call(
+        lambda path, times: drawn(plots.trajectories(path, times=times)),
+        path=constant([[0.0, 1.0], [0.5, 1.5], [2.0, 0.0]]),
+        times=constant([0.0, 0.5, 1.0]),
+        own_dtype=True,
+    ),
+}
+
+FIELD = "takes a field, whose values test_plots spoils"
+NO_DATA = {"density": FIELD, "score_field": FIELD, "use_style": "takes none"}

@@ -1,0 +1,57 @@
+"""The surface of ``scorebook.probability_flow``."""
+
+from scorebook import probability_flow
+from scorebook.sde import VPSDE
+from surface import Call, Number, constant, generator, per_row, points, score
+
+SDE = VPSDE()
+SOLVER = {"method": "heun2", "n_steps": 3}
+TOLERANCES = {"rtol": Number(1e-3), "atol": Number(1e-3), "t_min": Number(0.01)}
+
+
+def likelihood(divergence):
+    """The call of the log-likelihood with one kind of divergence."""
+    return lambda x: probability_flow.log_prob(SDE, score, x, divergence=divergence, generator=generator(), **SOLVER)
+
+
+CALLS = {
+    "bits_per_dim": Call(
+        lambda log_prob, bin_width: probability_flow.bits_per_dim(log_prob, 2, bin_width),
+        log_prob=per_row(-9.0, 0.0),
+        bin_width=Number(0.125),
+        by_row=True,
+    ),
+    "dequantize": Call(
+        lambda x, bin_width: probability_flow.dequantize(x, bin_width, generator=generator()),
+        x=points(),
+        bin_width=Number(0.125),
+        by_row=True,
+        any_shape=True,
+    ),
+    "encode": Call(lambda x: probability_flow.encode(SDE, score, x, **SOLVER), x=points(), by_row=True, sampler=True),
+    "interpolate": Call(
+        lambda x_a, x_b, weights: probability_flow.interpolate(SDE, score, x_a, x_b, weights, **SOLVER),
+        x_a=points(),
+        x_b=points(),
+        weights=constant([0.0, 0.5, 1.0]),
+        sampler=True,
+    ),
+    "log_prob": Call(likelihood("exact"), x=points(), by_row=True, sampler=True),
+    "log_prob (hutchinson)": Call(likelihood("hutchinson"), x=points(), sampler=True),
+    "sample": Call(
+        lambda x, times: probability_flow.sample(SDE, score, x, method="heun2", times=times),
+        x=points(),
+        times=constant([1.0, 0.5, 0.1]),
+        by_row=True,
+        sampler=True,
+    ),
+    "sample (adaptive)": Call(
+        lambda x, rtol, atol, t_min: probability_flow.sample(SDE, score, x, rtol=rtol, atol=atol, t_min=t_min),
+        x=points(),
+        **TOLERANCES,
+        sampler=True,
+    ),
+    "velocity": Call(
+        lambda t, x: probability_flow.velocity(SDE, score)(t, x), t=per_row(0.1, 0.9), x=points(), by_row=True
+    ),
+}
