@@ -60,6 +60,14 @@ __all__ = [
 # Solvers that add up their steps end a hair above 1, and a noise scale in single precision a hair beside the ends.
 _ROUNDING = 1e-6
 
+# The function of the noise-to-signal ratio in which the times of a grid are even, and its inverse.
+_SPACINGS = {
+    "karras": (lambda ratio: ratio ** (1 / 7), lambda even: even**7),
+    "share": (lambda ratio: ratio / (1 + ratio), lambda even: even / (1 - even)),
+    "angle": (torch.arctan, torch.tan),
+    "log": (torch.log, torch.exp),
+}
+
 
 class SDE(abc.ABC):
     r"""A linear SDE on :math:`t \in [0, 1]` with a Gaussian perturbation kernel.
@@ -147,22 +155,26 @@ class SDE(abc.ABC):
             n_steps: number of steps between them.
             t_min: last time, in (0, 1).
             spacing: ``"uniform"`` in ``t``, or ``"karras"``: uniform in :math:`(\sigma/\alpha)^{1/7}`, which takes
-                small steps where the noise is small (Karras et al., 2022, eq. 5).
+                small steps where the noise is small (Karras et al., 2022, eq. 5); ``"share"``: uniform in
+                :math:`\sigma/(\alpha + \sigma)`, the time of flow matching (Liu et al., 2023), for few steps of a
+                method of higher order; ``"angle"``: uniform in :math:`\arctan(\sigma/\alpha)`, the cosine schedule
+                (Nichol & Dhariwal, 2021); or ``"log"``: uniform in :math:`\log(\sigma/\alpha)`.
             dtype: of the times; by default torch's.
 
         Raises:
             ValueError: if ``n_steps`` is no positive integer, ``t_min`` not in (0, 1), ``spacing`` unknown.
         """
         positive_integer("n_steps", n_steps)
-        one_of("spacing", spacing, ("uniform", "karras"))
+        one_of("spacing", spacing, ("uniform", *_SPACINGS))
         _check_t_min(t_min)
         fraction = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)
         if spacing == "uniform":
             times = 1 + fraction * (t_min - 1)
         else:
             ends = torch.tensor([1.0, t_min], dtype=torch.float64)
-            high, low = (self.sigma(ends) / self.alpha(ends)) ** (1 / 7)
-            times = self.time_of((high + fraction * (low - high)) ** 7)
+            even, back = _SPACINGS[spacing]
+            high, low = even(self.sigma(ends) / self.alpha(ends))
+            times = self.time_of(back(high + fraction * (low - high)))
         times[0], times[-1] = 1.0, t_min
         return times.to(dtype or torch.get_default_dtype())
 

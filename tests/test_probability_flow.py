@@ -138,8 +138,170 @@ def test_fixed_solvers_converge_with_their_order(method, order):
     assert abs(found - order) < 0.35
 
 
+def order(error, n_steps):
+    """Measured order of convergence between ``n_steps`` and twice as many."""
+    return math.log2(error(n_steps) / error(2 * n_steps))
+
+
+MEAN, STD = 0.7, 0.4
+
+
+def gaussian():
+    return GaussianMixture([1.0], torch.tensor([[MEAN, -MEAN]], dtype=F64), STD**2)
+
+
+def gaussian_path(sde, x, t, s):
+    """The exact flow of Gaussian data from t to s: it keeps the standardised deviation from the mean."""
+    (a, b), (e, f) = ((sde.alpha(at), sde.sigma(at)) for at in (t, s))
+    centre = gaussian().means[0]
+    return e * centre + (x - a * centre) * torch.sqrt((e**2 * STD**2 + f**2) / (a**2 * STD**2 + b**2))
+
+
+@pytest.mark.parametrize("spacing", ["share", "karras", "log"])
+@EACH_SDE
+def test_adams_is_of_third_order_along_the_path_on_any_grid(sde, spacing):
+    """Even steps and uneven ones, against the exact flow of a Gaussian."""
+    z = sde.sample_prior((10, 2), generator=generator(), dtype=F64)
+
+    def error(n_steps):
+        grid = sde.time_grid(n_steps, spacing=spacing, dtype=F64)
+        path = sample(sde, sde.exact_score(gaussian()), z, method="adams", times=grid, trajectory=True)
+        assert path.shape == (n_steps + 1, 10, 2)
+        assert torch.equal(path[-1], sample(sde, sde.exact_score(gaussian()), z, method="adams", times=grid))
+        exact = torch.stack([gaussian_path(sde, z, grid[0], t) for t in grid])
+        scale = torch.sqrt(sde.alpha(grid) ** 2 + sde.sigma(grid) ** 2)[:, None, None]
+        return ((path - exact) / scale).abs().max()
+
+    assert abs(order(error, 100) - 3) < 0.6
+
+
+@EACH_SDE
+def test_adams_encodes_with_third_order_and_comes_back(sde):
+    law = sde.exact_score(gaussian())
+    grid = sde.time_grid(1, dtype=F64)
+    x = gaussian_path(sde, gaussian().sample(10, generator=generator()), torch.zeros((), dtype=F64), grid[-1])
+    exact = gaussian_path(sde, x, grid[-1], grid[0])
+    scale = sde.sigma(1.0)
+    assert abs(order(lambda n: (encode(sde, law, x, n_steps=n) - exact).abs().max() / scale, 100) - 3) < 0.6
+    assert (sample(sde, law, encode(sde, law, x, n_steps=200), n_steps=200) - x).abs().max() < 1e-3
+
+
 @pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
-def test_log_prob_of_an_image_is_that_of_its_vector(divergence):
+@EACH_SDE
+def test_adams_has_the_likelihood_with_third_order(sde, divergence):
+    """For isotropic data the Jacobian is a multiple of the identity, which a probe of random signs sees exactly."""
+    x = law_of_gaussian_at(sde, 1e-3).sample(5, generator=generator())
+    truth = law_of_gaussian_at(sde, 1e-3).log_prob(x)
+
+    def error(n_steps):
+        found = log_prob(
+            sde,
+            sde.exact_score(gaussian()),
+            x,
+            n_steps=n_steps,
+            prior=law_of_gaussian_at(sde, 1.0),
+            divergence=divergence,
+            generator=generator(),
+        )
+        return (found - truth).abs().max()
+
+    assert abs(order(error, 100) - 3) < 0.6
+    assert error(200) < 1e-3
+
+
+def law_of_gaussian_at(sde, t):
+    t = torch.as_tensor(t, dtype=F64)
+    return gaussian().diffuse(sde.alpha(t), sde.sigma(t))
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 7])
+@EACH_SDE
+def test_adams_is_exact_for_standard_normal_data(sde, n_steps):
+    """In the angle their flow stands still: the sample is the start, scaled, after any number of steps."""
+    data = GaussianMixture([1.0], torch.zeros(1, 3, dtype=F64), 1.0)
+    z = sde.sample_prior((20, 3), generator=generator(), dtype=F64)
+    scale = [torch.hypot(sde.alpha(t), sde.sigma(t)) for t in (1.0, 1e-3)]
+    found = sample(sde, sde.exact_score(data), z, n_steps=n_steps)
+    torch.testing.assert_close(found, z * scale[1] / scale[0], rtol=1e-9, atol=1e-9)
+
+
+@EACH_SDE
+def test_adams_lands_on_a_single_point_in_few_steps(sde):
+    """One point makes the path a rotation: what is left is the error of a parabola through a sine."""
+    point = torch.tensor([0.5, -0.3], dtype=F64)
+
+    def score(x, t):
+        return (sde.alpha(t) * point - x) / sde.sigma(t) ** 2
+
+    z = sde.sample_prior((20, 2), generator=generator(), dtype=F64)
+    end = sde.time_grid(1, dtype=F64)[-1]
+    landed = sde.alpha(end) * point + sde.sigma(end) * (z - sde.alpha(1.0) * point) / sde.sigma(1.0)
+    errors = [(sample(sde, score, z, n_steps=n) - landed).abs().max() for n in (10, 20)]
+    assert errors[0] < 0.02
+    assert errors[1] < 0.003
+
+
+@EACH_SDE
+def test_adams_asks_once_a_step_at_even_shares_of_noise(sde):
+    asked = []
+
+    def score(x, t):
+        asked.append(float(t))
+        return sde.exact_score(mixture())(x, t)
+
+    x = mixture().sample(4, generator=generator())
+    sample(sde, score, x, n_steps=12)
+    at = torch.tensor([*asked, 1e-3], dtype=F64)
+    assert len(asked) == 12
+    shares = sde.sigma(at) / (sde.alpha(at) + sde.sigma(at))
+    torch.testing.assert_close(shares.diff(), shares.diff().mean().expand(12), rtol=1e-6, atol=0)
+    asked.clear()
+    encode(sde, score, x, n_steps=12)
+    torch.testing.assert_close(torch.tensor(asked, dtype=F64), at.flip(0)[:-1], rtol=1e-6, atol=1e-9)
+
+
+@EACH_SDE
+@pytest.mark.parametrize("n", [10, 20, 50, 100])
+def test_at_equal_evaluations_adams_is_nearest_to_the_exact_flow(sde, n):
+    """Against the other solvers, each on the better of even times and Karras's."""
+    score = sde.exact_score(mixture())
+    start = law_at(sde, 1.0).sample(200, generator=generator())
+    exact = sample(sde, score, start, rtol=1e-7, atol=1e-7)
+
+    def error(**solver):
+        return (sample(sde, score, start, **solver) - exact).square().sum(1).mean().sqrt()
+
+    others = [
+        error(method=method, times=sde.time_grid(n // calls, spacing=spacing, dtype=F64))
+        for method, calls in (("euler", 1), ("heun2", 2), ("midpoint", 2), ("rk4", 4))
+        for spacing in ("uniform", "karras")
+    ]
+    assert error(n_steps=n) < min(others)
+
+
+def test_the_budget_decides_the_solver():
+    """A number of steps asks for the multistep method; a grid of times or nothing for a tolerance."""
+    sde = VPSDE()
+    score = sde.exact_score(mixture())
+    x = sde.sample_prior((8, 2), generator=generator(), dtype=F64)
+    for call in (sample, encode, log_prob):
+        assert torch.equal(call(sde, score, x, n_steps=5), call(sde, score, x, n_steps=5, method="adams"))
+        assert torch.equal(call(sde, score, x), call(sde, score, x, method="dopri5"))
+    assert len(sample(sde, score, x, method="dopri5", n_steps=3, trajectory=True)) == 4
+    grid = torch.tensor([1.0, 0.5], dtype=F64)
+    assert torch.equal(sample(sde, score, x, times=grid), sample(sde, score, x, times=grid, method="dopri5"))
+
+
+@pytest.mark.parametrize("call", [encode, log_prob, lambda *a, **k: interpolate(*a, a[2], [0.5], **k)])
+@pytest.mark.parametrize("name", ["n_step", "field", "forwards", "trajectories"])
+def test_an_unknown_keyword_is_named_beside_the_known(call, name):
+    with pytest.raises(TypeError, match=rf"takes no keyword '{name}'; .* method, rtol, atol, t_min, n_steps, times"):
+        call(VPSDE(), normal_score, X, **{name: 3})
+
+
+@pytest.mark.parametrize("solver", [{}, {"n_steps": 8}], ids=["dopri5", "adams"])
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
+def test_log_prob_of_an_image_is_that_of_its_vector(divergence, solver):
     sde = VPSDE()
     data = GaussianMixture(torch.ones(1, dtype=F64), torch.zeros(1, 4, dtype=F64), torch.full((1,), 0.5, dtype=F64))
     score = sde.exact_score(data)
@@ -148,8 +310,8 @@ def test_log_prob_of_an_image_is_that_of_its_vector(divergence):
     def image_score(x, t):
         return score(x.flatten(1), t).reshape(x.shape)
 
-    flat = log_prob(sde, score, x, divergence=divergence, generator=generator())
-    square = log_prob(sde, image_score, x.reshape(6, 1, 2, 2), divergence=divergence, generator=generator())
+    flat = log_prob(sde, score, x, divergence=divergence, generator=generator(), **solver)
+    square = log_prob(sde, image_score, x.reshape(6, 1, 2, 2), divergence=divergence, generator=generator(), **solver)
     assert (flat - square).abs().max() < 1e-9
 
 
@@ -259,7 +421,7 @@ def test_equal_ends_interpolate_to_themselves():
     assert (walk[0] - x).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("method", ["euler", "midpoint", "heun2", "heun3", "rk4"])
+@pytest.mark.parametrize("method", ["adams", "euler", "midpoint", "heun2", "heun3", "rk4"])
 def test_with_fixed_steps_no_sample_depends_on_its_batch_mates(method):
     sde = VPSDE()
     score = sde.exact_score(mixture())
@@ -276,6 +438,8 @@ def test_type_is_kept_and_the_global_seed_left_alone(dtype):
     state = torch.get_rng_state()
     for y in (
         sample(sde, normal_score, x),
+        sample(sde, normal_score, x, n_steps=4),
+        log_prob(sde, normal_score, x, n_steps=4),
         encode(sde, normal_score, x),
         log_prob(sde, normal_score, x, divergence="hutchinson", generator=generator()),
         dequantize(x, 0.1, generator=generator()),
@@ -336,6 +500,9 @@ X = torch.zeros(3, 2)
         (lambda: encode(VPSDE(), normal_score, X, t_min=1.0), "t_min must lie in"),
         (lambda: sample(VPSDE(), normal_score, X, method="rk4"), "'rk4' takes fixed steps"),
         (lambda: sample(VPSDE(), normal_score, X, method="rk4", n_steps=0), "n_steps must be a positive integer"),
+        (lambda: sample(VPSDE(), normal_score, X, method="adams"), "'adams' takes fixed steps"),
+        (lambda: sample(VPSDE(), normal_score, X, n_steps=0), "n_steps must be a positive integer"),
+        (lambda: sample(VPSDE(), lambda x, t: x[:, :1], X, n_steps=2), r"score must return shape \(3, 2\)"),
         (lambda: sample(VPSDE(), normal_score, X, n_steps=3, times=torch.tensor([1.0, 0.5])), "n_steps or times"),
         (lambda: sample(VPSDE(), normal_score, X, times=torch.tensor([0.5, 1.0])), "times must decrease"),
         (lambda: sample(VPSDE(), normal_score, X, times=torch.tensor([1.5, 0.5])), r"t must lie in \[0, 1\]"),

@@ -199,13 +199,20 @@ def test_the_density_obeys_the_fokker_planck_equation(sde):
     torch.testing.assert_close(rate, transport + diffusion, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("spacing", ["uniform", "karras"])
+@pytest.mark.parametrize("spacing", ["uniform", "karras", "share", "angle", "log"])
 @EACH_SDE
 def test_time_grids_run_evenly_from_one_to_t_min(sde, spacing):
     grid = sde.time_grid(20, t_min=0.01, spacing=spacing, dtype=F64)
     assert grid.shape == (21,)
     assert (grid[0], grid[-1]) == (1, 0.01)
-    even = grid if spacing == "uniform" else (sde.sigma(grid) / sde.alpha(grid)) ** (1 / 7)
+    ratio = sde.sigma(grid) / sde.alpha(grid)
+    even = {
+        "uniform": grid,
+        "karras": ratio ** (1 / 7),
+        "share": ratio / (1 + ratio),
+        "angle": ratio.arctan(),
+        "log": ratio.log(),
+    }[spacing]
     torch.testing.assert_close(even.diff(), even.diff().mean().expand(20), rtol=1e-6, atol=0)
     assert sde.time_grid(5).dtype == torch.get_default_dtype()
 

@@ -247,9 +247,7 @@ def quality_figure(results):
                 row[value] for row in rows_of(results, "quality", law=law) if "evaluations" not in row and value in row
             ]
             if floor:
-                ax.axhline(
-                    summary_of(floor).median, color=OTHERS[0], linestyle="--", linewidth=1, label="exact samples"
-                )
+                ax.axhline(summary_of(floor).median, color=OTHERS[0], linestyle="--", linewidth=1, label="exact flow")
             ax.set(xscale="log", yscale="log", ylabel=words, title=law if value == "sliced_wasserstein" else "")
             ax.set_xticks(sorted(mine), [str(n) for n in sorted(mine)])
             ax.minorticks_off()
@@ -260,7 +258,7 @@ def quality_figure(results):
     return picture, (
         f"Curves against the number of evaluations, on logarithmic axes, for {listed(laws)}: the sliced Wasserstein "
         "distance of samples to the law, and the distance of each sample to where the exact flow leads, for scorebook "
-        "and the best sampler of each peer, medians with quartiles. A dashed line marks exact samples."
+        "and the best sampler of each peer, medians with quartiles. A dashed line marks the exact flow."
     )
 
 

@@ -38,6 +38,9 @@ DRIVEN = {
         solved(probability_flow.log_prob, points(), divergence=divergence, generator=generator())
         for divergence in ("exact", "hutchinson")
     ],
-    "sample": lambda: solved(probability_flow.sample, points()),
+    "sample": lambda: [
+        solved(probability_flow.sample, points()),
+        probability_flow.sample(SDE, score, points(), n_steps=4),
+    ],
     "velocity": lambda: [probability_flow.velocity(SDE, score)(t, points()) for t in (0.5, times())],
 }

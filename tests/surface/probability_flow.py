@@ -45,6 +45,20 @@ CALLS = {
         by_row=True,
         sampler=True,
     ),
+    "sample (adams)": Call(
+        lambda x, times: probability_flow.sample(SDE, score, x, method="adams", times=times),
+        x=points(),
+        times=constant([1.0, 0.5, 0.1]),
+        by_row=True,
+        sampler=True,
+    ),
+    "log_prob (adams)": Call(
+        lambda x, t_min: probability_flow.log_prob(SDE, score, x, n_steps=3, t_min=t_min),
+        x=points(),
+        t_min=Number(0.01),
+        by_row=True,
+        sampler=True,
+    ),
     "sample (adaptive)": Call(
         lambda x, rtol, atol, t_min: probability_flow.sample(SDE, score, x, rtol=rtol, atol=atol, t_min=t_min),
         x=points(),
