@@ -49,6 +49,7 @@ def scorebook_samplers(network, x, n):
             "predictor_corrector": lambda: sde.predictor_corrector(vp, model, x, n_steps=n // 2, denoise=False),
         },
         "probability flow": {
+            "sample": lambda: probability_flow.sample(vp, model, x, n_steps=n),
             "sample, euler": lambda: probability_flow.sample(vp, model, x, method="euler", n_steps=n),
         },
     }

@@ -26,6 +26,7 @@ appendix D, for the angle.
 import collections
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchdiffeq import odeint
@@ -404,7 +405,7 @@ def _turn(sde, score, x, with_divergence, times, trajectory) -> tuple[Tensor, Te
     start = (x / scales[0]).reshape(len(x), width)
     if with_divergence is not None:
         start = torch.cat([start, start.new_zeros(len(x), 1)], dim=1)
-    path = collections.deque(_adams(rate, start, angles), maxlen=None if trajectory else 1)
+    path = collections.deque(_adams(rate, start, angles.numpy()), maxlen=None if trajectory else 1)
     shown = scales if trajectory else scales[-1:]
     states = torch.stack([c * state[:, :width].reshape(x.shape) for c, state in zip(shown, path, strict=True)])
     if with_divergence is None:
@@ -431,21 +432,23 @@ def _adams(rate, state, nodes):
         rates = [*rates[-2:], rate(k, state)]
         known = nodes[k + 1 - len(rates) : k + 1]
         if k > 0:
-            state = previous + _integral(rates, known, nodes[k - 1], nodes[k])
+            state = _integrate(previous, rates, known, nodes[k - 1], nodes[k])
         yield state
         left = len(nodes) - 1 - k
         n_used = left if len(nodes) <= _FEW_STEPS else 3
-        previous, state = state, state + _integral(rates[-n_used:], known[-n_used:], nodes[k], nodes[k + 1])
+        previous, state = state, _integrate(state, rates[-n_used:], known[-n_used:], nodes[k], nodes[k + 1])
     yield state
 
 
-def _integral(values, nodes, start, end) -> Tensor:
-    """Integral from ``start`` to ``end`` of the polynomial that has these values at these nodes."""
+def _integrate(state, rates, nodes, start, end) -> Tensor:
+    """The state after the step from ``start`` to ``end``, for the polynomial that has these rates at these nodes."""
     step = end - start
-    powers = torch.arange(len(nodes), dtype=nodes.dtype)
+    powers = np.arange(len(nodes))
     # In units of the step the integral of the k-th power is 1/(k + 1); weights must be right for each power.
-    weights = torch.linalg.solve(((nodes - start) / step) ** powers[:, None], step / (powers + 1))
-    return sum(w * value for w, value in zip(weights.tolist(), values, strict=True))
+    weights = np.linalg.solve(((nodes - start) / step) ** powers[:, None], step / (powers + 1))
+    for weight, rate in zip(weights.tolist(), rates, strict=True):
+        state = torch.add(state, rate, alpha=weight)
+    return state
 
 
 def _by_torchdiffeq(field, state, times, method, rtol, atol):
