@@ -110,7 +110,9 @@ def sample(
         t_min: last time, in (0, 1).
         n_steps: number of steps of ``adams`` or a fixed solver; with an adaptive solver that is named, the number of
             states that ``trajectory`` returns (50 by default).
-        times: a grid instead of ``n_steps`` and ``t_min``, such as ``sde.time_grid(50, spacing="karras")``.
+        times: a grid instead of ``n_steps`` and ``t_min``, such as ``sde.time_grid(50, spacing="karras")``: the steps
+            of ``adams`` or a fixed solver, which is to be named. ``dopri5``, the default here too, chooses its own
+            steps and only stops at these times.
         trajectory: return the states at all times of the grid.
 
     Returns:

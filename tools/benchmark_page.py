@@ -456,9 +456,10 @@ def measured(results, benchmark):
     day = date.fromisoformat(about["date"])
     versions = {name: version for name, version in about["versions"].items() if version != "not installed"}
     text = (
-        f"Measured on {day.day} {day:%B %Y} in {about['seconds'] / 60:.0f} minutes on {about['processor']}, "
-        f"{counted(about['threads'], 'thread')} on {counted(about['cores'], 'core')}, load "
-        f"{about['load_before']} before it began; "
+        f"Measured on {day.day} {day:%B %Y} in {counted(max(1, round(about['seconds'] / 60)), 'minute')} "
+        f"on {about['processor']}, "
+        f"{counted(about['threads'], 'thread')} on {counted(about['cores'], 'core')}; "
+        f"{about['load_before']} processes at work on average in the minute before; "
         f"{counted(about['repetitions'], 'repetition')}; Python {about['python']}, "
         f"{listed(f'{name} {version}' for name, version in versions.items())}"
     )

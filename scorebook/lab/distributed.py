@@ -52,7 +52,7 @@ def n_ranks() -> int:
 def over_ranks(function, *tensors: Tensor, generator=None) -> Tensor:
     """Give each process a share of the rows, and every process the results for all of them, in order.
 
-    Call it on all ranks, with the same rows. In a single process it calls the function and no more. Samples and
+    Call it on all ranks, with the same rows. In a single process it calls the function with all rows. Samples and
     likelihoods go over all GPUs so::
 
         x = lab.over_ranks(lambda x: probability_flow.sample(process, model, x), x)

@@ -153,7 +153,7 @@ def fit(
     Raises:
         ValueError: if an argument, the data, or the value of the loss is not as described; if ``checkpoint`` cannot be
             read, belongs to another model or other settings, or holds more than ``n_steps`` steps. The file is then
-            left as it is. Under ``torchrun``, if an argument differs between processes.
+            left as it is. Under ``torchrun``, if a setting or the number of rows differs between processes.
         RuntimeError: if the loss or its gradient is NaN or infinite in any process. The last checkpoint stays as it is.
         OSError: if the checkpoint cannot be written, for want of room or of its folder. The one before stays whole.
         KeyboardInterrupt: on Ctrl-C, after the step under way, once the checkpoint is written.
