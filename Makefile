@@ -25,7 +25,7 @@ test: $(INSTALLED)  ## unit tests, every notebook, then the built site
 	$(BIN)/pytest
 
 test-fast: $(INSTALLED)  ## unit tests only
-	$(BIN)/pytest tests -m "not site" --numprocesses auto --maxprocesses 4
+	$(BIN)/pytest tests -m "not site" --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 test-full: export SCOREBOOK_SEEDS ?= 200
 test-full: $(INSTALLED)  ## all tests, with 200 seeds for each answer to the coursework (half an hour and more)

@@ -83,6 +83,8 @@ class Scorebook(Learner):
         )
 
     def train_until(self, seconds, n_steps=10**7):
+        if self.seconds >= seconds:
+            return
         history = lab.fit(
             self.model,
             self.loss,

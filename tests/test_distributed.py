@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 EVERYTHING = ["deterministic", "noisy", "draws", "statistics", "resumed", "relay", "faults", "who_does_what", "rows"]
 EVERYTHING += ["wrapped", "example"]
+pytestmark = pytest.mark.xdist_group("ranks")
+
 ALONE = ["deterministic", "noisy", "relay", "rows", "example"]
 
 

@@ -15,6 +15,8 @@ import pytest
 import same_result
 import torch
 
+pytestmark = pytest.mark.xdist_group("same result")
+
 
 @pytest.fixture(scope="session")
 def runs(root, tmp_path_factory):

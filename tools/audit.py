@@ -19,14 +19,16 @@ PATIENCE_S = 60
 
 def installed() -> Path:
     """Path of pip-audit, in an environment that is made where it is missing."""
-    program = FOLDER / "bin" / "pip-audit"
-    if not program.exists():
+    program, stamp = FOLDER / "bin" / "pip-audit", FOLDER / PIP_AUDIT
+    if not stamp.exists():
         print(f"installing {PIP_AUDIT} into {FOLDER.name}")
+        install = [FOLDER / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
         for command in (
             [sys.executable, "-m", "venv", "--clear", FOLDER],
-            [FOLDER / "bin" / "pip", "install", "--quiet", "--timeout", "10", "--retries", "1", PIP_AUDIT],
+            [*install, "--timeout", "10", "--retries", "1", PIP_AUDIT],
         ):
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+        stamp.touch()
     return program
 
 

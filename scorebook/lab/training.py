@@ -501,13 +501,14 @@ def _write(state, path) -> None:
     torch.save(state, content)
     fresh = _fresh(path)
     try:
-        with fresh.open("wb") as file:
-            with suppress(OSError):  # some network folders have no locks
-                _lock(file)
+        with _opened(fresh) as file:
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(fresh, path)
+            if fcntl is not None:  # still under the lock: without it the file passes for a leftover
+                os.replace(fresh, path)
+        if fcntl is None:  # there an open file cannot be renamed
+            os.replace(fresh, path)
     except OSError as error:
         earlier = "the one written before is whole" if path.is_file() else "there is no earlier one"
         raise OSError(
@@ -524,17 +525,37 @@ def _fresh(path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.new")
 
 
+def _opened(fresh):
+    """A new file under a lock. Until it has the lock, whoever clears leftovers may take it away: then once more."""
+    while True:
+        file = fresh.open("wb")
+        with suppress(OSError):  # some network folders have no locks
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)  # the one who clears holds it for a moment
+        if _is_at(file, fresh):
+            return file
+        file.close()
+
+
 def _clear_leftovers(path) -> None:
     """Remove what killed processes left of a checkpoint; one that is being written is locked."""
     for leftover in path.parent.glob(f".{escape(path.name)}.*.new"):
-        with suppress(OSError), leftover.open("r+b") as file:
-            _lock(file)
-            leftover.unlink()
+        with suppress(OSError):
+            if fcntl is None:  # there an open file cannot be removed
+                leftover.unlink()
+                continue
+            with leftover.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(file, leftover):
+                    leftover.unlink()
 
 
-def _lock(file) -> None:
-    if fcntl is not None:  # elsewhere an open file cannot be removed
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _is_at(file, path) -> bool:
+    """Whether the open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _is_watched() -> bool:
