@@ -28,6 +28,8 @@ from matplotlib import image
 from small_run import DATA, Interrupting, assert_same_run, assert_same_weights, denoising, network, seeded, train
 from tqdm import tqdm
 
+from scorebook.lab import training
+
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["__main__", "pytest", "scorebook.lab", "torch._dynamo", "torch._refs"])
 PATIENCE_S = 300
@@ -556,3 +558,35 @@ def test_the_malicious_files_would_do_harm_if_they_were_trusted(path):
             with suppress(Exception):
                 torch.load(path, weights_only=False)
             path.with_name("hacked").unlink()
+
+
+def test_a_file_that_was_cleared_before_it_had_its_lock_is_written_anew(path, monkeypatch):
+    """Another run may take it for a leftover in that moment."""
+    flock, cleared = training.fcntl.flock, []
+
+    def clearing(file, how):
+        if not cleared and fresh_files(path):
+            cleared.extend(fresh_files(path))
+            cleared[0].unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(training.fcntl, "flock", clearing)
+    train(10, checkpoint=path)
+    assert cleared
+    assert torch.load(path)["step"] == 10
+    assert fresh_files(path) == []
+
+
+def test_who_clears_leftovers_spares_the_file_that_took_the_name(path, monkeypatch):
+    """Between opening a leftover and locking it, its writer may have renamed it and begun another."""
+    leftover, flock = path.with_name(f".{path.name}.1.new"), training.fcntl.flock
+    leftover.write_bytes(b"old")
+
+    def renewing(file, how):
+        os.replace(leftover, path.with_name("renamed"))
+        leftover.write_bytes(b"live")
+        flock(file, how)
+
+    monkeypatch.setattr(training.fcntl, "flock", renewing)
+    training._clear_leftovers(path)
+    assert leftover.read_bytes() == b"live"
