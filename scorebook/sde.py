@@ -167,16 +167,16 @@ class SDE(abc.ABC):
         positive_integer("n_steps", n_steps)
         one_of("spacing", spacing, ("uniform", *_SPACINGS))
         _check_t_min(t_min)
-        fraction = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)
+        ends = torch.tensor([1.0, float(t_min)], dtype=torch.float64)
+        # The ends are known. Computed, the first could be lost: near t = 1 all signal may be below the rounding.
+        fraction = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)[1:-1]
         if spacing == "uniform":
-            times = 1 + fraction * (t_min - 1)
+            between = 1 + fraction * (ends[1] - 1)
         else:
-            ends = torch.tensor([1.0, t_min], dtype=torch.float64)
             even, back = _SPACINGS[spacing]
             high, low = even(self.sigma(ends) / self.alpha(ends))
-            times = self.time_of(back(high + fraction * (low - high)))
-        times[0], times[-1] = 1.0, t_min
-        return times.to(dtype or torch.get_default_dtype())
+            between = self.time_of(back(high + fraction * (low - high)))
+        return torch.cat([ends[:1], between, ends[1:]]).to(dtype or torch.get_default_dtype())
 
     def exact_score(self, mixture):
         r"""Score of the diffused law of a mixture, :math:`\nabla_x \log p_t(x)`, in closed form.

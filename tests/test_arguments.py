@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,10 +80,10 @@ TENSOR = torch.tensor
 @pytest.mark.parametrize(
     ("check", "good"),
     [
-        (positive, [1, 0.5, TENSOR(2), TENSOR([1.0, 2.0])]),
-        (non_negative, [0, 0.0, 1, TENSOR(0), TENSOR([0.0, 2.0])]),
-        (finite, [-1, 0.0, TENSOR([-1, 0]), TENSOR([[1e30]])]),
-        (positive_integer, [1, 1000]),
+        (positive, [1, 0.5, np.float32(0.5), np.uint8(1), TENSOR(2), TENSOR([1.0, 2.0])]),
+        (non_negative, [0, 0.0, 1, np.int16(0), np.float16(0), TENSOR(0), TENSOR([0.0, 2.0])]),
+        (finite, [-1, 0.0, np.float64(-1), np.int64(-1), TENSOR([-1, 0]), TENSOR([[1e30]])]),
+        (positive_integer, [1, 1000, np.int64(10), np.uint8(1)]),
     ],
 )
 def test_good_values_pass(check, good):
@@ -104,6 +105,9 @@ def test_good_values_pass(check, good):
         (positive, "1", "size must be a number or a tensor, got '1'"),
         (positive, True, "size must be a number or a tensor, got True"),
         (positive, None, "size must be a number or a tensor, got None"),
+        (positive, np.float32(-0.5), "size must be positive and finite, got .*-0.5"),
+        (positive, np.float32("nan"), "size must be positive and finite, got .*nan"),
+        (positive, np.bool_(True), "size must be a number or a tensor, got .*True"),
         (non_negative, -1, "size must be non-negative and finite, got -1"),
         (non_negative, TENSOR([0.0, -3.0]), "size must be non-negative and finite, got -3"),
         (non_negative, math.nan, "size must be non-negative and finite, got nan"),
@@ -112,6 +116,9 @@ def test_good_values_pass(check, good):
         (finite, TENSOR([[0.0, -math.inf]]), r"size must be finite, got -inf among 2 value\(s\)"),
         (positive_integer, 0, "size must be a positive integer, got 0"),
         (positive_integer, 2.0, r"size must be a positive integer, got 2\.0"),
+        (positive_integer, np.int64(0), "size must be a positive integer, got .*0"),
+        (positive_integer, np.float64(2), "size must be a positive integer, got .*2"),
+        (positive_integer, np.bool_(True), "size must be a positive integer, got .*True"),
         (positive_integer, True, "size must be a positive integer, got True"),
         (positive_integer, "3", "size must be a positive integer, got '3'"),
     ],

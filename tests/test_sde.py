@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -215,6 +216,15 @@ def test_time_grids_run_evenly_from_one_to_t_min(sde, spacing):
     }[spacing]
     torch.testing.assert_close(even.diff(), even.diff().mean().expand(20), rtol=1e-6, atol=0)
     assert sde.time_grid(5).dtype == torch.get_default_dtype()
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "karras", "share", "angle", "log"])
+def test_a_time_grid_begins_where_no_signal_is_left_and_takes_numbers_of_numpy(spacing):
+    """At beta_max = 400 the noise is 10^43 times the signal, whose share is 0 in any precision."""
+    grid = VPSDE(0.1, 400.0).time_grid(np.int64(8), t_min=np.float32(0.01), spacing=spacing, dtype=F64)
+    assert (grid[0], grid[-1], len(grid)) == (1, np.float32(0.01), 9)
+    assert (grid.diff() < 0).all()
+    assert len(VPSDE().time_grid(1, spacing=spacing)) == 2
 
 
 @EACH_SDE

@@ -5,6 +5,7 @@ skipped on the ``meta`` device, where tensors have a shape but no values.
 """
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -94,8 +95,8 @@ def finite(name: str, value) -> None:
 
 
 def positive_integer(name: str, value) -> None:
-    """Raise a ``ValueError`` unless ``value`` is an ``int`` of at least one."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    """Raise a ``ValueError`` unless ``value`` is an integer of at least one, Python's or NumPy's."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
@@ -126,7 +127,7 @@ def _check(name, value, tensor_test, number_test, expected) -> None:
             bad = value[~tensor_test(value)].flatten()[0].item()
             raise ValueError(f"{name} must be {expected}, got {bad:g} among {value.numel()} value(s)")
         return
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
     if not (math.isfinite(value) and number_test(value)):
         raise ValueError(f"{name} must be {expected}, got {value!r}")
