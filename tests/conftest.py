@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browser import fetch
 from hypothesis import settings
 
 # Every run draws the same examples, and a busy machine is not a failure.
@@ -22,6 +23,21 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_terminal_summary(terminalreporter):
+    """Prints what became of each input that the tests of the surface have spoiled, and what could not be run."""
+    tell_surface(terminalreporter)
+    tell_unopened(terminalreporter)
+
+
+def tell_unopened(terminalreporter):
+    """Says in one loud line that the pages were not opened."""
+    reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])]
+    unopened = [reason.removeprefix("Skipped: ") for reason in reasons if "no Chromium starts" in reason]
+    if unopened:
+        line = f"{len(unopened)} tests of the pages were NOT run: {unopened[0]}"
+        terminalreporter.write_line(line, red=True, bold=True)
+
+
+def tell_surface(terminalreporter):
     """Prints what became of each input that the tests of the surface have spoiled, and writes it to a file."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     reports = [report for report in reports if getattr(report, "when", None) == "call"]
@@ -58,6 +74,7 @@ def root():
 @pytest.fixture(scope="session")
 def site(root):
     """Folder of the built book, brought up to date. A test that asks for it runs after all others."""
+    fetch(root, tests=True)  # before the build would fetch less; where it fails, the tests that need it say so
     build = [Path(sys.executable).with_name("jupyter-book"), "build", "book", "--config", "_config.yml"]
     build += ["--toc", root / "_toc.yml", "--path-output", ".", "-W", "-n", "--keep-going"]
     done = subprocess.run(build, cwd=root, capture_output=True, text=True)

@@ -57,6 +57,14 @@ def test_libraries_are_fetched_once_for_each_lock(checkout, monkeypatch):
     assert len(calls) == 2
 
 
+def test_a_reader_fetches_nothing_that_only_the_tests_need(checkout, monkeypatch):
+    calls = []
+    monkeypatch.setattr(browser, "npm", npm_that_ends_with(0, calls))
+    for tests in (False, False, True, True, False):
+        browser.fetch(checkout, tests=tests)
+    assert ["--omit=dev" in call for call in calls] == [True, False]
+
+
 def test_a_build_without_a_network_says_so_and_falls_back(checkout, monkeypatch, caplog):
     calls = []
     monkeypatch.setattr(browser, "npm", npm_that_ends_with(1, calls))

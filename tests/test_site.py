@@ -1,5 +1,6 @@
 """The built book in a real browser, with no network: every page shows all it has, to everyone, and moves."""
 
+import contextlib
 import json
 import os
 import re
@@ -12,8 +13,10 @@ from urllib.parse import unquote, urldefrag, urljoin
 import playwright.sync_api as playwright
 import pytest
 import yaml
-from book_pdf import installed_chromium, launched, print_book, served
+from book_pdf import print_book, served
+from browser import fetch
 from bs4 import BeautifulSoup
+from chromium import NoChromiumError, launched
 from pypdf import PdfReader
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,11 +60,11 @@ EXPLORED = [name for name in PAGES if re.search(r"\bexplorer\(", source(name)[1]
 
 @pytest.fixture(scope="module")
 def browser():
-    installed = installed_chromium()
-    if installed is None:
-        reason = "no Chromium on this machine (Debian's package is called chromium)"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with playwright.sync_playwright() as driver, launched(driver, installed) as chromium:
+    with playwright.sync_playwright() as driver, contextlib.ExitStack() as stack:
+        try:
+            chromium = stack.enter_context(launched(driver))
+        except NoChromiumError as error:
+            pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
         yield chromium
 
 
@@ -150,6 +153,7 @@ def test_nothing_keeps_a_reader_out(visited, scheme, width):
     visited.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     # Colours that fade from one theme to the other have no contrast of their own.
     visited.evaluate("document.getAnimations().forEach(one => { try { one.finish() } catch { one.cancel() } })")
+    assert (failure := fetch(tests=True)) is None, f"npm brings no axe-core: {failure}"
     if not visited.evaluate("Boolean(window.axe)"):
         # Given a loader of modules, axe would register with it instead of standing by itself.
         axe = (ROOT / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")

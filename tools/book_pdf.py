@@ -11,7 +11,6 @@ import html
 import http.server
 import json
 import re
-import shutil
 import sys
 import threading
 from contextlib import contextmanager
@@ -21,8 +20,9 @@ from urllib.parse import urldefrag, urljoin
 import playwright.sync_api as playwright
 import yaml
 from bs4 import BeautifulSoup
+from chromium import NoChromiumError, launched
 
-__all__ = ["combine", "installed_chromium", "launched", "print_book", "served"]
+__all__ = ["combine", "print_book", "served"]
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "book-in-one-piece.html"
@@ -202,29 +202,14 @@ def print_book(browser, site, target):
         page.close()
 
 
-def installed_chromium():
-    """Path of a Chromium on this machine, or None."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@contextmanager
-def launched(driver, path):
-    """A headless Chromium of Playwright as long as it is needed."""
-    chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-    try:
-        yield chromium
-    finally:
-        chromium.close()
-
-
 def main():
     """Prints the built book next to its pages."""
-    installed = installed_chromium()
-    if installed is None:
-        sys.exit("make pdf prints with Chromium, and there is none here. On Debian and Ubuntu: apt install chromium")
     target = ROOT / "_build" / "scorebook.pdf"
-    with playwright.sync_playwright() as driver, launched(driver, installed) as chromium:
-        print_book(chromium, ROOT / "_build" / "html", target)
+    try:
+        with playwright.sync_playwright() as driver, launched(driver) as chromium:
+            print_book(chromium, ROOT / "_build" / "html", target)
+    except NoChromiumError as error:
+        sys.exit(f"make pdf prints with Chromium, and {error}")
     print(f"The book is in {target.relative_to(ROOT)} ({target.stat().st_size / 1e6:.1f} MB).")
 
 

@@ -35,24 +35,30 @@ SERVED = {
 logger = logging.getLogger(__name__)
 
 
-def fetch(root=ROOT):
+def fetch(root=ROOT, *, tests=False):
     """Installs what ``package-lock.json`` names into ``node_modules``, unless it is there already.
+
+    Args:
+        root: the repository's folder.
+        tests: whether what only the tests need is wanted too, a Chromium among it.
 
     Returns:
         None, or what npm said where it failed.
     """
     stamp = root / "node_modules" / ".installed"
-    wanted = hashlib.sha256((root / "package-lock.json").read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
+    lock = hashlib.sha256((root / "package-lock.json").read_bytes()).hexdigest()
+    for_readers, for_tests = f"{lock} without the tests' packages", lock
+    if stamp.exists() and stamp.read_text(encoding="utf-8") in {for_tests, for_tests if tests else for_readers}:
         return None
     command = ["ci", "--ignore-scripts", "--fetch-retries=1", "--fetch-timeout=60000"]
+    command += [] if tests else ["--omit=dev"]
     try:
-        done = npm(command, return_completed_process=True, cwd=root, capture_output=True, text=True, timeout=300)
+        done = npm(command, return_completed_process=True, cwd=root, capture_output=True, text=True, timeout=600)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if done.returncode:
         return done.stderr.strip() or f"npm ended with {done.returncode}"
-    stamp.write_text(wanted)
+    stamp.write_text(for_tests if tests else for_readers, encoding="utf-8")
     return None
 
 
