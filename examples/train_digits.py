@@ -19,6 +19,7 @@ parser.add_argument("--checkpoint", default="digits.pt")
 parser.add_argument("--n-samples", type=int, default=1000)
 given = parser.parse_args()
 
+lab.use_one_thread()  # on a CPU; a network this small gains nothing from a second
 device = lab.device()  # under torchrun, the GPU of this process
 generator = torch.Generator().manual_seed(0)
 images, labels = lab.digits("train")

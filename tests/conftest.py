@@ -11,13 +11,13 @@ import torch
 from browser import fetch
 from hypothesis import settings
 
+from scorebook import lab
+
 # Every run draws the same examples, and a busy machine is not a failure.
 settings.register_profile("book", deadline=None, derandomize=True)
 settings.load_profile("book")
 
-# The tensors of a test are small: a second thread costs more than it does, many times more on a busy machine. The
-# notebooks are processes of their own and use all cores.
-torch.set_num_threads(1)
+lab.use_one_thread()
 
 ROOT = Path(__file__).resolve().parent.parent
 

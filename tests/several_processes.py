@@ -341,7 +341,7 @@ def main(folder, *names):
     """Leave what each of the named functions returns in a file of this rank."""
     # Whatever goes wrong, no process outlives the test; the limit says where each one stood.
     faulthandler.dump_traceback_later(LONGEST, exit=True)
-    torch.set_num_threads(1)
+    lab.use_one_thread()
     own = Path(folder) / os.environ["WORLD_SIZE"]
     if n_ranks() == 3:  # a group that stands already is used as it is
         distributed.init_process_group("gloo")

@@ -1,5 +1,10 @@
 """One variable chooses the device; what it cannot have, it says."""
 
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -76,3 +81,40 @@ def test_a_process_too_many_for_the_devices_is_told_so(machine, monkeypatch):
         device()
     machine("cpu", cuda=True)
     assert device() == torch.device("cpu")
+
+
+def threads_after(program, root):
+    """Threads that PyTorch uses in a process of its own, for which two are asked."""
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(root)}
+    told = "; import torch; print(torch.get_num_threads())"
+    done = subprocess.run([sys.executable, "-c", program + told], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_an_import_leaves_the_threads_alone_and_one_call_makes_them_one(root):
+    on_their_own = threads_after("pass", root)
+    assert threads_after("from scorebook import lab, probability_flow, sde, coursework", root) == on_their_own
+    assert threads_after("from scorebook import lab; lab.use_one_thread()", root) == 1
+
+
+def test_every_notebook_computes_on_one_thread(root):
+    """They share the setup cell, so what holds for it holds in the test run, the book, Jupyter and Colab."""
+    run = "from IPython.core.interactiveshell import InteractiveShell as Shell; from pathlib import Path; "
+    run += "Shell.instance().run_cell(Path('tools/setup_cell.ipy').read_text()).raise_error()"
+    assert threads_after(f"import os; os.chdir({str(root)!r}); {run}", root) == 1
+
+
+NUMBER_OF_THREADS = r"set_num_(interop_)?threads|(OMP|MKL|OPENBLAS)_(NUM_THREADS|WAIT_POLICY)|threadpool_limits"
+
+
+def test_the_number_of_threads_is_chosen_in_one_place(root):
+    paths = [
+        path
+        for folder in ("book", "coursework", "examples", "scorebook", "tools")
+        for path in (root / folder).rglob("*.*")
+    ]
+    texts = {path: path.read_text() for path in paths if path.suffix in (".ipynb", ".py", ".ipy")}
+    assert len(texts) > 50
+    choosing = [path.relative_to(root).as_posix() for path, text in texts.items() if re.search(NUMBER_OF_THREADS, text)]
+    assert choosing == ["scorebook/lab/devices.py"]

@@ -28,6 +28,7 @@ from matplotlib import image
 from small_run import DATA, Interrupting, assert_same_run, assert_same_weights, denoising, network, seeded, train
 from tqdm import tqdm
 
+from scorebook import lab
 from scorebook.lab import training
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -47,7 +48,7 @@ def unbroken(n_steps):
 
 def begin(pipe, function, arguments):
     """What a child process does; what it returns goes back through the pipe."""
-    torch.set_num_threads(1)
+    lab.use_one_thread()
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a process that is killed would leave behind
     signal.signal(signal.SIGINT, signal.default_int_handler)
     train(2)

@@ -390,7 +390,7 @@ def start_card(name):
 
 def make(name, folder=FOLDER):
     """Trains and measures one network, and writes its two files."""
-    torch.set_num_threads(1)
+    lab.use_one_thread()
     card = start_card(name)
     began = time.perf_counter()
     exact = train(card)

@@ -1,7 +1,7 @@
 """The equipment of every chapter: known distributions, data, networks, training, metrics, pictures and tables."""
 
 from scorebook.lab.datasets import checkerboard, coloured_digits, digits, hue, mnist, moons, swiss_roll
-from scorebook.lab.devices import device
+from scorebook.lab.devices import device, use_one_thread
 from scorebook.lab.distributed import over_ranks, rank
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.metrics import energy_distance, mode_weights, sliced_wasserstein
@@ -46,5 +46,6 @@ __all__ = [
     "swiss_roll",
     "table",
     "trajectories",
+    "use_one_thread",
     "use_style",
 ]

@@ -1,8 +1,10 @@
-"""Where tensors live: one environment variable decides for the whole book.
+"""Where tensors live, and how many cores compute with them: one place decides for the whole book.
 
 ``SCOREBOOK_DEVICE`` may be ``cpu``, ``cuda``, ``mps`` or ``auto``. Without it, or with ``auto``, the book runs on
 a CUDA device if there is one, else on Apple's ``mps``, else on the CPU. Where ``torchrun`` has started several
 processes on a machine, each takes the CUDA device of its own number.
+
+On the CPU the book computes on one core: every notebook calls :func:`use_one_thread` in its setup cell.
 """
 
 import os
@@ -11,7 +13,7 @@ import torch
 
 from scorebook.lab.arguments import one_of
 
-__all__ = ["device"]
+__all__ = ["device", "use_one_thread"]
 
 _VARIABLE = "SCOREBOOK_DEVICE"
 
@@ -39,6 +41,17 @@ def device() -> torch.device:
             f"available: {', '.join(present)}. Set {_VARIABLE} to one of these, or to 'auto', before you start Python"
         )
     return _own_cuda_device() if wanted == "cuda" else torch.device(wanted)
+
+
+def use_one_thread() -> None:
+    """Lets PyTorch use one CPU core in this process, whatever the machine has; work on a GPU is not touched.
+
+    For tensors as small as this book's a second thread gains next to nothing, and it waits by spinning: beside another
+    program that wants the core, what takes seconds takes minutes. One thread also adds numbers up in one order, so
+    that a result does not hang on the number of cores. Importing scorebook changes nothing; for large networks and
+    batches leave the call out, or choose with :func:`torch.set_num_threads`.
+    """
+    torch.set_num_threads(1)
 
 
 def _own_cuda_device() -> torch.device:

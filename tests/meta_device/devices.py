@@ -1,3 +1,3 @@
 """Why nothing of ``scorebook.lab.devices`` meets the meta device."""
 
-NOT_DRIVEN = {"device": "takes nothing and names a device"}
+NOT_DRIVEN = {"device": "takes nothing and names a device", "use_one_thread": "takes no tensor"}
