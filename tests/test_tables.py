@@ -126,11 +126,78 @@ def test_a_claim_holds_only_with_four_standard_errors_to_spare(arguments, holds)
         ({"measured": 1.0, "at_most": 2.0, "error": -1.0}, "non-negative"),
         ({"measured": torch.zeros(2), "at_most": 2.0}, "measured must be one number"),
         ({"measured": "high", "at_most": 2.0}, "measured must be a number"),
+        ({"measured": 1.0, "at_most": 2.0, "rival": 3.0}, "rival and rival_name go together"),
+        ({"measured": 1.0, "at_most": 2.0, "rival_name": "no effect"}, "rival and rival_name go together"),
+        ({"measured": 1.0, "at_most": 2.0, "rival": 3.0, "rival_name": " "}, "which wrong answer"),
+        ({"measured": 1.0, "at_most": 2.0, "rival": float("nan"), "rival_name": "slip"}, "rival must be a number"),
+        ({"measured": 1.0, "at_most": 2.0, "rival": estimate(3.0, -1.0), "rival_name": "slip"}, "rival must be"),
     ],
 )
 def test_a_claim_that_says_too_little_or_too_much_is_refused(arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
         lab.Claim("a law", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        ({"expected": 0.5, "resolution": 0.02, "rival": 0.53}, True),
+        ({"expected": 0.5, "resolution": 0.02, "rival": 0.47}, True),
+        ({"expected": 0.5, "resolution": 0.02, "rival": 0.519}, False),
+        ({"expected": 0.5, "resolution": 0.02, "rival": 0.481}, False),
+        # As uncertain as the measurement, unless it has an error of its own.
+        ({"expected": 0.5, "resolution": 0.02, "error": 0.002, "rival": 0.527}, False),
+        ({"expected": 0.5, "resolution": 0.02, "error": 0.002, "rival": 0.529}, True),
+        ({"expected": 0.5, "resolution": 0.02, "error": 0.002, "rival": estimate(0.527, 0.001)}, True),
+        ({"expected": 0.5, "resolution": 0.02, "rival": estimate(0.473, 0.002)}, False),
+        ({"expected": 0.5, "resolution": 0.02, "rival": estimate(0.471, 0.002)}, True),
+        ({"expected": 0.5, "resolution": 0.02, "rival": torch.tensor([0.9], requires_grad=True)}, True),
+        ({"expected": 0.5, "resolution": 0.02, "rival": float("inf")}, True),
+        ({"at_most": 1.3, "rival": 1.31}, True),
+        ({"at_most": 1.3, "rival": 1.3}, False),
+        ({"at_most": 1.3, "rival": -9}, False),
+        ({"at_most": 1.3, "rival": estimate(1.4, 0.026)}, False),
+        ({"at_most": 1.3, "rival": estimate(1.4, 0.024)}, True),
+        ({"at_least": 0.4, "rival": 0.39}, True),
+        ({"at_least": 0.4, "rival": 0.4}, False),
+        ({"at_least": 0.4, "rival": estimate(0.3, 0.026)}, False),
+        ({"at_least": 0.4, "at_most": 0.6, "rival": 0.7}, True),
+        ({"at_least": 0.4, "at_most": 0.6, "rival": 0.3}, True),
+        ({"at_least": 0.4, "at_most": 0.6, "rival": 0.55}, False),
+    ],
+)
+def test_a_row_must_refuse_its_rival(arguments, refused):
+    row = lab.Claim("a law", 0.5, rival_name="the median", **arguments)
+    assert row.shortcoming is None
+    assert row.holds is refused
+    assert (row.weakness is None) is refused
+    if not refused:
+        with pytest.raises(AssertionError, match=r"a law: this row cannot fail: the median, .* would pass it too"):
+            lab.claims([row])
+
+
+def test_a_rival_put_in_the_place_of_what_was_measured_fails():
+    stated = {"expected": 2.0, "resolution": 0.1, "error": 0.02}
+    row = lab.Claim("a law", 2.01, rival=2.3, rival_name="no factor", **stated)
+    assert row.holds
+    assert not lab.Claim("a law", row.rival, **stated).holds
+
+
+def test_a_page_shows_what_a_wrong_answer_gives(capsys):
+    rows = [
+        lab.Claim("mean", 0.501, 0.5, error=0.004, resolution=0.02, rival=0.7, rival_name="the median"),
+        lab.Claim("share", 0.8, at_least=0.7, rival=estimate(0.5, 0.012), rival_name="plain <chain>"),
+        lab.Claim("norm", 1.0, at_most=2.0, rival=float("inf"), rival_name="no limit"),
+        lab.Claim("bound", 1.0, at_most=2.0),
+    ]
+    lab.claims(rows)
+    lines = capsys.readouterr().out.splitlines()
+    wrong = ["0.700 ± 0.004: the median", "0.500 ± 0.012: plain <chain>", "∞: no limit", "–"]
+    for line, words in zip(lines[2:], wrong, strict=True):
+        assert words in line
+    assert "0.500 within 0.02" in lines[2]
+    page = tables._Claims(rows)._repr_html_()
+    assert "plain &lt;chain&gt;" in page
 
 
 def test_the_closing_table_is_shown_even_where_it_fails_and_names_each_failure(capsys):
@@ -187,5 +254,8 @@ def test_rows_stay_in_the_notebook_as_data(monkeypatch):
         "at_least": None,
         "resolution": 0.1,
         "note": "one run",
+        "rival": None,
+        "rival_error": None,
+        "rival_name": None,
         "holds": False,
     }

@@ -208,9 +208,17 @@ def _number(value):
 
 def _expected(row):
     if row["expected"] is not None:
-        return f"{_number(row['expected'])} to within {_number(row['resolution'])}"
+        return f"{_number(row['expected'])} within {_number(row['resolution'])}"
     bounds = [("≥", row["at_least"]), ("≤", row["at_most"])]
     return ", ".join(f"{sign} {_number(bound)}" for sign, bound in bounds if bound is not None)
+
+
+def _rival(row):
+    if row.get("rival") is None:
+        return "–"
+    number = str(row["rival"]).replace("inf", "∞").replace("-", "−") if isinstance(row["rival"], str) else None
+    number = number or _number(row["rival"]) + (f" ± {row['rival_error']:.2g}" if row["rival_error"] else "")
+    return f"{number}: {row['rival_name']}"
 
 
 def measured_claims(app, here):
@@ -224,12 +232,14 @@ def measured_claims(app, here):
                 row["text"] + (f" ({row['note']})" if row["note"] else ""),
                 _expected(row),
                 _number(row["measured"]) + (f" ± {row['error']:.2g}" if row["error"] else ""),
+                _rival(row),
             )
             for row in run.claims
         ]
         section = nodes.section("", ids=[f"claims-{name}"])
         section += nodes.title("", "", _link(app, here, name))
-        section += shown_table(("Claim", "Expected", "Measured ± standard error"), rows, numeric=(1, 2))
+        header = ("Claim", "Expected", "Measured ± standard error", "A wrong answer gives")
+        section += shown_table(header, rows, numeric=(1, 2))
         found.append(section)
     return found
 

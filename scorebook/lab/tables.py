@@ -8,6 +8,9 @@ claim of equality names the resolution at which it is meant, and holds only if
 
 so that a measurement too noisy to contradict the claim cannot confirm it. A bound must hold with four
 standard errors to spare.
+
+A row that no answer could fail claims nothing. So a row names its rival, a wrong answer that somebody might give, and
+the number that it leads to by the same procedure; the row must refuse that number, with four standard errors to spare.
 """
 
 import html
@@ -115,10 +118,14 @@ class Claim:
         resolution: the difference from ``expected`` that the claim allows. Equality needs it, and four
             standard errors must fit in it.
         note: a word on how it was measured.
+        rival: what a plausible wrong answer gives by the same procedure: the naive method, the classic slip, the
+            baseline, no effect. A number, a tensor of one element, or an estimate; where it has no standard error of
+            its own it is taken to be as uncertain as ``measured``. Infinity stands for an answer that diverges.
+        rival_name: that answer, in words.
 
     Raises:
         ValueError: if the claim is neither an equality nor a bound, is both, or an equality states no
-            resolution.
+            resolution; if a rival has no name, a name no rival, or the rival is NaN.
     """
 
     def __init__(
@@ -132,6 +139,8 @@ class Claim:
         error=0.0,
         resolution=None,
         note=None,
+        rival=None,
+        rival_name=None,
     ):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"text must say what is claimed, got {text!r}")
@@ -153,10 +162,37 @@ class Claim:
             raise ValueError(f"resolution belongs to expected, a bound needs none: {text!r}")
         if self.error < 0 or (self.resolution is not None and self.resolution < 0):
             raise ValueError(f"error and resolution must be non-negative: {text!r}")
+        if (rival is None) != (rival_name is None):
+            raise ValueError(f"rival and rival_name go together, got {rival!r} and {rival_name!r}: {text!r}")
+        if rival is not None and not str(rival_name).strip():
+            raise ValueError(f"rival_name must say which wrong answer that is, got {rival_name!r}: {text!r}")
+        self.rival, self.rival_name, self.rival_error = None, rival_name, None
+        if rival is not None:
+            rival, rival_error = (rival.mean, rival.standard_error) if _is_estimate(rival) else (rival, self.error)
+            self.rival, self.rival_error = _number("rival", rival), _number("the error of rival", rival_error)
+            if math.isnan(self.rival) or not self.rival_error >= 0:
+                raise ValueError(
+                    f"rival must be a number with a non-negative error, got {self.rival:g} and {self.rival_error:g}: "
+                    f"{text!r}"
+                )
+
+    @property
+    def weakness(self) -> str | None:
+        """How the rival would pass this row, or None where the row refuses it or names none."""
+        if self.rival is None:
+            return None
+        slack, name = 4 * self.rival_error, f"{self.rival_name}, {self.rival:.6g}"
+        if self.expected is not None:
+            refused = abs(self.rival - self.expected) - slack > self.resolution
+        else:
+            above = self.at_most is not None and self.rival - slack > self.at_most
+            refused = above or (self.at_least is not None and self.rival + slack < self.at_least)
+        spare = f" within four standard errors of {self.rival_error:.2g}" if slack else ""
+        return None if refused else f"this row cannot fail: {name}, would pass it too{spare}"
 
     @property
     def shortcoming(self) -> str | None:
-        """Why the claim fails, or None where it holds."""
+        """Why the measurement does not bear the claim out, or None where it does."""
         slack = 4 * self.error
         if not math.isfinite(self.measured) or not math.isfinite(self.error):
             return f"measured {self.measured:g} with standard error {self.error:g}, which are not both numbers"
@@ -186,12 +222,13 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """Whether the measurement bears the claim out."""
-        return self.shortcoming is None
+        """Whether the measurement bears the claim out, and would not bear out its rival."""
+        return self.shortcoming is None and self.weakness is None
 
     def to_dict(self) -> dict:
         """Return the row as plain data; numbers that are not finite become their names."""
         names = ("text", "measured", "error", "expected", "at_most", "at_least", "resolution", "note")
+        names += ("rival", "rival_error", "rival_name")
         row = {name: getattr(self, name) for name in names} | {"holds": self.holds}
         return {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in row.items()}
 
@@ -208,21 +245,32 @@ class Claim:
             if self.error > 0
             else significant(self.measured, _digits_to(self.measured, unit))
         )
-        resolution = "" if self.resolution is None else significant(self.resolution, 3, trim=True)
+        if self.resolution:
+            expected += f" within {significant(self.resolution, 3, trim=True)}"
         text = self.text if not self.note else f"{self.text} ({self.note})"
-        return [text, expected, measured, resolution, "✓" if self.holds else "✗"]
+        return [text, expected, measured, self._rival_cell(unit), "✓" if self.holds else "✗"]
+
+    def _rival_cell(self, unit) -> str:
+        if self.rival is None:
+            return "–"
+        if self.rival_error and math.isfinite(self.rival):
+            number = plus_minus(self.rival, self.rival_error)
+        elif math.isinf(self.rival):
+            number = "∞" if self.rival > 0 else f"{_MINUS}∞"
+        else:
+            number = significant(self.rival, _digits_to(self.rival, unit))
+        return f"{number}: {self.rival_name}"
 
 
 class _Claims(Table):
     def __init__(self, rows):
-        header = ["Claim", "Expected", "Measured ± standard error", "Resolution", "Holds"]
-        classes = ["holds" if row.holds else "fails" for row in rows]
+        header = ["Claim", "Expected", "Measured ± standard error", "A wrong answer gives", "Holds"]
         super().__init__(
             header,
             [row._cells() for row in rows],
-            [False, True, True, True, True],
+            [False, True, True, False, True],
             css_class="scorebook-table scorebook-claims",
-            row_classes=classes,
+            row_classes=["holds" if row.holds else "fails" for row in rows],
         )
         self.claims = rows
 
@@ -244,13 +292,15 @@ def claims(rows) -> None:
 
     Raises:
         ValueError: if there is no row, or one is not a :class:`Claim`.
-        AssertionError: if a row fails; the message gives the numbers of each.
+        AssertionError: if a row fails, or its rival would pass it; the message gives the numbers of each.
     """
     rows = list(rows)
     if not rows or not all(isinstance(row, Claim) for row in rows):
         raise ValueError(f"rows must be a non-empty sequence of Claim, got {[type(r).__name__ for r in rows]}")
     _show(_Claims(rows))
-    failures = [f"- {row.text}: {row.shortcoming}" for row in rows if not row.holds]
+    failures = [
+        f"- {row.text}: " + "; ".join(filter(None, [row.shortcoming, row.weakness])) for row in rows if not row.holds
+    ]
     if failures:
         raise AssertionError(f"{len(failures)} of {len(rows)} claims fail:\n" + "\n".join(failures))
 
