@@ -58,7 +58,7 @@ def check_sde(sde, *, reference: SDE | None = None, seed: int = 0, time_limit: f
             it has it, ``perturb(x0, t, *, generator) -> (x_t, noise)``.
         reference: what it should be, such as ``sde.VPSDE()``.
         seed: of points, times and noise.
-        time_limit: seconds for the student's code; None for no limit.
+        time_limit: processor seconds for the student's code; None for no limit.
 
     Returns:
         The report.
@@ -280,7 +280,7 @@ def check_reverse_step(step, *, seed: int = 0, time_limit: float | None = 30.0) 
             ``t + dt``. ``sde`` is one of the book's, ``score(x, t) -> tensor like x``, ``x`` of shape ``(B, d)``, ``t``
             and ``dt`` scalar tensors with ``dt < 0``. It may do without ``generator``.
         seed: of SDE, states, time and noise.
-        time_limit: seconds for the student's code; None for no limit.
+        time_limit: processor seconds for the student's code; None for no limit.
 
     Returns:
         The report.
@@ -443,7 +443,7 @@ def check_probability_flow(velocity, *, seed: int = 0, time_limit: float | None 
             first as solvers want it; ``sde`` is one of the book's, ``score(x, t)``, ``x`` of shape ``(B, d)``, ``t`` a
             scalar tensor.
         seed: of SDE, mixture, points and times.
-        time_limit: seconds for the student's code; None for no limit.
+        time_limit: processor seconds for the student's code; None for no limit.
 
     Returns:
         The report.
@@ -546,7 +546,7 @@ def check_log_prob(
         tolerance: difference allowed beside the noise of an estimate, in nats for the whole point: for the solver, and
             for the least time, which is the student's choice below 0.01.
         seed: of SDE, data and points.
-        time_limit: seconds for the student's code; None for no limit.
+        time_limit: processor seconds for the student's code; None for no limit.
 
     Returns:
         The report.
@@ -767,7 +767,7 @@ def check_guidance(
         tolerance: greatest difference in any entry, relative to the root mean square of the true score. An
             approximation passes only with a tolerance that says how good it has to be.
         seed: of points and times.
-        time_limit: seconds for the student's code; None for no limit.
+        time_limit: processor seconds for the student's code; None for no limit.
 
     Returns:
         The report.

@@ -2,16 +2,19 @@ r"""Student code under guard: it may raise, loop for ever, answer nonsense or ch
 
 A check runs in a thread of its own while the caller watches the clock. A thread cannot be killed from outside, but an
 exception can be planted in it, which ends a loop at its next line of Python; code that swallows even that, or sleeps,
-is left behind in the thread, which ends with the process, and the report says so. Only time spent in the student's code
-counts against the limit. A signal would interrupt more, but only in the main thread, and would take the alarm from
-whoever else had set it.
+is left behind in the thread, which ends with the process, and the report says so. A signal would interrupt more, but
+only in the main thread, and would take the alarm from whoever else had set it.
+
+Only time spent in the student's code counts against the limit, and of that only what its thread computes: beside other
+jobs a right answer takes longer by the clock on the wall, not by the processor's. Code that waits instead of computing
+is given up after ten times the limit on the wall.
 
 The global seed is put back where it was.
 """
 
 import ctypes
+import functools
 import inspect
-import math
 import threading
 import time
 import traceback
@@ -25,7 +28,10 @@ from scorebook.coursework.reports import Report
 __all__ = ["Refusal", "Student", "under_guard"]
 
 _POLL = 0.05
-_ATTEMPTS = 10
+_ATTEMPTS = 40
+
+# Times the limit that code may take on the wall: a busy machine slows it less, and it does not sleep for ever.
+_PATIENCE = 10
 
 
 class Refusal(Exception):
@@ -46,6 +52,40 @@ class _TimeUp(BaseException):
     """Planted in a thread whose time is up; no ``except Exception`` catches it."""
 
 
+class _Stopwatch:
+    """Adds up what a clock shows between starts and stops; another thread may read it."""
+
+    def __init__(self):
+        self._spent, self._running = 0.0, None
+
+    @property
+    def seconds(self) -> float:
+        running = self._running
+        if running is None:
+            return self._spent
+        clock, since = running
+        try:
+            return self._spent + clock() - since
+        except OSError:  # the clock of a thread that has ended since
+            return self._spent
+
+    def start(self, clock):
+        self._running = clock, clock()
+
+    def stop(self):
+        spent = self.seconds
+        self._running, self._spent = None, spent
+
+
+def _thread_clock():
+    """The processor time of the thread that asks, as a function that any thread can call."""
+    try:
+        clock = time.pthread_getcpuclockid(threading.get_ident())
+    except AttributeError:  # macOS and Windows know no clock of another thread
+        return time.process_time
+    return functools.partial(time.clock_gettime, clock)
+
+
 class Student:
     """Calls a student's code and refuses what cannot be measured.
 
@@ -55,13 +95,18 @@ class Student:
 
     def __init__(self, signature: str):
         self.signature = signature
-        self._spent, self._since, self._depth = 0.0, None, 0
+        self._computing, self._waiting = _Stopwatch(), _Stopwatch()
+        self._depth = 0
 
     @property
     def seconds(self) -> float:
-        """Time spent in the student's code so far, the call that now runs included."""
-        since = self._since
-        return self._spent + (0.0 if since is None else time.monotonic() - since)
+        """Processor seconds spent in the student's code so far, the call that now runs included."""
+        return self._computing.seconds
+
+    @property
+    def wall_seconds(self) -> float:
+        """The same by the clock on the wall, what its thread slept or waited for the processor included."""
+        return self._waiting.seconds
 
     def call(self, function, *args, **kwargs):
         """Call a function and return what it returns.
@@ -123,13 +168,15 @@ class Student:
 
     def _enter(self):
         if self._depth == 0:
-            self._since = time.monotonic()
+            self._computing.start(_thread_clock())
+            self._waiting.start(time.monotonic)
         self._depth += 1
 
     def _leave(self):
         self._depth -= 1
         if self._depth == 0:
-            self._spent, self._since = self.seconds, None
+            self._computing.stop()
+            self._waiting.stop()
 
     def _refused(self, function, args, kwargs, error) -> Refusal:
         if isinstance(error, Refusal):
@@ -153,7 +200,7 @@ def under_guard(name: str, check, student: Student, *, time_limit: float | None)
         check: callable without arguments that returns a :class:`~scorebook.coursework.reports.Report`; it calls the
             student's code through ``student``.
         student: the caller of the student's code, whose clock counts.
-        time_limit: seconds for the student's code; None for no limit.
+        time_limit: processor seconds for the student's code, ten times as many on the wall; None for no limit.
 
     Returns:
         The report of the check, or one that says why there is none.
@@ -186,10 +233,15 @@ def under_guard(name: str, check, student: Student, *, time_limit: float | None)
     try:
         thread.start()
         while not ended.is_set():
-            left = math.inf if time_limit is None else time_limit - student.seconds
-            if left <= 0:
-                return _out_of_time(name, _end(thread, ended), time_limit)
-            ended.wait(min(_POLL, left))
+            if time_limit is not None:
+                if student.seconds >= time_limit:
+                    return _out_of_time(
+                        name, f"computed for more than {time_limit:g} seconds (time_limit)", thread, ended
+                    )
+                if student.wall_seconds >= _PATIENCE * time_limit:
+                    waited = f"{_PATIENCE * time_limit:g} seconds ({_PATIENCE} times time_limit), most of them idle"
+                    return _out_of_time(name, f"was waited for during {waited}", thread, ended)
+            ended.wait(_POLL)
     except BaseException:  # the reader's own interrupt: nobody is left to hear the answer
         _end(thread, ended)
         raise
@@ -205,13 +257,13 @@ def under_guard(name: str, check, student: Student, *, time_limit: float | None)
     return Report(name, False, f"your code ended the program: it raised {said}.", mistake="exit", cause=error)
 
 
-def _out_of_time(name, ended, time_limit) -> Report:
-    left = "" if ended else " It could not be stopped and goes on in a thread of its own until this process ends."
+def _out_of_time(name, what, thread, ended) -> Report:
+    left = "It could not be stopped and goes on in a thread of its own until this process ends."
     return Report(
         name,
         False,
-        f"your code ran for more than {time_limit:g} seconds (time_limit) and was given up: is there a loop that never "
-        f"ends?{left}",
+        f"your code {what} and was given up: is there a loop that never ends, or a wait for nothing?"
+        f"{'' if _end(thread, ended) else ' ' + left}",
         mistake="time",
     )
 

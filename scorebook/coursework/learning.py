@@ -41,7 +41,7 @@ def check_score(
         tolerance: greatest difference in any entry, relative to the root mean square of the true score.
         n_points: number of points.
         seed: of the points.
-        time_limit: seconds for the student's code; None for no limit.
+        time_limit: processor seconds for the student's code; None for no limit.
 
     Returns:
         The report.
@@ -161,7 +161,7 @@ def check_divergence(
             64 calls is held against the truth.
         event_shape: shape of one point.
         seed: of field, points and projections.
-        time_limit: seconds for the student's code; None for no limit.
+        time_limit: processor seconds for the student's code; None for no limit.
 
     Returns:
         The report.
@@ -266,7 +266,7 @@ def check_loss(loss, kind: str, *, seed: int = 0, time_limit: float | None = 30.
         loss: the student's callable; it returns a scalar tensor, differentiable in the model's parameters.
         kind: which loss it is.
         seed: of model, points and noise.
-        time_limit: seconds for the student's code; None for no limit.
+        time_limit: processor seconds for the student's code; None for no limit.
 
     Returns:
         The report.

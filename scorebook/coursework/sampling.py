@@ -39,7 +39,7 @@ def check_langevin(sampler, *, seed: int = 0, time_limit: float | None = 30.0) -
         sampler: the student's callable ``sampler(score, x, *, step_size, n_steps, generator) -> tensor like x``, the
             last states; ``score(x) -> tensor like x``, ``x`` of shape ``(B, d)``. It may do without ``generator``.
         seed: of target, starts and noise.
-        time_limit: seconds for the student's code; None for no limit.
+        time_limit: processor seconds for the student's code; None for no limit.
 
     Returns:
         The report.
@@ -162,7 +162,7 @@ def check_annealed(sampler, *, denoise: bool = True, seed: int = 0, time_limit: 
             ``step_size`` the step :math:`\epsilon` at the last scale. It may do without ``generator``.
         denoise: whether the denoising step at the end is asked for.
         seed: of target, starts and noise.
-        time_limit: seconds for the student's code; None for no limit.
+        time_limit: processor seconds for the student's code; None for no limit.
 
     Returns:
         The report.
