@@ -36,7 +36,7 @@ from scorebook.lab.arguments import (
     standard_normal,
 )
 from scorebook.score_matching import score_of
-from scorebook.sde import SDE, time_sampler
+from scorebook.sde import SDE, same_sde, sde_of, time_sampler
 
 __all__ = [
     "LinearObservation",
@@ -92,6 +92,7 @@ def condition(score, log_likelihood, *, scale=1.0):
 
         return same_shape("score", score(x, t), x) + expand(scale, x, "scale") * score_of(at_t, x)
 
+    guided.sde = sde_of(score)
     return guided
 
 
@@ -171,6 +172,7 @@ def given(model, **conditions):
     def score(x, t):
         return model(x, t, **conditions)
 
+    score.sde = sde_of(model)
     return score
 
 
@@ -191,18 +193,22 @@ def classifier_free(conditional, unconditional, scale):
         A score, ``(x, t) -> tensor like x``, two evaluations per call.
 
     Raises:
-        ValueError: if ``scale`` is negative or not finite; on a call, if a score returns another shape than that of
-            ``x``.
+        ValueError: if ``scale`` is negative or not finite, or the scores belong to two SDEs; on a call, if a score
+            returns another shape than that of ``x``.
 
     Source: Ho & Salimans (2022), eq. 6.
     """
     non_negative("scale", scale)
+    sde = sde_of(unconditional)
+    if sde is not None:
+        same_sde("conditional", conditional, sde)
 
     def guided(x, t):
         batch("x", x)
         without = same_shape("unconditional", unconditional(x, t), x)
         return without + expand(scale, x, "scale") * (same_shape("conditional", conditional(x, t), x) - without)
 
+    guided.sde = sde or sde_of(conditional)
     return guided
 
 
@@ -392,11 +398,12 @@ def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scal
         A score, ``(x, t) -> tensor like x``, at the cost of one evaluation and one backward pass through it.
 
     Raises:
-        ValueError: if ``scale`` is negative or not finite, or ``limit`` not positive; on a call, if shapes do not fit
-            or the score is not differentiable in ``x``.
+        ValueError: if ``scale`` is negative or not finite, ``limit`` not positive, or the score belongs to another SDE;
+            on a call, if shapes do not fit or the score is not differentiable in ``x``.
 
     Source: Chung et al. (2023), eq. 16, with another normalisation than their algorithm 1.
     """
+    same_sde("score", score, sde)
     non_negative("scale", scale)
     if limit is not None:
         positive("limit", limit)
@@ -412,6 +419,7 @@ def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scal
             guidance = guidance / expand(excess.clamp(min=1), x)
         return s + guidance
 
+    guided.sde = sde
     return guided
 
 
@@ -435,12 +443,13 @@ def pseudoinverse_guidance(score, sde: SDE, observation: LinearObservation, *, d
         A score, ``(x, t) -> tensor like x``, at the cost of one evaluation and one backward pass through it.
 
     Raises:
-        ValueError: if ``data_std`` is not positive; on a call, if shapes do not fit or the score is not differentiable
-            in ``x``.
+        ValueError: if ``data_std`` is not positive, or the score belongs to another SDE; on a call, if shapes do not
+            fit or the score is not differentiable in ``x``.
         RuntimeError: on a call, if the conjugate gradients do not converge.
 
     Source: Song et al. (2023), "Pseudoinverse-guided diffusion models for inverse problems", eqs. 7 and 8.
     """
+    same_sde("score", score, sde)
     positive("data_std", data_std)
 
     def weigh(residual, t):
@@ -451,6 +460,7 @@ def pseudoinverse_guidance(score, sde: SDE, observation: LinearObservation, *, d
         s, guidance = _through_denoiser(score, sde, observation, x, t, weigh)
         return s + guidance
 
+    guided.sde = sde
     return guided
 
 
@@ -496,6 +506,7 @@ def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator=None):
         sigma = torch.where(t == 0, torch.zeros_like(sde.sigma(t)), sde.sigma(t))
         return torch.where(mask.to(x.device), expand(sde.alpha(t), x, "t") * y.to(x) + expand(sigma, x, "t") * noise, x)
 
+    constraint.sde = sde
     return constraint
 
 
@@ -549,6 +560,7 @@ def in_basis(score, basis: Tensor):
         x = torch.einsum("ij,bi...->bj...", q, z)
         return torch.einsum("ij,bj...->bi...", q, same_shape("score", score(x, t), x))
 
+    rotated.sde = sde_of(score)
     return rotated
 
 

@@ -43,7 +43,7 @@ from scorebook.lab.arguments import (
     same_shape,
 )
 from scorebook.score_matching import value_and_divergence
-from scorebook.sde import SDE, on_grid
+from scorebook.sde import SDE, on_grid, same_sde
 from scorebook.sliced_score_matching import random_projections, sliced_divergence
 
 __all__ = ["bits_per_dim", "dequantize", "encode", "interpolate", "log_prob", "sample", "velocity"]
@@ -66,10 +66,12 @@ def velocity(sde: SDE, score):
         Callable ``(t, x) -> dx/dt``: time first, as torchdiffeq and other solvers expect.
 
     Raises:
-        ValueError: on a call, if the score returns another shape or ``t`` lies outside [0, 1].
+        ValueError: if ``score`` belongs to another SDE; on a call, if it returns another shape or ``t`` lies outside
+            [0, 1].
 
     Source: Song et al. (2021), eq. 13.
     """
+    same_sde("score", score, sde)
 
     def field(t, x):
         return sde.drift(x, t) - 0.5 * expand(sde.diffusion(t), x, "t") ** 2 * same_shape("score", score(x, t), x)
@@ -120,7 +122,7 @@ def sample(
 
     Raises:
         ValueError: for an unknown method, ``t_min`` outside (0, 1), a fixed solver without steps, bad tolerances,
-            or NaN in ``x``.
+            NaN in ``x``, or a score that belongs to another SDE.
         RuntimeError: if an adaptive solver's step underflows.
 
     Source: Song et al. (2021), eq. 13; Zhang & Chen (2023) for few steps by a multistep method.
@@ -361,6 +363,7 @@ def _solve(
 
     ``with_divergence`` returns a field at x with its divergence; without it no gain is computed.
     """
+    same_sde("score", score, sde)
     if method is None:
         method = "dopri5" if n_steps is None else _MULTISTEP
     times = _times(sde, method, t_min, n_steps, times, trajectory)

@@ -18,11 +18,17 @@ Source: Song et al. (2021), "Score-based generative modeling through stochastic 
 """
 
 import abc
+import functools
+import inspect
+import json
 import math
+import warnings
 from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from scorebook.lab.arguments import (
     batch,
@@ -52,13 +58,20 @@ __all__ = [
     "on_grid",
     "predictor_corrector",
     "reverse_drift",
+    "same_sde",
     "score_matching_loss",
+    "sde_of",
     "simulate",
     "time_sampler",
 ]
 
 # Solvers that add up their steps end a hair above 1, and a noise scale in single precision a hair beside the ends.
 _ROUNDING = 1e-6
+
+# Times and relative tolerance at which the kernels of two SDEs are held against each other. What differs by less makes
+# no difference that a sample could show.
+_PROBES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_SAME_KERNEL = 1e-5
 
 # The function of the noise-to-signal ratio in which the times of a grid are even, and its inverse.
 _SPACINGS = {
@@ -193,18 +206,19 @@ class SDE(abc.ABC):
             flat = x.reshape(len(x), math.prod(x.shape[1:]))
             return mixture.diffuse(self.alpha(t), self.sigma(t)).score(flat).reshape(x.shape)
 
+        score.sde = self
         return score
 
     def denoise(self, score, x: Tensor, t) -> Tensor:
         r"""Posterior mean of the clean point, :math:`E[x_0 \mid x_t] = (x_t + \sigma^2 s)/\alpha`, shaped like ``x``.
 
         Raises:
-            ValueError: if ``score`` returns another shape than that of ``x``.
+            ValueError: if ``score`` returns another shape than that of ``x``, or belongs to another SDE.
 
         Source: Efron (2011), eq. 1.4, for :math:`x_t/\alpha`.
         """
         batch("x", x)
-        s = same_shape("score", score(x, t), x)
+        s = same_shape("score", same_sde("score", score, self)(x, t), x)
         return (x + expand(self.sigma(t), x, "t") ** 2 * s) / expand(self.alpha(t), x, "t")
 
 
@@ -235,7 +249,7 @@ class VESDE(SDE):
         self._log_ratio = math.log(sigma_max / sigma_min)
 
     def __repr__(self) -> str:
-        return f"VESDE(sigma_min={self.sigma_min:g}, sigma_max={self.sigma_max:g})"
+        return f"VESDE(sigma_min={self.sigma_min:.9g}, sigma_max={self.sigma_max:.9g})"
 
     def alpha(self, t) -> Tensor:
         """1: the mean stays."""
@@ -272,7 +286,7 @@ class _LinearBeta(SDE):
         self.beta_min, self.beta_max = float(beta_min), float(beta_max)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(beta_min={self.beta_min:g}, beta_max={self.beta_max:g})"
+        return f"{type(self).__name__}(beta_min={self.beta_min:.9g}, beta_max={self.beta_max:.9g})"
 
     def beta(self, t) -> Tensor:
         """Rate of noising at ``t``, per unit of time."""
@@ -351,6 +365,52 @@ class SubVPSDE(_LinearBeta):
         return self._inverse_integral(2 * torch.asinh(0.5 * ratio))
 
 
+def sde_of(score) -> SDE | None:
+    """The SDE to whose time a score says that it belongs, or ``None`` where it does not say.
+
+    It says so by an attribute ``sde``. A :class:`ScoreModel` has one, so have exact scores, guided scores and what
+    ``given`` makes of a model; give one to a score of your own, and samplers will refuse it with another SDE. Seen
+    through are ``functools.partial``, ``torch.compile``, bound methods such as ``model.forward``, and the wrappers of
+    PyTorch that hold the model as their ``module``. A ``lambda`` hides it.
+    """
+    while True:
+        own = getattr(score, "sde", None)
+        if isinstance(own, SDE):
+            return own
+        if isinstance(score, functools.partial):
+            score = score.func
+        elif isinstance(score, (DataParallel, DistributedDataParallel, AveragedModel)):
+            score = score.module
+        elif inspect.ismethod(score):
+            score = score.__self__
+        else:
+            return None
+
+
+def same_sde(name: str, score, sde: SDE):
+    r"""Return ``score`` unless it says that it belongs to another SDE.
+
+    Two SDEs are the same if their kernels are: :math:`\alpha` and :math:`\sigma` agree at five times to a relative
+    :math:`10^{-5}`, whatever the class or the object. Copies are the same, and so is a class of your own that computes
+    the same kernel in another way.
+
+    Args:
+        name: the name by which the message calls ``score``.
+        score: any callable; only one that has an SDE by :func:`sde_of` is compared.
+        sde: the SDE that it should belong to.
+
+    Raises:
+        ValueError: if it belongs to another.
+    """
+    own = sde_of(score)
+    if own is None or own is sde or _same_kernel(_kernel(own), _kernel(sde)):
+        return score
+    raise ValueError(
+        f"{name} belongs to {own!r}, but the sde is {sde!r}: times and noise would not match. Take the former as sde, "
+        f"or carry the score over by at_time(at_noise_scale({name}, its_sde), sde)"
+    )
+
+
 def reverse_drift(sde: SDE, score, x: Tensor, t) -> Tensor:
     r"""Drift of the reverse-time SDE, :math:`f(x, t) - g(t)^2\,s(x, t)`, to be integrated with ``dt < 0``.
 
@@ -361,10 +421,11 @@ def reverse_drift(sde: SDE, score, x: Tensor, t) -> Tensor:
         t: scalar or shape ``(B,)``.
 
     Raises:
-        ValueError: if ``score`` returns another shape than that of ``x``.
+        ValueError: if ``score`` returns another shape than that of ``x``, or belongs to another SDE.
 
     Source: Anderson (1982); Song et al. (2021), eq. 6.
     """
+    same_sde("score", score, sde)
     return sde.drift(x, t) - expand(sde.diffusion(t), x, "t") ** 2 * same_shape("score", score(x, t), x)
 
 
@@ -387,6 +448,10 @@ class ScoreModel(nn.Module):
     which subtracts no two nearly equal numbers where :math:`\sigma` is small. With :math:`F = 0` it is the exact
     score of Gaussian data of standard deviation :math:`s`.
 
+    Weights mean nothing without the SDE and the scale for which they were trained. Samplers, likelihoods, losses and
+    guidance refuse a model of another SDE than the one they are given (:func:`same_sde`), and a ``state_dict`` carries
+    both, in the entry ``_extra_state``: bytes of JSON, a tensor of ``uint8`` as any other entry is one of numbers.
+
     Args:
         network: module called as ``network(x, c_noise, **condition)``, returns a tensor like ``x``.
         sde: the SDE whose marginals are scored.
@@ -394,7 +459,12 @@ class ScoreModel(nn.Module):
 
     Raises:
         ValueError: if ``data_std`` is not positive, the network returns another shape than that of ``x``, or ``t`` is a
-            time without noise (0 under VP and sub-VP), where a learned score has no meaning.
+            time without noise (0 under VP and sub-VP), where a learned score has no meaning; in ``load_state_dict``, if
+            the state belongs to another SDE or ``data_std``.
+
+    Warns:
+        UserWarning: in ``load_state_dict``, if the state does not say to which SDE and ``data_std`` it belongs, as
+            those written by early versions do not.
 
     Source: Karras et al. (2022), table 1, with :math:`\sigma/\alpha` for their :math:`\sigma`.
     """
@@ -427,6 +497,34 @@ class ScoreModel(nn.Module):
         scaled = x / expand(total, x, "t")
         output = same_shape("network", self.network(scaled, c_noise, **condition), x)
         return expand(c_out, x) * output - scaled / expand(total, x)
+
+    def get_extra_state(self) -> Tensor:
+        """What the weights belong to: the kernel of the SDE and ``data_std``, as bytes of JSON; for ``state_dict``."""
+        said = {"sde": repr(self.sde), "data_std": self.data_std}
+        if not isinstance(self.sde, nn.Module):  # such a one has parameters in the state, and learns them
+            said["alpha"], said["sigma"] = _kernel(self.sde)
+        return torch.tensor(list(json.dumps(said).encode()), dtype=torch.uint8, device="cpu")
+
+    def set_extra_state(self, state: Tensor | None) -> None:
+        """Compare what a state says it belongs to with what the model is; for ``load_state_dict``."""
+        if state is None:
+            warnings.warn(
+                "the state does not say to which sde and data_std its weights belong, so that they could not be "
+                f"compared with {self.sde!r} and data_std={self.data_std:g} of the model",
+                stacklevel=2,
+            )
+            return
+        said = json.loads(bytes(state.tolist()))
+        if not math.isclose(said["data_std"], self.data_std, rel_tol=_SAME_KERNEL):
+            raise ValueError(f"data_std is {self.data_std:g}, but the state belongs to data_std={said['data_std']:g}")
+        learned = isinstance(self.sde, nn.Module) or "alpha" not in said
+        if not learned and not _same_kernel((said["alpha"], said["sigma"]), _kernel(self.sde)):
+            raise ValueError(f"sde is {self.sde!r}, but the state belongs to {said['sde']}")
+
+    def _load_from_state_dict(self, state_dict, prefix, *others):
+        # A state of before there was this entry is not incomplete: what is missing is named by the warning.
+        state_dict.setdefault(f"{prefix}_extra_state", None)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def weight(self, t) -> Tensor:
         r"""Weight :math:`\lambda(t)` under which the network's own error counts alike at all times, shape of ``t``.
@@ -489,11 +587,14 @@ def score_matching_loss(
 
     Raises:
         ValueError: for an unknown weighting, ``t_min`` outside (0, 1), ``p_drop`` outside [0, 1], labels of another
-            shape, or a model that returns another shape.
+            shape, a model that returns another shape, or a model or weighting of another SDE.
 
     Source: Song et al. (2021), eq. 7.
     """
-    if not callable(weighting):
+    same_sde("model", model, sde)
+    if callable(weighting):
+        same_sde("weighting", weighting, sde)
+    else:
         one_of("weighting", weighting, ("sigma2", "likelihood"))
     if not 0 <= p_drop <= 1:
         raise ValueError(f"p_drop must be a probability in [0, 1], got {p_drop!r}")
@@ -615,7 +716,11 @@ def at_noise_scale(score, sde: SDE):
     Returns:
         ``score(y, sigma)``, ``sigma`` scalar or ``(B,)``, in the units of the data. It raises a ``ValueError`` for a
         noise scale that the SDE never has.
+
+    Raises:
+        ValueError: if ``score`` belongs to another SDE.
     """
+    same_sde("score", score, sde)
 
     def score_at_noise_scale(y, sigma, **condition):
         batch("y", y)
@@ -638,7 +743,12 @@ def at_time(score, sde: SDE):
 
     Returns:
         ``score(x, t)``, ``t`` scalar or ``(B,)``, for the samplers of this chapter and the next.
+
+    Raises:
+        ValueError: if ``score`` belongs to an SDE: then its second argument is a time already.
     """
+    if (own := sde_of(score)) is not None:
+        raise ValueError(f"score must be one in noise scale, got one in the time of {own!r}")
 
     def score_at_time(x, t, **condition):
         batch("x", x)
@@ -646,6 +756,7 @@ def at_time(score, sde: SDE):
         alpha = sde.alpha(t)
         return score(x / expand(alpha, x, "t"), sde.sigma(t) / alpha, **condition) / expand(alpha, x, "t")
 
+    score_at_time.sde = sde
     return score_at_time
 
 
@@ -741,7 +852,8 @@ def euler_maruyama(
 
     Raises:
         ValueError: if not exactly one of ``n_steps`` and ``times`` is given, ``times`` does not decrease, a time lies
-            outside [0, 1], ``x`` is not finite, or the score returns another shape.
+            outside [0, 1], ``x`` is not finite, the score returns another shape, or score or constraint belongs to
+            another SDE.
 
     Source: Song et al. (2021), section 4.1.
     """
@@ -810,6 +922,8 @@ def predictor_corrector(
 
     Source: Song et al. (2021), algorithms 4 and 5, with :math:`\sigma(t)` for their ratio of norms.
     """
+    same_sde("score", score, sde)
+    same_sde("constraint", constraint, sde)
     positive("snr", snr)
     if n_corrector_steps != 0:
         positive_integer("n_corrector_steps", n_corrector_steps)
@@ -844,6 +958,18 @@ def predictor_corrector(
     if denoise:
         x = states[-1] = constrain(sde.denoise(score, x, times[-1]), torch.zeros_like(times[-1]))
     return torch.stack(states) if trajectory else x
+
+
+@torch.no_grad()
+def _kernel(sde) -> tuple[list, list]:
+    """Signal and noise at some times, which are all that an SDE with a Gaussian kernel is."""
+    times = [torch.tensor(t, dtype=torch.float64, device="cpu") for t in _PROBES]
+    return [float(sde.alpha(t)) for t in times], [float(sde.sigma(t)) for t in times]
+
+
+def _same_kernel(kernel, other) -> bool:
+    pairs = zip([*kernel[0], *kernel[1]], [*other[0], *other[1]], strict=True)
+    return all(math.isclose(a, b, rel_tol=_SAME_KERNEL) for a, b in pairs)
 
 
 def _reverse_times(sde, n_steps, t_min, times) -> Tensor:

@@ -351,8 +351,11 @@ class _Run:
             )
         if state["step"] > self.n_steps:
             raise ValueError(f"n_steps must be at least the {state['step']} steps in {path}, got {self.n_steps}")
+        try:
+            self.model.load_state_dict(state["model"])
+        except ValueError as error:
+            raise ValueError(f"checkpoint {path} belongs to another model: {error}; it is left as it is") from error
         self.optimizer.load_state_dict(state["optimizer"])
-        self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"].tolist()
@@ -483,7 +486,11 @@ def _read(path, parts) -> dict:
 
 
 def _check_weights(state, model, path) -> None:
-    own = model.state_dict()
+    # What a module keeps beside its tensors, it compares itself as it loads them.
+    own, state = (
+        {name: value for name, value in entries.items() if not name.endswith("_extra_state")}
+        for entries in (model.state_dict(), state)
+    )
     differing = sorted(own.keys() ^ state.keys()) or [
         f"{name} {tuple(state[name].shape)} {state[name].dtype}"
         for name in own

@@ -172,4 +172,10 @@ CALLS["VESDE"] = Call(
     sigma_max=Number(50.0),
 )
 
-NO_DATA = {f"{name}.sample_prior": "takes a shape" for name in SDES} | {"SDE": "abstract"}
+NO_DATA = {f"{name}.sample_prior": "takes a shape" for name in SDES} | {
+    "SDE": "abstract",
+    "ScoreModel.get_extra_state": "takes none",
+    "ScoreModel.set_extra_state": "takes what get_extra_state returned",
+    "same_sde": "takes no numbers",
+    "sde_of": "takes no numbers",
+}
