@@ -15,7 +15,7 @@ from azula.noise import VPSchedule
 from azula.sample import DDPMSampler, EulerSampler, ItoSampler, PCSampler
 
 from benchmarks.peers import smalldiffusion
-from benchmarks.timing import interleaved
+from benchmarks.timing import interleaved, per_evaluation
 from scorebook import lab, probability_flow, sde
 
 __all__ = ["measure"]
@@ -171,22 +171,11 @@ def _rows(sampler, kind, batch, n, network, x, of, repetitions):
     for run in cases.values():
         _check_evaluations(run, network, n)
     seconds = interleaved(cases, repetitions, at_least=0.1)
+    bare_seconds = seconds.pop((None, "bare"))
     return [
-        {
-            "sampler": sampler,
-            "network": kind,
-            "batch": batch,
-            "project": project,
-            "name": name,
-            "evaluations": n,
-            "repetition": repetition,
-            "seconds": taken / n,
-            "network_seconds": seconds[None, "bare"][repetition] / n,
-            "ratio": taken / seconds[None, "bare"][repetition],
-        }
-        for (project, name), times in seconds.items()
-        if project
-        for repetition, taken in enumerate(times)
+        {"sampler": sampler, "network": kind, "batch": batch, "project": project, "name": name} | row
+        for (project, name), taken in seconds.items()
+        for row in per_evaluation(taken, bare_seconds, n)
     ]
 
 

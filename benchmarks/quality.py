@@ -18,6 +18,7 @@ from azula import denoise, noise
 from azula import sample as azula
 from torchdiffeq import odeint
 
+from benchmarks.distances import exact_flow, root_mean_square, sliced_wasserstein_to
 from benchmarks.peers import smalldiffusion
 from scorebook import lab, probability_flow, sde
 
@@ -26,7 +27,6 @@ __all__ = ["BUDGETS", "LAWS", "measure"]
 BUDGETS = (5, 10, 20, 50, 100)
 N_SAMPLES = 4096
 N_FOLLOWED = 512  # samples that are compared with the exact flow
-N_DIRECTIONS = 64
 _PRECISE = torch.float64
 
 
@@ -248,14 +248,14 @@ def measure(repetitions: int = 5) -> list[dict]:
                 N_SAMPLES, dtype=_PRECISE
             )
             z = torch.special.ndtri(even.clamp(1e-9, 1 - 1e-9))
-            distance = _distance_to(law, generator)
+            distance = sliced_wasserstein_to(law, N_SAMPLES, generator)
             case = {"law": name, "repetition": repetition}
             rows.append(
                 case
                 | {
                     "project": "none",
                     "solver": "exact flow",
-                    "sliced_wasserstein": distance(_exact_flow(law, 1e3 * z, 1e3, 0.0)),
+                    "sliced_wasserstein": distance(exact_flow(law, 1e3 * z, 1e3, 0.0)),
                     "sliced_wasserstein_of_exact_samples": distance(law.sample(N_SAMPLES, generator=generator)),
                 }
             )
@@ -266,48 +266,9 @@ def measure(repetitions: int = 5) -> list[dict]:
                     start, high, end, low = solve(exact, z, budget)
                     way = (high, low, start[0, 0].item())
                     if way not in flows:
-                        flows[way] = _exact_flow(law, start[:N_FOLLOWED], high, low)
-                    apart = (end[:N_FOLLOWED] - flows[way]).square().sum(1).mean().sqrt().item()
+                        flows[way] = exact_flow(law, start[:N_FOLLOWED], high, low)
+                    apart = root_mean_square(end[:N_FOLLOWED], flows[way])
                     made = {"evaluations": budget, "evaluations_made": exact.calls}
                     found = {"sliced_wasserstein": distance(end), "rms_to_exact_flow": apart}
                     rows.append(case | {"project": project, "solver": solver} | made | found)
     return rows
-
-
-def _distance_to(law, generator):
-    """The sliced Wasserstein distance of order 1 of samples to the law, along directions that stay the same."""
-    directions = torch.randn(law.dim, N_DIRECTIONS, generator=generator, dtype=_PRECISE)
-    directions = directions / directions.norm(dim=0)
-    quantiles = torch.stack([_quantiles(law, direction) for direction in directions.T], dim=1)
-    return lambda x: ((x.double() @ directions).sort(0).values - quantiles).abs().mean().item()
-
-
-def _quantiles(law, direction) -> torch.Tensor:
-    """Quantiles of the law along a direction, at the middle of each of ``N_SAMPLES`` equal shares."""
-    means = law.means @ direction
-    if law.covariances.ndim == 1:
-        stds = law.covariances.sqrt()
-    else:
-        stds = torch.einsum("i,kij,j->k", direction, law.covariances, direction).sqrt()
-    x = torch.linspace((means - 6 * stds).min(), (means + 6 * stds).max(), 20_001, dtype=_PRECISE)
-    shares = (law.weights * torch.special.ndtr((x[:, None] - means) / stds)).sum(1)
-    wanted = (torch.arange(N_SAMPLES, dtype=_PRECISE) + 0.5) / N_SAMPLES
-    right = torch.searchsorted(shares, wanted).clamp(1, len(x) - 1)
-    left = right - 1
-    return x[left] + (x[right] - x[left]) * (wanted - shares[left]) / (shares[right] - shares[left])
-
-
-def _exact_flow(law, start, high, low) -> torch.Tensor:
-    """Where the flow leads from noise-to-signal ratio ``high`` to ``low``, in units of the data, by 120 steps of RK4.
-
-    With ``y = x / sqrt(1 + r^2)`` and the angle ``arctan r`` for time it is smooth at both ends.
-    """
-    first, last = math.atan(high), math.atan(max(low, 1e-5))
-    angles = torch.linspace(first, last, 121, dtype=_PRECISE)
-
-    def rate(angle, y):
-        r = torch.tan(angle).item()
-        scale = math.sqrt(1 + r**2)
-        return -r * (y + scale * law.diffuse(1.0, r).score(scale * y))
-
-    return odeint(rate, start.double() * math.cos(first), angles, method="rk4")[-1] / math.cos(last)

@@ -2,7 +2,7 @@
 
 import time
 
-__all__ = ["interleaved"]
+__all__ = ["interleaved", "per_evaluation"]
 
 
 def interleaved(cases, repetitions: int, *, at_least: float = 0.05, calls: int | None = None):
@@ -30,6 +30,26 @@ def interleaved(cases, repetitions: int, *, at_least: float = 0.05, calls: int |
         for name in names:
             taken[name].append(_seconds(cases[name], counts[name]) / counts[name])
     return taken
+
+
+def per_evaluation(taken, bare, n: int) -> list[dict]:
+    """Rows for a sampler that calls its network ``n`` times, each beside the bare network in the same round.
+
+    Args:
+        taken: seconds of the sampler, one number for each round.
+        bare: seconds of ``n`` calls of the bare network in the same rounds.
+        n: evaluations.
+    """
+    return [
+        {
+            "evaluations": n,
+            "repetition": repetition,
+            "seconds": whole / n,
+            "network_seconds": network / n,
+            "ratio": whole / network,
+        }
+        for repetition, (whole, network) in enumerate(zip(taken, bare, strict=True))
+    ]
 
 
 def _seconds(case, calls) -> float:

@@ -1,6 +1,7 @@
 """The frame of the benchmarks: statistics, timing, what is stored, and that peers stand on what the book stands on."""
 
 import json
+import math
 import re
 import time
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from docutils import nodes
 
-from benchmarks import digits, digits_peers, run, summary, timing
+from benchmarks import digits, digits_peers, distances, run, summary, timing
 from scorebook import lab
 
 
@@ -51,6 +52,52 @@ def test_seconds_are_those_of_one_call(monkeypatch):
         now[0] += 0.01
 
     assert timing.interleaved({"a": case}, 2, at_least=0.03)["a"] == pytest.approx([0.01, 0.01])
+
+
+def test_a_sampler_is_set_against_the_bare_network_of_its_own_round():
+    rows = timing.per_evaluation([3.0, 4.0, 9.0], [2.0, 1.0, 3.0], 5)
+    assert [row["ratio"] for row in rows] == [1.5, 4.0, 3.0]
+    assert [row["seconds"] for row in rows] == [0.6, 0.8, 1.8]
+    assert [row["network_seconds"] for row in rows] == [0.4, 0.2, 0.6]
+    assert [row["repetition"] for row in rows] == [0, 1, 2]
+    assert {row["evaluations"] for row in rows} == {5}
+
+
+def test_a_distance_between_points_is_summed_over_dimensions_and_averaged_over_points():
+    x, y = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 2.0]])
+    assert distances.root_mean_square(x, y) == pytest.approx(math.sqrt((25 + 9) / 2))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.7, -2.0])
+def test_samples_that_are_shifted_on_a_line_are_as_far_off_as_the_shift(shift):
+    law = lab.GaussianMixture([0.3, 0.7], [[-1.0], [2.0]], [0.04, 0.25])
+    law = lab.GaussianMixture(law.weights.double(), law.means.double(), law.covariances.double())
+    distance = distances.sliced_wasserstein_to(law, 1000, torch.Generator().manual_seed(0))
+    shares = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    x = torch.linspace(-4, 6, 200_001, dtype=torch.float64)
+    below = 0.3 * torch.special.ndtr((x + 1) / 0.2) + 0.7 * torch.special.ndtr((x - 2) / 0.5)
+    quantiles = x[torch.searchsorted(below, shares)]
+    assert distance((quantiles + shift)[:, None]) == pytest.approx(abs(shift), abs=2e-4)
+
+
+@pytest.mark.parametrize("covariances", [[1e-10], [[[1e-10, 0.0], [0.0, 1e-10]]]])
+def test_along_each_direction_counts_how_far_the_points_are_off_in_it(covariances):
+    offset = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    law = lab.GaussianMixture(*(torch.tensor(v, dtype=torch.float64) for v in ([1.0], [[3.0, 4.0]], covariances)))
+    distance = distances.sliced_wasserstein_to(law, 10, torch.Generator().manual_seed(5))
+    u = torch.randn(2, 64, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    expected = (offset @ (u / u.norm(dim=0))).abs().mean().item()
+    assert distance((law.means + offset).expand(10, 2)) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("high", "low"), [(80.0, 0.01), (3.0, 0.0)])
+def test_the_exact_flow_of_a_gaussian_is_a_straight_scaling(high, low):
+    mean, std = torch.tensor([[1.0, -2.0]], dtype=torch.float64), 0.3
+    law = lab.GaussianMixture(torch.ones(1, dtype=torch.float64), mean, torch.tensor([std**2], dtype=torch.float64))
+    start = torch.tensor([[5.0, 1.0], [-2.0, 0.0]], dtype=torch.float64)
+    end = distances.exact_flow(law, start, high, low)
+    expected = mean + (start - mean) * math.sqrt((std**2 + low**2) / (std**2 + high**2))
+    torch.testing.assert_close(end, expected, atol=2e-6, rtol=0)
 
 
 def test_a_part_that_is_measured_again_leaves_the_others_alone(tmp_path):
@@ -195,6 +242,30 @@ def test_a_conclusion_follows_the_numbers():
     said = benchmark_page.PARTS["book", "conclusion"](invented_results())
     assert "The cold build takes 99 s, of which its 1 notebooks run for 40 s" in said
     assert "it takes 7.0 s (quartiles 6.0 and 8.0 s, 5 repetitions)" in said
+
+
+def test_each_contest_of_the_divergence_sets_scorebook_against_what_it_names():
+    rows = summary.read()["divergence"]["rows"]
+    for _, task, ours, theirs in benchmark_page.CONTESTS:
+        by = {row["name"]: row["project"] for row in rows if row["task"] == task}
+        assert by[ours] == "scorebook"
+        assert {by[name] for name in theirs} & {"scorebook"} == set()
+
+
+def test_the_contests_are_told_as_the_numbers_stand():
+    what = {"task": "divergence"}
+    rows = [
+        what | {"project": p, "name": name, "dimension": d, "repetition": r, "seconds": s, "peak_megabytes": m}
+        for r in range(5)
+        for d, ours, theirs in ((2, 1, 2), (8, 3, 5), (32, 8, 4))
+        for p, name, s, m in (("scorebook", "divergence", ours, 30), ("torch.func", "jacrev", theirs, 10))
+    ]
+    said = [node.astext() for node in benchmark_page.divergence_conclusion({"divergence": {"rows": rows}})[0]]
+    assert said[0] == (
+        "In time, exact divergence of scorebook is ahead in 2 of 3 dimensions and behind in 1; in dimension 32 it "
+        "needs 2 times as much as torch.func, jacrev."
+    )
+    assert said[1].startswith("In memory, exact divergence of scorebook is ahead in 0 of 3 dimensions and behind in 3")
 
 
 @pytest.mark.parametrize("name", run.BENCHMARKS)

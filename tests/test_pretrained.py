@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 import shutil
 from functools import partial
 
@@ -259,6 +260,52 @@ def test_a_network_makes_a_score_as_the_docstring_says(name):
 
 
 # The tool
+
+
+def test_a_figure_is_a_mean_with_its_standard_error():
+    found = pretrain.figure([1.0, 3.0, 5.0, 7.0], "of what")
+    assert found == {"value": 4.0, "error": pytest.approx((20 / 3 / 4) ** 0.5), "n": 4, "of": "of what"}
+
+
+def test_each_distance_has_the_yardstick_that_was_drawn_alike(monkeypatch):
+    network, card = lab.pretrained("digits")
+    monkeypatch.setattr(pretrain, "draw", lambda network, card, labels, generator: torch.zeros(len(labels), 1, 8, 8))
+    monkeypatch.setattr(pretrain, "distance", lambda images, held_out: 8.0)
+    monkeypatch.setattr(pretrain, "real_distance", lambda card, held_out, stratified: 2.0 if stratified else 4.0)
+    figures = pretrain.measure_samples(network, card, n_groups=2, seed=0)
+    ratios = {how: figures[f"distance to held-out digits, {how}"]["value"] for how in ("label given", "no label")}
+    assert ratios == {"label given": 4.0, "no label": 2.0}
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+def test_the_yardstick_draws_as_many_of_each_class_as_it_says(monkeypatch, stratified):
+    _, card = lab.pretrained("digits")
+    images, labels = lab.digits("train")
+    held_out, truth = lab.digits("test")
+    known = {tuple(image.flatten().tolist()): label for image, label in zip(images, labels.tolist(), strict=True)}
+    counted = []
+
+    def distance(drawn, held_out):
+        classes = [known[tuple(image.flatten().tolist())] for image in drawn]
+        counted.append(torch.tensor(classes).bincount(minlength=10))
+        return float(len(counted))
+
+    monkeypatch.setattr(pretrain.probability_flow, "dequantize", lambda x, width, generator: x)
+    monkeypatch.setattr(pretrain, "distance", distance)
+    assert pretrain.real_distance(card, held_out, stratified=stratified, n_draws=4) == 2.5
+    assert {int(counts.sum()) for counts in counted} == {len(held_out)}
+    assert all(torch.equal(counts, truth.bincount(minlength=10)) for counts in counted) is stratified
+
+
+def test_wherever_digits_are_spread_over_their_bins_a_bin_is_one_grey_level(root):
+    levels = lab.digits("train")[0].unique()
+    width = levels.diff().unique().item()
+    files = [*root.glob("examples/*.py"), *root.glob("tools/*.py"), *root.glob("benchmarks/*.py")]
+    texts = {file: file.read_text(encoding="utf-8") for file in [*files, *root.glob("book/*.ipynb")]}
+    found = {file.name: re.findall(r"^\s*\"?BIN = ([\d.]+)", text, re.M) for file, text in texts.items()}
+    found = {name: [float(number) for number in numbers] for name, numbers in found.items() if numbers}
+    assert {"train_digits.py", "pretrain.py", "digits_peers.py", "tour.ipynb", "probability_flow.ipynb"} <= set(found)
+    assert {number for numbers in found.values() for number in numbers} == {width}
 
 
 def test_training_repeats_itself_bit_for_bit():
