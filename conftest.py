@@ -11,7 +11,7 @@ import time
 import nbformat
 import pytest
 import torch
-from execution_cache import store
+from execution_cache import environment, store
 from nbmake.nb_run import NotebookRun
 from nbmake.pytest_items import NbMakeFailureRepr, NotebookFailedException, NotebookFile, NotebookItem
 from run_record import budget_of
@@ -43,8 +43,9 @@ class NotebookOnDevice(NotebookItem):
         source = nbformat.read(self.path, 4)
         options = self.config.option
         run = NotebookRun(self.path, options.nbmake_timeout, kernel=options.nbmake_kernel)
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("SCOREBOOK_DEVICE", self.device)
+        began = environment(self.device)
+        with pytest.MonkeyPatch.context() as variables:
+            variables.setenv("SCOREBOOK_DEVICE", self.device)
             start = time.perf_counter()
             result = run.execute()
             seconds = time.perf_counter() - start
@@ -53,7 +54,7 @@ class NotebookOnDevice(NotebookItem):
         if result.error is not None:
             raise NotebookFailedException(result)
         if self.device == "cpu":
-            store(result.nb, source, self.path, seconds=seconds, device=self.device)
+            store(result.nb, source, self.path, seconds=seconds, began=began)
         if seconds > PATIENCE * budget:
             raise OverBudgetError(f"{self.nodeid} took {seconds:.0f} s, more than {PATIENCE} times its {budget} s")
 

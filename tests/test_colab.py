@@ -53,6 +53,12 @@ def imports(code):
     return found
 
 
+def code_of(path):
+    """The Python of a notebook, without magics and commands of the shell."""
+    code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    return "\n".join(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M) for source in code)
+
+
 def unknown(names, available):
     """Modules that are neither Python's own nor scorebook's nor among the available distributions."""
     return {
@@ -83,9 +89,7 @@ def test_a_requirement_that_colab_does_not_meet_is_seen():
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
 def test_a_chapter_imports_only_what_is_there(path):
-    code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    names = imports("\n".join(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M) for source in code))
-    assert unknown(names, set(shipped()) | installed_by_the_setup_cell()) == set()
+    assert unknown(imports(code_of(path)), set(shipped()) | installed_by_the_setup_cell()) == set()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -5,10 +5,7 @@ directives, ``{this-build}``, ``{running-times}`` and ``{measured-claims}``, mak
 the notebooks as they were executed, nothing is written by hand.
 """
 
-import functools
 import math
-import os
-import platform
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,8 +14,8 @@ from pathlib import Path
 
 import nbformat
 from docutils import nodes
+from execution_cache import recorded
 from jupyter_cache import get_cache
-from packaging.requirements import Requirement
 from sphinx.util.docutils import SphinxDirective
 
 from scorebook.lab.tables import CLAIMS_MIME
@@ -31,9 +28,9 @@ BUDGET = 60  # seconds on two CPU cores, unless the notebook's metadata grants a
 # Words read in a minute, and how many words a line of code and a displayed formula count for.
 PACE, CODE_LINE, FORMULA = 200, 4, 25
 
-# What the package runs on; the rest of the environment makes the pages.
+# What the notebooks run on, and what makes the pages.
 SHOWN = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "torchdiffeq", "safetensors", "ipywidgets")
-SHOWN += ("jupyter-book", "Sphinx", "myst-nb")
+MAKERS = ("jupyter-book", "Sphinx", "myst-nb")
 
 
 @dataclass
@@ -143,41 +140,20 @@ def _git(*arguments):
     return done.stdout.strip()
 
 
-@functools.cache
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def _device():
-    chosen = os.environ.get("SCOREBOOK_DEVICE", "cpu")
-    if chosen == "cuda":
-        import torch
-
-        return f"cuda ({torch.cuda.get_device_name()})"
-    return chosen
-
-
 def this_build(app, here):
-    """Commit, date, machine and versions."""
+    """Commit and date of the page, and the machine and versions on which the notebooks were executed."""
     commit = _git("rev-parse", "--short=10", "HEAD")
     if commit and _git("status", "--porcelain", "--untracked-files=no"):
         commit += ", with changes that are not committed"
-    packages = {Requirement(line).name for line in metadata.requires("scorebook")} | set(SHOWN)
+    executed = recorded(app.config.nb_execution_cache_path)
     rows = [
         ("Commit", commit or "not known, built outside a repository"),
         ("Built", datetime.now(UTC).strftime("%-d %B %Y")),
-        ("Device", _device()),
-        ("Processor", _processor()),
-        ("System", f"{platform.system()} on {platform.machine()}"),
-        ("Python", platform.python_version()),
-        ("scorebook", metadata.version("scorebook")),
+        *((name.capitalize(), executed[name]) for name in ("device", "processor", "system", "python")),
+        ("scorebook", executed["scorebook"]),
     ]
-    rows += [(name, metadata.version(name)) for name in SHOWN if name in packages]
+    rows += [(name, executed["installed"][name]) for name in SHOWN if name in executed["installed"]]
+    rows += [(name, metadata.version(name)) for name in MAKERS]
     return [shown_table(("", "This build"), rows)]
 
 
