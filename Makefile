@@ -9,8 +9,19 @@ BENCH := .venv-bench
 PAGE := _build/html/index.html
 
 .DEFAULT_GOAL := help
-# Jupyter sets this in its terminals; a build started there would show progress bars in the pages.
-unexport JPY_SESSION_NAME
+# Two targets at a time would build the same pages.
+.NOTPARALLEL:
+
+# What a user has set for Python, pytest and Jupyter is for the user's own work, and so is the repository for which git
+# runs a hook; of what is set for pip, only where packages come from and how much it says.
+PIP_MAY := INDEX_URL EXTRA_INDEX_URL FIND_LINKS NO_INDEX TRUSTED_HOST CERT CLIENT_CERT PROXY KEYRING_PROVIDER CACHE_DIR
+PIP_MAY += NO_CACHE_DIR DEFAULT_TIMEOUT TIMEOUT RETRIES DISABLE_PIP_VERSION_CHECK CONFIG_FILE NO_INPUT VERBOSE
+KEPT := PYTHON PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED $(addprefix PIP_,$(PIP_MAY))
+unexport $(filter-out $(KEPT),$(filter PYTHON% PYTEST_% IPYTHON% JUPYTER% JPY_% MPL% MATPLOTLIB% PIP_%,$(.VARIABLES)))
+unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
+export PYTHONUTF8 := 1
+export PYTHONNOUSERSITE := 1
+export PIP_USER := 0
 
 .PHONY: help book test test-fast test-full lint audit bench colab pdf coursework serve picture weights repository clean
 
@@ -18,25 +29,25 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 book: $(INSTALLED)  ## build the book and say which page to open
-	$(BIN)/jupyter-book build book --config _config.yml --toc "$(CURDIR)/_toc.yml" --path-output . -W -n --keep-going
-	@echo "The book is ready. Open file://$(CURDIR)/$(PAGE) or run: make serve"
+	$(BIN)/python $(BIN)/jupyter-book build book --config _config.yml --toc "$$PWD/_toc.yml" --path-output . -W -n --keep-going
+	@$(BIN)/python -c 'import pathlib; print("The book is ready. Open", pathlib.Path("$(PAGE)").resolve().as_uri(), "or run: make serve")'
 
 test: $(INSTALLED)  ## unit tests, every notebook, then the built site
-	$(BIN)/pytest
+	$(BIN)/python -m pytest
 
 test-fast: $(INSTALLED)  ## unit tests only
-	$(BIN)/pytest tests -m "not site" --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest tests -m "not site" --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 test-full: export SCOREBOOK_SEEDS ?= 200
 test-full: $(INSTALLED)  ## all tests, with 200 seeds for each answer to the coursework (half an hour and more)
-	$(BIN)/pytest
+	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent environment
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/lint-imports
-	git ls-files -z -- '*.ipynb' | xargs -0 -r $(BIN)/nbstripout --verify --keep-id
-	$(BIN)/pip check
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python $(BIN)/lint-imports
+	$(BIN)/python tools/sources.py '*.ipynb' | xargs $(BIN)/python -m nbstripout --verify --keep-id
+	$(BIN)/python -m pip check
 
 bench: $(INSTALLED) $(BENCH)/.installed  ## measure scorebook beside its peers on this idle machine (ONLY="quality overhead")
 	$(BENCH)/bin/python -m benchmarks.run $(ONLY)
@@ -68,17 +79,39 @@ repository: $(INSTALLED)  ## set the address of this repository (URL=..., defaul
 clean:  ## remove what was built; the environment in .venv stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(INSTALLED): requirements.txt pyproject.toml
+# Scripts are started through Python, for the line that names their interpreter knows no spaces and no long paths, and
+# leads to another folder when this one has been moved. Such an environment is made anew, and so is one that does not
+# start or has another Python than PYTHON=... asks for.
+WHICH := -c 'import sys; print(sys.version_info[:2])'
+ASKED := $(filter-out file default,$(origin PYTHON))
+define stale
+$(shell \
+	case "$$(grep '^command = ' $(1)/pyvenv.cfg 2>/dev/null)" in (''|*" $$(pwd -P)/$(1)") ;; (*) echo moved; exit ;; esac; \
+	$(1)/bin/python -c 'import pip' 2>/dev/null || { echo absent; exit; }; \
+	test -z "$(ASKED)" || test "$$($(PYTHON) $(WHICH) 2>&1)" = "$$($(1)/bin/python $(WHICH))" || echo other)
+endef
+ifneq ($(call stale,$(VENV)),)
+$(INSTALLED): $(VENV)-anew
+endif
+ifneq ($(call stale,$(BENCH)),)
+$(BENCH)/.installed: $(BENCH)-anew
+endif
+
+.PHONY: $(VENV)-anew $(BENCH)-anew
+$(VENV)-anew $(BENCH)-anew:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "scorebook needs Python 3.11 or newer, and $(PYTHON) is not. Name one that is: make PYTHON=python3.12 ..."; exit 1; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || \
+	@test ! -e $(@:-anew=) || echo "The environment in $(@:-anew=) is of another folder or Python: it is made anew."
+	@rm -rf $(@:-anew=)
+	@$(PYTHON) -m venv $(@:-anew=) || \
 		{ echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(BIN)/pip install --quiet --requirement requirements.txt
-	$(BIN)/pip install --quiet --no-deps --editable .
+
+$(INSTALLED): requirements.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 $(BENCH)/.installed: benchmarks/requirements.txt pyproject.toml
-	@test -x $(BENCH)/bin/pip || $(PYTHON) -m venv --clear $(BENCH)
-	$(BENCH)/bin/pip install --quiet --requirement benchmarks/requirements.txt
-	$(BENCH)/bin/pip install --quiet --no-deps --editable .
+	$(BENCH)/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	$(BENCH)/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@

@@ -5,6 +5,9 @@ the device reaches the notebook as ``SCOREBOOK_DEVICE``, which ``lab.device`` re
 produced is handed to the book's cache, so that building the book executes nothing again.
 """
 
+import surroundings  # before all others: Matplotlib reads its settings when it is imported
+
+# isort: split
 import re
 import time
 
@@ -15,6 +18,7 @@ from execution_cache import environment, store
 from nbmake.nb_run import NotebookRun
 from nbmake.pytest_items import NbMakeFailureRepr, NotebookFailedException, NotebookFile, NotebookItem
 from run_record import budget_of
+from sources import ignored
 
 DEVICES = ("cpu", "cuda")
 
@@ -77,6 +81,12 @@ class NotebookOnEachDevice(NotebookFile):
             yield item
 
 
+def pytest_ignore_collect(collection_path):
+    """Passes over notebooks and tests that an editor or Jupyter has left."""
+    root = surroundings.ROOT
+    return True if collection_path.is_relative_to(root) and ignored(collection_path, root) else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collect_file(file_path, parent):
     """Puts a test for each device where nbmake would put one."""
@@ -88,7 +98,9 @@ def pytest_collect_file(file_path, parent):
 
 
 def pytest_configure(config):
-    """Lets a notebook test be run by the name under which a report lists it, which pytest would refuse."""
+    """Refuses another clone's package, and lets a notebook test be run by the name under which a report lists it."""
+    if complaint := surroundings.foreign_package():
+        raise pytest.UsageError(complaint)
     config.stash[RUNS], config.stash[CHOSEN] = [], {}
     for i, argument in enumerate(config.args):
         if named := re.fullmatch(r"(.+\.ipynb)\[(\w+)\]", argument):

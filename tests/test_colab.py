@@ -10,12 +10,13 @@ import nbformat
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+from sources import files
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = (ROOT / "tools" / "setup_cell.ipy").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
-MODULES = sorted((ROOT / "scorebook").rglob("*.py"))
+CHAPTERS = files(ROOT / "book", "*.ipynb")
+MODULES = files(ROOT / "scorebook", "*.py")
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "IPython": "ipython"}
 
 

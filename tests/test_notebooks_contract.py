@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from sources import files
 
 # Pages whose closing tables have rows that name no wrong answer yet. The list is to end empty.
 WITHOUT_RIVALS = {
@@ -24,7 +25,7 @@ WITHOUT_RIVALS = {
 }
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted(path.name for path in (ROOT / "book").glob("*.ipynb"))
+NOTEBOOKS = [path.name for path in files(ROOT / "book", "*.ipynb")]
 SETUP = (ROOT / "tools" / "setup_cell.ipy").read_text(encoding="utf-8").rstrip("\n")
 
 # What MyST would render and Colab would show as raw text.

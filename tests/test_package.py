@@ -12,10 +12,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from sources import files
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-MODULES = sorted(path for path in (ROOT / "scorebook").rglob("*.py") if path.name != "__init__.py")
+MODULES = [path for path in files(ROOT / "scorebook", "*.py") if path.name != "__init__.py"]
 
 
 def run(*command, cwd, **environment):
@@ -43,11 +44,7 @@ def archives(tmp_path_factory):
 
 
 def shipped():
-    return {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "scorebook").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    return {path.relative_to(ROOT).as_posix() for path in files(ROOT / "scorebook")}
 
 
 def test_the_archives_hold_the_package_its_data_and_its_licences(archives):

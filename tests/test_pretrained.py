@@ -10,6 +10,7 @@ from functools import partial
 import pretrain
 import pytest
 import torch
+from sources import files
 
 from scorebook import lab, sde
 
@@ -40,7 +41,7 @@ def disagreements(card, found):
 
 
 def test_the_files_are_those_of_the_names_and_small():
-    found = {path.name: path.stat().st_size for path in MODULE._FOLDER.iterdir()}
+    found = {path.name: path.stat().st_size for path in files(MODULE._FOLDER)}
     assert set(found) == {f"{name}{ending}" for name in NAMES for ending in (".json", ".safetensors")}
     assert sum(found.values()) <= LARGEST
 

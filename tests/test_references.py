@@ -8,6 +8,7 @@ import pytest
 from pybtex.backends.plaintext import Backend
 from pybtex.database import parse_file
 from pybtex.plugin import find_plugin
+from sources import files
 
 BACKEND = Backend()
 DOI = re.compile(r"doi\.org/(10\.\d{4,}/[^\s\"'<>]*[\w)])")
@@ -83,7 +84,7 @@ def test_an_arxiv_number_and_a_doi_are_fields_of_their_own(entries):
 def test_every_work_that_a_page_links_to_is_in_the_bibliography(root, entries):
     known = set().union(*map(identifiers, entries.values()))
     absent = {}
-    for page in sorted([*(root / "book").glob("*.md"), *(root / "book").glob("*.ipynb")]):
+    for page in [*files(root / "book", "*.md"), *files(root / "book", "*.ipynb")]:
         text = text_of(page)
         linked = {doi.lower().rstrip(".,;") for doi in DOI.findall(text)} | set(ARXIV.findall(text))
         # The parenthesis that ends a link in Markdown belongs to the identifier only if it was opened in it.
@@ -102,7 +103,7 @@ def test_every_work_that_a_docstring_names_is_in_the_bibliography(root, entries)
     }
     named = {
         match
-        for module in (root / "scorebook").rglob("*.py")
+        for module in files(root / "scorebook", "*.py")
         for match in re.findall(r"(\w+)(?: et al\.)?,? \(((?:19|20)\d\d)[a-z]?\)", module.read_text(encoding="utf-8"))
     }
     assert len(named) > 20
@@ -112,7 +113,7 @@ def test_every_work_that_a_docstring_names_is_in_the_bibliography(root, entries)
 def test_every_claim_that_the_notes_page_quotes_is_made_by_a_chapter(root):
     code = "\n".join(
         "".join(cell["source"])
-        for page in sorted((root / "book").glob("*.ipynb"))
+        for page in files(root / "book", "*.ipynb")
         for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]
         if cell["cell_type"] == "code" and "Claim(" in "".join(cell["source"])
     )

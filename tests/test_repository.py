@@ -184,7 +184,7 @@ def test_every_command_that_a_text_names_exists(root, name):
 
 def test_the_readme_and_the_makefile_and_the_tests_build_the_book_alike(root):
     line = 'jupyter-book build book --config _config.yml --toc "{}/_toc.yml" --path-output . -W -n --keep-going'
-    assert line.format("$(CURDIR)") in (root / "Makefile").read_text()
+    assert line.format("$$PWD") in (root / "Makefile").read_text()
     assert line.format("$PWD") in (root / "README.md").read_text()
 
 

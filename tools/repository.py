@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sources import files
+
 __all__ = ["files_with_address", "main", "read_address", "rewrite", "web_address"]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +43,7 @@ def read_address(root=ROOT):
 def files_with_address(root=ROOT):
     """The files that state the address."""
     named = ("_config.yml", "README.md", "CITATION.cff", "tools/setup_cell.ipy")
-    notebooks = [path for folder in ("book", "coursework") for path in sorted((root / folder).glob("*.ipynb"))]
+    notebooks = [path for folder in ("book", "coursework") for path in files(root / folder, "*.ipynb", root)]
     return [root / name for name in named] + notebooks
 
 
