@@ -1,6 +1,7 @@
 """An audit lists what it finds and fails; where nobody can be asked it warns and passes. A stand-in plays pip-audit."""
 
 import json
+import shlex
 import sys
 
 import audit
@@ -18,7 +19,9 @@ def stand_in(tmp_path):
 
     def make(*lines):
         program = tmp_path / "pip-audit"
-        program.write_text("\n".join([f"#!{sys.executable}", "import sys, time", *lines]))
+        # The line after #! may hold no spaces: the shell starts Python, to which its own line is a string.
+        start = ["#!/bin/sh", f"'''exec' {shlex.quote(sys.executable)} \"$0\" \"$@\"", "' '''"]
+        program.write_text("\n".join([*start, "import sys, time", *lines]), encoding="utf-8")
         program.chmod(0o755)
         return program
 

@@ -20,15 +20,15 @@ PATIENCE_S = 60
 def installed() -> Path:
     """Path of pip-audit, in an environment that is made where it is missing."""
     program, stamp = FOLDER / "bin" / "pip-audit", FOLDER / PIP_AUDIT
-    if not stamp.exists():
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != str(FOLDER):  # scripts know where they were installed
         print(f"installing {PIP_AUDIT} into {FOLDER.name}")
-        install = [FOLDER / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [FOLDER / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         for command in (
             [sys.executable, "-m", "venv", "--clear", FOLDER],
             [*install, "--timeout", "10", "--retries", "1", PIP_AUDIT],
         ):
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
-        stamp.touch()
+        stamp.write_text(str(FOLDER), encoding="utf-8")
     return program
 
 
