@@ -39,7 +39,7 @@ def measure(repetitions: int) -> list[dict]:
             shutil.copytree(ROOT / "node_modules", clone / "node_modules", symlinks=True)
         rows = [{"build": "cold", "page": "all", "repetition": 0, "seconds": _build(clone)}]
         told = subprocess.run(
-            [PYTHON, "-c", TELL, clone / "_build" / ".jupyter_cache"], check=True, capture_output=True, text=True
+            [PYTHON, "-c", TELL, clone / "_build" / ".jupyter_cache"], check=True, capture_output=True, encoding="utf-8"
         )
         rows += [
             {"build": "cold", "page": page, "repetition": 0, "seconds": seconds}
@@ -58,7 +58,7 @@ def _build(clone) -> float:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment["PYTHONPATH"] = str(clone)
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, encoding="utf-8", timeout=LIMIT)
     seconds = time.perf_counter() - start
     if done.returncode:
         raise RuntimeError(f"the book does not build:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")

@@ -137,7 +137,9 @@ def store(name: str, about: dict, rows: list[dict], path: Path = summary.RESULTS
 
 def _commit() -> str | None:
     def git(*arguments):
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
+        ).stdout.strip()
 
     try:
         # The results themselves may have been written by an earlier part of this run.

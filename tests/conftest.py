@@ -75,9 +75,9 @@ def root():
 def site(root):
     """Folder of the built book, brought up to date. A test that asks for it runs after all others."""
     fetch(root, tests=True)  # before the build would fetch less; where it fails, the tests that need it say so
-    build = [Path(sys.executable).with_name("jupyter-book"), "build", "book", "--config", "_config.yml"]
+    build = [sys.executable, Path(sys.executable).with_name("jupyter-book"), "build", "book", "--config", "_config.yml"]
     build += ["--toc", root / "_toc.yml", "--path-output", ".", "-W", "-n", "--keep-going"]
-    done = subprocess.run(build, cwd=root, capture_output=True, text=True)
+    done = subprocess.run(build, cwd=root, capture_output=True, encoding="utf-8")
     if done.returncode:
         complaints = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
         pytest.fail("the book does not build:\n" + ("\n".join(complaints) or done.stderr[-3000:]), pytrace=False)

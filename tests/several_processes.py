@@ -346,7 +346,7 @@ def main(folder, *names):
     if n_ranks() == 3:  # a group that stands already is used as it is
         distributed.init_process_group("gloo")
     own.mkdir(exist_ok=True)
-    (own / f"{lab.rank()}.pid").write_text(str(os.getpid()))
+    (own / f"{lab.rank()}.pid").write_text(str(os.getpid()), encoding="utf-8")
     found = {}
     for name in names:
         found[name] = globals()[name](own)

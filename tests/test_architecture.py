@@ -21,8 +21,8 @@ SEEDING = {("scorebook.lab.training", "randint")}
 
 
 def lint_imports(folder):
-    command = Path(sys.executable).with_name("lint-imports")
-    return subprocess.run([command, "--no-cache"], cwd=folder, capture_output=True, text=True)
+    command = [sys.executable, Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
 
 
 def test_modules_import_only_what_stands_before_them(root):
@@ -43,7 +43,7 @@ def test_the_import_rule_refuses_what_it_should(root, tmp_path, path, line):
     shutil.copytree(root / "scorebook", tmp_path / "scorebook", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(root / "pyproject.toml", tmp_path)
     (tmp_path / "scorebook" / "coursework.py").touch()
-    with (tmp_path / "scorebook" / path).open("a") as module:
+    with (tmp_path / "scorebook" / path).open("a", encoding="utf-8") as module:
         module.write(f"\n{line}\n")
     done = lint_imports(tmp_path)
     assert "0 kept, 1 broken" in done.stdout, done.stdout + done.stderr
@@ -65,7 +65,9 @@ def test_a_module_has_tests_of_its_name(root, name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_is_in_the_reference(root, name):
-    assert re.search(rf"^\.\. automodule:: {re.escape(name)}$", (root / "book" / "api.md").read_text(), re.M)
+    assert re.search(
+        rf"^\.\. automodule:: {re.escape(name)}$", (root / "book" / "api.md").read_text(encoding="utf-8"), re.M
+    )
 
 
 def unseeded_draws(tree):

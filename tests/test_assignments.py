@@ -353,7 +353,7 @@ def test_a_notebook_that_answers_no_assignment_is_refused(tmp_path):
 def test_a_course_is_written_anew_and_nothing_old_stays(tmp_path):
     stale = tmp_path / "student" / "9_gone.ipynb"
     stale.parent.mkdir()
-    stale.write_text("{}")
+    stale.write_text("{}", encoding="utf-8")
     assert [path.stem for path in write_course(tmp_path)] == MASTERS
     assert not stale.exists()
 

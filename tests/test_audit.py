@@ -84,10 +84,10 @@ def test_each_pin_is_asked_about(stand_in, root):
         answer(GOOD | {"vulns": []}).replace("print", "open(sys.argv[0] + '.said', 'w').write(str(sys.argv)); print")
     )
     assert audit.main(seen) == 0
-    arguments = seen.with_name("pip-audit.said").read_text()
+    arguments = seen.with_name("pip-audit.said").read_text(encoding="utf-8")
     assert f"'--requirement', '{root / 'requirements.txt'}', '--no-deps', '--disable-pip'" in arguments
 
 
 def test_continuous_integration_checks_the_environment_and_audits(root):
-    assert "pip check" in (root / "Makefile").read_text()
-    assert "make audit" in (root / ".ci" / "run").read_text()
+    assert "pip check" in (root / "Makefile").read_text(encoding="utf-8")
+    assert "make audit" in (root / ".ci" / "run").read_text(encoding="utf-8")

@@ -119,7 +119,7 @@ def test_a_row_that_no_page_could_show_is_refused_and_earlier_results_stay(tmp_p
     run.store("overhead", {}, [], path)
     with pytest.raises(ValueError):  # noqa: PT011 - json's message and ours
         run.store("overhead", {}, [{"seconds": entry}], path)
-    assert json.loads(path.read_text()) == {"overhead": {"about": {}, "rows": []}}
+    assert json.loads(path.read_text(encoding="utf-8")) == {"overhead": {"about": {}, "rows": []}}
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -136,7 +136,7 @@ def test_an_unknown_benchmark_is_named(capsys):
 
 def test_what_is_not_a_peer_has_the_version_of_the_book(root):
     def pins(path):
-        return set(re.findall(r"^[\w.-]+==.*$", path.read_text(), re.M))
+        return set(re.findall(r"^[\w.-]+==.*$", path.read_text(encoding="utf-8"), re.M))
 
     alone = {
         pin.partition("==")[0] for pin in pins(root / "benchmarks/requirements.txt") - pins(root / "requirements.txt")
@@ -281,7 +281,9 @@ def test_what_is_stored_was_measured_five_times_and_says_where(name):
 
 
 def test_the_page_shows_every_part_of_every_benchmark(root):
-    shown = re.findall(r"^```\{benchmark\} (\w+) (\w+)$", (root / "book" / "benchmarks.md").read_text(), re.M)
+    shown = re.findall(
+        r"^```\{benchmark\} (\w+) (\w+)$", (root / "book" / "benchmarks.md").read_text(encoding="utf-8"), re.M
+    )
     assert sorted(shown) == sorted(benchmark_page.PARTS)
     assert {benchmark for benchmark, _ in shown} == set(run.BENCHMARKS)
 

@@ -15,8 +15,8 @@ from named_blocks import NamedBlocks
 
 
 def test_the_lock_names_versions_and_hashes_and_no_host(root):
-    asked = json.loads((root / "package.json").read_text())
-    text = (root / "package-lock.json").read_text()
+    asked = json.loads((root / "package.json").read_text(encoding="utf-8"))
+    text = (root / "package-lock.json").read_text(encoding="utf-8")
     packages = json.loads(text)["packages"]
     assert '"resolved"' not in text
     for name, version in (asked["dependencies"] | asked["devDependencies"]).items():
@@ -27,13 +27,13 @@ def test_the_lock_names_versions_and_hashes_and_no_host(root):
 def test_the_fallback_of_the_pages_has_the_version_that_the_lock_has(root):
     from sphinx.ext.mathjax import MATHJAX_URL
 
-    pinned = json.loads((root / "package.json").read_text())["dependencies"]["mathjax"]
+    pinned = json.loads((root / "package.json").read_text(encoding="utf-8"))["dependencies"]["mathjax"]
     assert re.search(r"mathjax@(\d+)", MATHJAX_URL)[1] == pinned.split(".")[0]
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    (tmp_path / "package-lock.json").write_text("one")
+    (tmp_path / "package-lock.json").write_text("one", encoding="utf-8")
     (tmp_path / "node_modules").mkdir()
     return tmp_path
 
@@ -52,7 +52,7 @@ def test_libraries_are_fetched_once_for_each_lock(checkout, monkeypatch):
     assert [browser.fetch(checkout), browser.fetch(checkout)] == [None, None]
     assert len(calls) == 1
     assert calls[0][:2] == ["ci", "--ignore-scripts"]
-    (checkout / "package-lock.json").write_text("two")
+    (checkout / "package-lock.json").write_text("two", encoding="utf-8")
     browser.fetch(checkout)
     assert len(calls) == 2
 

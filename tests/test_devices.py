@@ -87,7 +87,8 @@ def threads_after(program, root):
     """Threads that PyTorch uses in a process of its own, for which two are asked."""
     environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(root)}
     told = "; import torch; print(torch.get_num_threads())"
-    done = subprocess.run([sys.executable, "-c", program + told], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", program + told]
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
@@ -101,7 +102,7 @@ def test_an_import_leaves_the_threads_alone_and_one_call_makes_them_one(root):
 def test_every_notebook_computes_on_one_thread(root):
     """They share the setup cell, so what holds for it holds in the test run, the book, Jupyter and Colab."""
     run = "from IPython.core.interactiveshell import InteractiveShell as Shell; from pathlib import Path; "
-    run += "Shell.instance().run_cell(Path('tools/setup_cell.ipy').read_text()).raise_error()"
+    run += "Shell.instance().run_cell(Path('tools/setup_cell.ipy').read_text(encoding='utf-8')).raise_error()"
     assert threads_after(f"import os; os.chdir({str(root)!r}); {run}", root) == 1
 
 
@@ -114,7 +115,7 @@ def test_the_number_of_threads_is_chosen_in_one_place(root):
         for folder in ("book", "coursework", "examples", "scorebook", "tools")
         for path in (root / folder).rglob("*.*")
     ]
-    texts = {path: path.read_text() for path in paths if path.suffix in (".ipynb", ".py", ".ipy")}
+    texts = {path: path.read_text(encoding="utf-8") for path in paths if path.suffix in (".ipynb", ".py", ".ipy")}
     assert len(texts) > 50
     choosing = [path.relative_to(root).as_posix() for path, text in texts.items() if re.search(NUMBER_OF_THREADS, text)]
     assert choosing == ["scorebook/lab/devices.py"]

@@ -34,7 +34,7 @@ def torchrun(n, *command, log):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SCOREBOOK_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
-    with log.open("w") as said:
+    with log.open("w", encoding="utf-8") as said:
         whole = [*TORCHRUN, str(n), *map(str, command)]
         return subprocess.Popen(whole, env=environment, stdout=said, stderr=said)
 
@@ -50,7 +50,7 @@ def ended(started, log, patience):
             started.wait(with_workers)
         except subprocess.TimeoutExpired:
             started.kill()
-        pytest.fail(f"the processes did not end:\n{log.read_text()[-3000:]}", pytrace=False)
+        pytest.fail(f"the processes did not end:\n{log.read_text(encoding='utf-8')[-3000:]}", pytrace=False)
 
 
 def all_of(n, names, folder, stop):
@@ -63,7 +63,9 @@ def all_of(n, names, folder, stop):
         while not running.exists() and started.poll() is None and time.monotonic() < waited:
             time.sleep(0.05)
         if not running.exists():
-            pytest.fail(f"the processes did not get far enough:\n{log.read_text()[-3000:]}", pytrace=False)
+            pytest.fail(
+                f"the processes did not get far enough:\n{log.read_text(encoding='utf-8')[-3000:]}", pytrace=False
+            )
         started.send_signal(stop)
     finally:
         if started.poll() is None and not running.exists():
@@ -233,7 +235,7 @@ def test_a_signal_to_torchrun_leaves_a_whole_checkpoint_and_no_process(folder, s
     assert torch.load(folder / str(n) / "forever.pt")["step"] >= 20
     for rank in range(n):
         with pytest.raises(ProcessLookupError):
-            os.kill(int((folder / str(n) / f"{rank}.pid").read_text()), 0)
+            os.kill(int((folder / str(n) / f"{rank}.pid").read_text(encoding="utf-8")), 0)
 
 
 def test_control_c_stops_all_ranks_after_the_same_step(folder, two):

@@ -527,7 +527,7 @@ def with_code_beside_the_weights(path):
 
 FOREIGN = {
     "empty": lambda path: path.touch(),
-    "text": lambda path: path.write_text("my thesis"),
+    "text": lambda path: path.write_text("my thesis", encoding="utf-8"),
     "picture": lambda path: image.imsave(path, DATA[0].numpy(), format="png"),
     "zip": lambda path: path.write_bytes(bytes.fromhex("504b0506") + bytes(18)),
     "safetensors": lambda path: safetensors.torch.save_file(network().state_dict(), path),

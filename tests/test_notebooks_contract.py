@@ -117,7 +117,7 @@ def pages(toc):
 
 
 def test_the_table_of_contents_lists_every_notebook_and_only_pages_that_exist():
-    listed = pages(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+    listed = pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
     files = [path for page in listed for path in (ROOT / "book").glob(f"{page}.*") if path.suffix in (".md", ".ipynb")]
     assert len(files) == len(listed) == len(set(listed))
     assert {path.name for path in files} >= set(NOTEBOOKS)

@@ -21,7 +21,7 @@ MODULES = [path for path in files(ROOT / "scorebook", "*.py") if path.name != "_
 
 def run(*command, cwd, **environment):
     variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | environment
-    done = subprocess.run([sys.executable, *command], cwd=cwd, env=variables, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *command], cwd=cwd, env=variables, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -173,9 +173,9 @@ def test_a_damaged_file_is_named(folder, damage):
 
 def test_weights_that_do_not_fit_the_network_of_the_card_are_refused(folder):
     path = folder / "digits.json"
-    card = json.loads(path.read_text())
+    card = json.loads(path.read_text(encoding="utf-8"))
     card["network"]["arguments"]["width"] = 128
-    path.write_text(json.dumps(card))
+    path.write_text(json.dumps(card), encoding="utf-8")
     with pytest.raises(RuntimeError, match="damaged"):
         lab.pretrained("digits")
 

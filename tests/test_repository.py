@@ -12,6 +12,7 @@ import pytest
 import repository
 import yaml
 from packaging.requirements import Requirement
+from sources import files
 
 import scorebook
 
@@ -28,16 +29,15 @@ def copy(root, tmp_path):
     return tmp_path
 
 
-def tracked_text(root):
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True).stdout
-    for name in listed.decode().split("\0")[:-1]:
-        data = (root / name).read_bytes() if (root / name).is_file() else b""
+def texts(root):
+    for path in files(root):
+        data = path.read_bytes()
         if b"\0" not in data:
-            yield name, data.decode("utf-8")
+            yield path.relative_to(root).as_posix(), data.decode("utf-8")
 
 
 def test_the_configuration_states_the_address_as_the_tool_reads_it(root):
-    config = yaml.safe_load((root / "_config.yml").read_text())
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     assert (
         repository.read_address(root)
         == config["repository"]["url"]
@@ -47,13 +47,13 @@ def test_the_configuration_states_the_address_as_the_tool_reads_it(root):
 
 def test_the_setup_cell_and_the_citation_repeat_the_address(root):
     address = repository.read_address(root)
-    assert f'REPOSITORY = "{address}"' in (root / "tools" / "setup_cell.ipy").read_text()
-    assert yaml.safe_load((root / "CITATION.cff").read_text())["repository-code"] == address
+    assert f'REPOSITORY = "{address}"' in (root / "tools" / "setup_cell.ipy").read_text(encoding="utf-8")
+    assert yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))["repository-code"] == address
 
 
 def test_no_file_states_the_address_that_the_tool_does_not_rewrite(root):
     known = {path.relative_to(root).as_posix() for path in repository.files_with_address(root)}
-    stating = {name for name, text in tracked_text(root) if repository.read_address(root) in text}
+    stating = {name for name, text in texts(root) if repository.read_address(root) in text}
     assert stating <= known
 
 
@@ -81,11 +81,11 @@ def test_rewriting_back_restores_every_byte(copy, root):
 
 
 def test_an_address_that_only_begins_like_ours_is_left_alone(copy):
-    with (copy / "README.md").open("a") as readme:
+    with (copy / "README.md").open("a", encoding="utf-8") as readme:
         readme.write(f"\n{repository.read_address(copy)}-fork\n")
     other = f"{repository.read_address(copy)}-fork"
     repository.rewrite(ADDRESS, copy)
-    assert other in (copy / "README.md").read_text()
+    assert other in (copy / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -123,23 +123,23 @@ def small_book(root, tmp_path, address, text):
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    (book / "index.ipynb").write_text(json.dumps(notebook))
-    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\n")
-    config = yaml.safe_load((root / "_config.yml").read_text())
+    (book / "index.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\n", encoding="utf-8")
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config["repository"]["url"] = address
     extensions = {name: str(root / "tools") for name in ("launch_buttons", "strict_build")}
     config["sphinx"]["local_extensions"] = extensions
     config["execute"]["execute_notebooks"] = "off"
-    (tmp_path / "_config.yml").write_text(yaml.safe_dump(config))
+    (tmp_path / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     command = "import sys; from jupyter_book.cli.main import main; main(sys.argv[1:])"
     options = ["--config", tmp_path / "_config.yml", "--toc", tmp_path / "_toc.yml", "--path-output", tmp_path]
     done = subprocess.run(
         [sys.executable, "-c", command, "build", book, *options, "-W", "-n", "--keep-going", "-q"],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     page = tmp_path / "_build" / "html" / "index.html"
-    return done.returncode, done.stdout + done.stderr, page.read_text() if page.exists() else ""
+    return done.returncode, done.stdout + done.stderr, page.read_text(encoding="utf-8") if page.exists() else ""
 
 
 @pytest.mark.parametrize(
@@ -168,14 +168,14 @@ def test_a_picture_without_words_stops_the_build(root, tmp_path, text, passes):
 
 
 def targets(root):
-    return set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.M))
+    return set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(encoding="utf-8"), re.M))
 
 
 @pytest.mark.parametrize(
     "name", ["README.md", "CONTRIBUTING.md", ".ci/run", ".github/workflows/test.yml", ".github/workflows/gpu.yml"]
 )
 def test_every_command_that_a_text_names_exists(root, name):
-    text = (root / name).read_text()
+    text = (root / name).read_text(encoding="utf-8")
     commands = re.findall(r"(?:^|`|run: |&& )make ((?:[a-z-]+ ?)+)", text, re.M)
     assert commands, "the text names no command"
     named = {word for command in commands for word in command.split() if not word.startswith("-")}
@@ -184,13 +184,13 @@ def test_every_command_that_a_text_names_exists(root, name):
 
 def test_the_readme_and_the_makefile_and_the_tests_build_the_book_alike(root):
     line = 'jupyter-book build book --config _config.yml --toc "{}/_toc.yml" --path-output . -W -n --keep-going'
-    assert line.format("$$PWD") in (root / "Makefile").read_text()
-    assert line.format("$PWD") in (root / "README.md").read_text()
+    assert line.format("$$PWD") in (root / "Makefile").read_text(encoding="utf-8")
+    assert line.format("$PWD") in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_what_is_pinned_satisfies_the_package(root):
     pins = {}
-    for line in (root / "requirements.txt").read_text().splitlines():
+    for line in (root / "requirements.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             pin = Requirement(line)
             (specifier,) = pin.specifier
@@ -203,7 +203,7 @@ def test_what_is_pinned_satisfies_the_package(root):
 
 
 def test_every_file_states_the_same_version(root):
-    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    version = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert scorebook.__version__ == version
-    assert yaml.safe_load((root / "CITATION.cff").read_text())["version"] == version
-    assert re.search(r"^## (\S+?)[, ]", (root / "CHANGELOG.md").read_text(), re.M)[1] == version
+    assert yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
+    assert re.search(r"^## (\S+?)[, ]", (root / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)[1] == version

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections import defaultdict
 from html.parser import HTMLParser
@@ -307,7 +308,8 @@ def test_the_status_page_repeats_every_claim_of_every_page(site):
         told = status.select(f"#claims-{name} tbody tr")
         assert len(own) == len(told) > 0
         assert told[0].p.get_text().replace("’", "'").startswith(own[0].td.get_text().split("'")[0])
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    ask = ["git", "rev-parse", "HEAD"] if shutil.which("git") else ["true"]
+    head = subprocess.run(ask, cwd=ROOT, capture_output=True, encoding="utf-8").stdout
     commit = next(row.find_all("td")[1].get_text() for row in status.select("tr") if "Commit" in row.get_text())
     assert not head or head.startswith(commit.strip().split(",")[0])
 

@@ -27,7 +27,7 @@ def installed() -> Path:
             [sys.executable, "-m", "venv", "--clear", FOLDER],
             [*install, "--timeout", "10", "--retries", "1", PIP_AUDIT],
         ):
-            subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+            subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=PATIENCE_S)
         stamp.write_text(str(FOLDER), encoding="utf-8")
     return program
 
@@ -36,7 +36,7 @@ def advisories(program: Path, requirements: Path, patience_s: float = PATIENCE_S
     """What pip-audit says of each pin: its ``vulns``, or why it was not audited."""
     command = [program, "--requirement", requirements, "--no-deps", "--disable-pip", "--format", "json"]
     command += ["--timeout", "10", "--progress-spinner", "off"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=patience_s)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=patience_s)
     try:
         return json.loads(done.stdout)["dependencies"]
     except ValueError as error:  # it ends with the same code where it finds something and where it breaks down

@@ -53,7 +53,7 @@ def fetch(root=ROOT, *, tests=False):
     command = ["ci", "--ignore-scripts", "--fetch-retries=1", "--fetch-timeout=60000"]
     command += [] if tests else ["--omit=dev"]
     try:
-        done = npm(command, return_completed_process=True, cwd=root, capture_output=True, text=True, timeout=600)
+        done = npm(command, return_completed_process=True, cwd=root, capture_output=True, encoding="utf-8", timeout=600)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if done.returncode:

@@ -92,7 +92,7 @@ def unpacked(root=ROOT):
                 cwd=root,
                 env=os.environ | BARE_MACHINE | dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(whole)),
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
             )
             if done.returncode:
                 raise OSError(done.stderr.strip() or f"node ended with {done.returncode}")

@@ -5,6 +5,9 @@ cell installs scorebook from the last commit of this checkout, and all other cel
 as it did before. ``make colab CHAPTERS="langevin sde"`` runs some of them.
 """
 
+import surroundings  # noqa: F401 - Colab knows nothing of this user's settings
+
+# isort: split
 import json
 import os
 import subprocess
@@ -38,7 +41,7 @@ def pinned():
 def pip(*arguments):
     """Output of pip in that environment."""
     command = [PYTHON, "-m", "pip", "--disable-pip-version-check", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
 
 
 def install():
@@ -49,7 +52,8 @@ def install():
     KERNEL.mkdir(parents=True, exist_ok=True)
     command = [str(PYTHON), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     kernel = {"argv": command, "display_name": "Colab", "language": "python", "env": {"PYTHONPATH": ""}}
-    (KERNEL / "kernel.json").write_text(json.dumps(kernel))
+    (KERNEL / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
+    del os.environ["PYTHONPATH"]  # the package has to come from the setup cell
     os.environ["JUPYTER_PATH"] = str(FOLDER / "share" / "jupyter")
 
 
@@ -82,6 +86,8 @@ def chapters():
 
 def main(names):
     """Runs the chapters named, or all; the number of those that failed."""
+    if not (ROOT / ".git").exists():
+        sys.exit("make colab installs the package from the last commit of a git clone, and this folder is none")
     if subprocess.run(["git", "status", "--porcelain", "scorebook"], cwd=ROOT, stdout=subprocess.PIPE).stdout:
         print("The setup cell installs the last commit: uncommitted changes in scorebook/ are not tried.")
     install()

@@ -67,7 +67,9 @@ def main(arguments=None):
     parser.add_argument("url", nargs="?", help="address of the repository; default: the remote origin of this checkout")
     url = parser.parse_args(arguments).url
     if url is None:
-        asked = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True)
+        asked = subprocess.run(
+            ["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace"
+        )
         if asked.returncode:
             sys.exit("This checkout has no remote named origin: say make repository URL=https://...")
         url = asked.stdout
