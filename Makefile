@@ -73,8 +73,8 @@ coursework: $(INSTALLED)  ## write the student notebooks of the assignments
 weights: $(INSTALLED)  ## train the networks that ship with the package anew (NAMES="digits")
 	$(BIN)/python tools/pretrain.py $(NAMES)
 
-repository: $(INSTALLED)  ## set the address of this repository (URL=..., default: where it was cloned from)
-	$(BIN)/python tools/repository.py $(URL)
+repository: $(INSTALLED)  ## set the address of this repository (URL=..., default: where it was cloned from; BRANCH=...)
+	$(BIN)/python tools/repository.py $(if $(URL),"$$URL") $(if $(BRANCH),--branch "$$BRANCH")
 
 clean:  ## remove what was built; the environment in .venv stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import requires
+from types import SimpleNamespace
 
+import launch_buttons
 import pytest
 import repository
 import yaml
@@ -59,7 +61,7 @@ def test_no_file_states_the_address_that_the_tool_does_not_rewrite(root):
 
 def test_a_new_address_replaces_the_old_one_everywhere(copy):
     old = repository.read_address(copy)
-    address, changed = repository.rewrite(ADDRESS, copy)
+    address, _, changed = repository.rewrite(ADDRESS, copy)
     assert address == ADDRESS == repository.read_address(copy)
     assert set(changed) >= {path.relative_to(copy) for path in (copy / "book").glob("*.ipynb")}
     for path in repository.files_with_address(copy):
@@ -94,21 +96,317 @@ def test_an_address_that_only_begins_like_ours_is_left_alone(copy):
         "https://github.com/someone/a-book",
         "https://github.com/someone/a-book/",
         "https://github.com/someone/a-book.git",
+        "https://github.com/someone/a-book.git/",
+        "https://github.com/someone/a-book//",
+        "https://www.github.com/someone/a-book",
+        "HTTPS://GitHub.COM/someone/a-book.GIT",
+        "http://github.com/someone/a-book",
+        "https://github.com:443/someone/a-book",
+        "https://github.com./someone/a-book",
+        "github.com/someone/a-book",
+        "git+https://github.com/someone/a-book.git",
+        "git://github.com/someone/a-book.git",
         "https://name:secret@github.com/someone/a-book.git",
+        "https://name:se@cret@github.com/someone/a-book.git",
+        "https://secret@github.com/someone/a-book",
         "git@github.com:someone/a-book.git",
+        "git@github.com:/someone/a-book.git",
+        "org-123@github.com:someone/a-book",
+        "github.com:someone/a-book",
         "ssh://git@github.com:22/someone/a-book.git\n",
+        "ssh://git@ssh.github.com:443/someone/a-book.git",
+        "git@ssh.github.com:someone/a-book.git",
+        "https://github.com/someone/a-book?tab=readme-ov-file",
+        "https://github.com/someone/a-book#publish-your-own",
+        "https://github.com/someone/a-book/settings/pages",
+        "https://github.com/someone/a-book/issues/7",
+        "https://github.com/someone/a-book.git/info/refs?service=git-upload-pack",
     ],
 )
 def test_every_way_of_writing_a_remote_gives_the_address_without_secrets(url):
-    assert repository.web_address(url) == ADDRESS
+    assert repository.split_address(url) == (ADDRESS, None)
 
 
 @pytest.mark.parametrize(
-    "url", ["", "/srv/git/book", "../book", "book", "file:///srv/book", "https://github.com", "x y"]
+    ("url", "address", "branch"),
+    [
+        (f"{ADDRESS}/tree/main", ADDRESS, "main"),
+        (f"{ADDRESS}/tree/main/", ADDRESS, "main"),
+        (f"{ADDRESS}/tree/develop", ADDRESS, "develop"),
+        (f"{ADDRESS}/tree/master/book/_static", ADDRESS, "master"),
+        (f"{ADDRESS}/blob/main/book/tour.ipynb", ADDRESS, "main"),
+        (f"{ADDRESS}/blob/develop/README.md#publish", ADDRESS, "develop"),
+        ("https://gitlab.com/a/b/c/book.git", "https://gitlab.com/a/b/c/book", None),
+        ("https://gitlab.com/a/b/c/book/-/tree/main", "https://gitlab.com/a/b/c/book", "main"),
+        ("https://gitlab.com/a/book/-/blob/on/x.ipynb?ref_type=heads", "https://gitlab.com/a/book", "on"),
+        ("https://gitlab.com/a/book/-/issues", "https://gitlab.com/a/book", None),
+        ("ssh://git@altssh.gitlab.com:443/a/b/book.git", "https://gitlab.com/a/b/book", None),
+        ("https://codeberg.org/a/book/src/branch/trunk", "https://codeberg.org/a/book", "trunk"),
+        ("https://bitbucket.org/a/book/src/main/README.md", "https://bitbucket.org/a/book", "main"),
+        ("https://git.sr.ht/~a/book/tree/trunk", "https://git.sr.ht/~a/book", "trunk"),
+        ("git@git.example.org:group/sub/book.git", "https://git.example.org/group/sub/book", None),
+        ("https://git.example.org:8443/group/book", "https://git.example.org:8443/group/book", None),
+        ("http://git.example.org:3000/group/book", "http://git.example.org:3000/group/book", None),
+        ("http://git.example.org/group/book", "https://git.example.org/group/book", None),
+        ("ssh://git@git.example.org:2222/group/book", "https://git.example.org/group/book", None),
+        ("https://git.example.org/book.git/tree/trunk", "https://git.example.org/book", "trunk"),
+        ("https://github.com/null/1e5", "https://github.com/null/1e5", None),
+        ("https://github.com/Some-One/Some_One.github.io", "https://github.com/Some-One/Some_One.github.io", None),
+    ],
+)
+def test_an_address_of_a_page_names_its_repository_and_its_branch(url, address, branch):
+    assert repository.split_address(url) == (address, branch)
+    assert repository.split_address(address) == (address, None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/srv/git/book",
+        "../book",
+        "book",
+        "file:///srv/book",
+        "C:\\books\\book",
+        "C:/books/book",
+        "work:someone/a-book",
+        "https://github.com",
+        "https://github.com/",
+        "https://github.com/someone",
+        "https://github.com/someone/",
+        "git@github.com:someone",
+        "https://gitlab.com/someone",
+        "https://gitlab.com/someone/-/profile",
+        "https://github.com/orgs/some/repositories",
+        "https://someone.github.io",
+        "https://someone.github.io/a-book/",
+        "https://group.gitlab.io/a-book/tour.html",
+        "https://gist.github.com/someone/0123",
+        "https://raw.githubusercontent.com/someone/a-book/main/README.md",
+        "https://github.com/someone/a-book/tree/feature/x",
+        "https://github.com/someone/a-book/blob/feature/x/README.md",
+        "https://localhost/someone/a-book",
+        "https://[::1]/someone/a-book",
+        "https://github.com:port/someone/a-book",
+        "https://github.com:99999/someone/a-book",
+        "https://github.com/someone/..",
+        "https://github.com/someone/.git",
+        'https://github.com/someone/a"book',
+        "https://github.com/someone/a\\book",
+        "https://github.com/someone/{book}",
+        "https://github.com/someone/a%20book",
+        "https://github.com/someone/bü",
+        "https://github.com/someone/a-book\nbranch: x",
+        "x y",
+    ],
 )
 def test_an_address_that_no_reader_could_open_is_refused(url):
     with pytest.raises(ValueError, match="URL must be the address of a repository on the web"):
-        repository.web_address(url)
+        repository.split_address(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://name:secret@github.com/someone",
+        "https://name:sec/secret@github.com/someone/a-book",
+        "https://secret@someone.github.io/a",
+        "ftp://a:secret@host.org/x",
+        "name:secret@host.org:x",
+        "https://github.com/someone?token=secret",
+    ],
+)
+def test_a_refusal_keeps_a_secret(url):
+    with pytest.raises(ValueError, match="URL must") as refused:
+        repository.split_address(url)
+    assert "secret" not in str(refused.value)
+
+
+def state(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "url", ["https://name:secret@github.com/someone/a-book.git", "ssh://x:secret@ssh.github.com:443/someone/a-book"]
+)
+def test_no_secret_gets_into_a_file(copy, url):
+    repository.rewrite(url, copy)
+    assert repository.read_address(copy) == ADDRESS
+    assert not [path for path, content in state(copy).items() if b"secret" in content]
+
+
+@pytest.mark.parametrize(
+    "branch", ["master", "develop", "feature/x", "on", "null", "1.0", "0x1f", "gh-pages", "2026-01-01"]
+)
+def test_the_branch_follows_and_stays_a_text_for_yaml(copy, branch):
+    assert repository.rewrite(ADDRESS, copy, branch)[1] == branch
+    stated = yaml.safe_load((copy / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    assert stated == {"url": ADDRESS, "branch": branch, "path_to_book": "book"}
+    assert repository.read_branch(copy) == branch
+
+
+@pytest.mark.parametrize("branch", ["a b", "-x", "a..b", "a/", "/a", "a.lock", "x#y", 'a"b', "a: b", "a?b", ".a", "bü"])
+def test_a_name_of_no_branch_is_refused_and_nothing_written(copy, branch):
+    before = state(copy)
+    with pytest.raises(ValueError, match="BRANCH must be the name of a branch"):
+        repository.rewrite(ADDRESS, copy, branch)
+    assert state(copy) == before
+
+
+def test_the_branch_in_the_address_is_taken_unless_another_is_named(copy):
+    assert repository.rewrite(f"{ADDRESS}/tree/master", copy)[1] == "master"
+    assert repository.rewrite(ADDRESS, copy)[1] == "master"
+    assert repository.rewrite(f"{ADDRESS}/tree/main", copy, "trunk")[1] == "trunk"
+
+
+def test_a_second_time_nothing_changes(copy):
+    repository.rewrite(ADDRESS, copy, "trunk")
+    before = state(copy)
+    assert repository.rewrite(f"{ADDRESS}.git", copy, "trunk") == (ADDRESS, "trunk", [])
+    assert state(copy) == before
+
+
+def test_lines_that_end_as_on_windows_stay_so(copy):
+    config = copy / "_config.yml"
+    config.write_bytes(config.read_bytes().replace(b"\n", b"\r\n"))
+    repository.rewrite(ADDRESS, copy, "trunk")
+    assert yaml.safe_load(config.read_text(encoding="utf-8"))["repository"]["branch"] == "trunk"
+    assert config.read_bytes().count(b"\n") == config.read_bytes().count(b"\r\n")
+
+
+@pytest.mark.parametrize("failing", ["write", "replace"])
+def test_where_one_file_cannot_be_written_none_is(copy, monkeypatch, failing):
+    before, calls = state(copy), []
+    owner, name = (repository.tempfile, "mkstemp") if failing == "write" else (repository.Path, "replace")
+    real = getattr(owner, name)
+
+    def fails_at_the_fourth(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 4:
+            raise OSError("the disk is full")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, fails_at_the_fourth)
+    with pytest.raises(OSError, match="the disk is full"):
+        repository.rewrite(ADDRESS, copy, "trunk")
+    assert state(copy) == before
+
+
+def test_a_file_that_is_no_text_stops_the_change_before_it_begins(copy):
+    with (copy / "README.md").open("ab") as readme:
+        readme.write(b"\xff")
+    before = state(copy)
+    with pytest.raises(ValueError, match=r"README\.md must be text in UTF-8"):
+        repository.rewrite(ADDRESS, copy)
+    assert state(copy) == before
+
+
+def test_links_and_rights_of_files_stay(copy):
+    readme, elsewhere = copy / "README.md", copy / "elsewhere.md"
+    readme.rename(elsewhere)
+    elsewhere.chmod(0o640)
+    readme.symlink_to(elsewhere)
+    repository.rewrite(ADDRESS, copy)
+    assert readme.is_symlink()
+    assert ADDRESS in elsewhere.read_text(encoding="utf-8")
+    assert elsewhere.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    ("remark", "follows"),
+    [
+        ("{}.", True),
+        ("({})", True),
+        ("{}.git", True),
+        ("{}/blob/x", True),
+        ("{}.js", False),
+        ("{}-2", False),
+        ("{}2", False),
+    ],
+)
+def test_the_address_is_replaced_where_it_stands_alone(copy, remark, follows):
+    old, readme = repository.read_address(copy), copy / "README.md"
+    readme.write_text(remark.format(old), encoding="utf-8")
+    repository.rewrite(ADDRESS, copy)
+    assert readme.read_text(encoding="utf-8") == remark.format(ADDRESS if follows else old)
+
+
+def git(folder, *arguments):
+    options = ["-c", "user.name=x", "-c", "user.email=x@x.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *options, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def fork(copy):
+    """The files as a repository on the branch ``master``, whose remote is a fork."""
+    git(copy, "init", "--initial-branch", "master")
+    git(copy, "remote", "add", "origin", "git@github.com:someone/a-book.git")
+    git(copy, "add", ".")
+    git(copy, "commit", "-m", "all")
+    return copy
+
+
+REMOTE = ["symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk"]
+EXISTS = ["update-ref", "refs/remotes/origin/trunk", "HEAD"]
+
+
+@pytest.mark.parametrize(
+    ("commands", "arguments", "branch"),
+    [
+        pytest.param([], [], "master", id="checked out"),
+        pytest.param([["checkout", "-b", "idea"]], [], "idea", id="another checked out"),
+        pytest.param([EXISTS, REMOTE], [], "trunk", id="of the remote"),
+        pytest.param([EXISTS, REMOTE], ["https://github.com/other/book"], "master", id="not of another remote"),
+        pytest.param([["checkout", "--detach"]], [], "main", id="none checked out"),
+        pytest.param([EXISTS, REMOTE], ["--branch", "develop"], "develop", id="named"),
+        pytest.param([EXISTS, REMOTE], [f"{ADDRESS}/tree/develop"], "develop", id="in the address"),
+    ],
+)
+def test_the_branch_is_that_of_the_remote_or_of_the_checkout(fork, commands, arguments, branch, capsys):
+    for command in commands:
+        git(fork, *command)
+    repository.main(arguments, root=fork)
+    assert repository.read_branch(fork) == branch
+    assert f"branch {branch} " in capsys.readouterr().out
+
+
+def test_an_archive_without_git_asks_for_the_address(copy):
+    git(copy.parent, "init")
+    git(copy.parent, "remote", "add", "origin", "https://github.com/other/around")
+    with pytest.raises(SystemExit, match=r"say URL=https://"):
+        repository.main([], root=copy)
+    repository.main([ADDRESS], root=copy)
+    assert (repository.read_address(copy), repository.read_branch(copy)) == (ADDRESS, "main")
+
+
+def test_where_git_is_not_installed_a_sentence_says_so(fork, monkeypatch):
+    monkeypatch.setenv("PATH", str(fork))
+    with pytest.raises(SystemExit, match="for want of git"):
+        repository.main([], root=fork)
+    repository.main([ADDRESS], root=fork)
+    assert repository.read_address(fork) == ADDRESS
+
+
+@pytest.mark.parametrize("url", ["https://github.com/someone", "https://someone.github.io/a-book"])
+def test_the_command_refuses_in_one_sentence_and_writes_nothing(fork, url):
+    before = state(fork)
+    with pytest.raises(SystemExit, match=r"^URL must be"):
+        repository.main([url], root=fork)
+    assert state(fork) == before
+
+
+def test_make_hands_the_address_over_as_it_is(root, tmp_path):
+    lines = (root / "Makefile").read_text(encoding="utf-8").splitlines()
+    (recipe,) = [line for line in lines if "tools/repository.py" in line]
+    (tmp_path / "Makefile").write_text(
+        "BIN := .\nrepository:\n" + recipe.replace("$(BIN)/python", "@printf '<%s>'") + "\n"
+    )
+    url = "https://x.org/a?b=1&c=$(touch spoiled);touch spoiled"
+    told = subprocess.run(
+        ["make", "-s", f"URL={url.replace('$', '$$')}", "BRANCH=a b"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert told.stdout == f"<tools/repository.py><{url}><--branch><a b>"
+    assert not (tmp_path / "spoiled").exists()
 
 
 @pytest.mark.site
@@ -158,6 +456,23 @@ def test_a_page_links_to_the_repository_only_where_the_link_leads_somewhere(root
     assert (f'href="{address}"' in page) == buttons
     assert ('content="https://someone.github.io/a-book/_static/card.png"' in page) == colab
     assert ".invalid/" not in page
+
+
+@pytest.mark.parametrize(
+    ("address", "site"),
+    [
+        ("https://github.com/Someone/a-Book", "https://someone.github.io/a-Book/"),
+        ("https://github.com/someone/someone.github.io", "https://someone.github.io/"),
+        ("https://github.com/SomeOne/someone.github.io", "https://someone.github.io/"),
+        ("https://github.com/someone/other.github.io", "https://someone.github.io/other.github.io/"),
+        ("https://gitlab.com/someone/a-book", ""),
+        ("https://github.com.example.org/someone/a-book", ""),
+    ],
+)
+def test_the_card_names_the_place_where_the_pages_are_published(address, site):
+    config = SimpleNamespace(html_theme_options={"repository_url": address}, ogp_site_url="")
+    launch_buttons.tell_where_it_is_published(None, config)
+    assert config.ogp_site_url == site
 
 
 @pytest.mark.parametrize(("text", "passes"), [("![](_static/card.png)", False), ("![Digits](_static/card.png)", True)])

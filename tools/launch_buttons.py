@@ -24,7 +24,9 @@ def tell_where_it_is_published(app, config):
     """Sets the address of the pages, if GitHub serves them: a card's picture must be named in full."""
     place = re.fullmatch(r"https://github\.com/([^/]+)/([^/]+?)/?", config.html_theme_options.get("repository_url", ""))
     if place and not config.ogp_site_url:
-        config.ogp_site_url = f"https://{place[1].lower()}.github.io/{place[2]}/"
+        host = f"{place[1].lower()}.github.io"
+        # The repository that is named like the host is served at its root.
+        config.ogp_site_url = f"https://{host}/" + ("" if place[2].lower() == host else f"{place[2]}/")
 
 
 def setup(app):
