@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from scorebook.lab.arguments import batch, finite, floating, one_of, positive_integer, same_shape
+from scorebook.lab.gradients import checked, outside_inference_mode, recording
 
 __all__ = [
     "divergence",
@@ -44,6 +45,7 @@ _NUMBERS_PER_PASS_WITH_GRAPH = {"cpu": 2**17}
 _NUMBERS_PER_PASS_ELSEWHERE = 2**24
 
 
+@outside_inference_mode()
 def score_of(log_prob, x: Tensor) -> Tensor:
     r"""Score of a density, the gradient of its logarithm with respect to the point.
 
@@ -55,18 +57,18 @@ def score_of(log_prob, x: Tensor) -> Tensor:
 
     Returns:
         Scores, shape ``(B, *event)``, in inverse units of ``x``. Differentiable, in ``x`` and in the parameters of
-        ``log_prob``; a plain tensor under ``torch.no_grad()``.
+        ``log_prob``; a plain tensor under ``torch.no_grad()`` or ``torch.inference_mode()``.
 
     Raises:
-        ValueError: if ``log_prob`` returns another shape than ``(B,)``, or ``x`` is no batch of floating points.
+        ValueError: if ``log_prob`` returns another shape than ``(B,)``, hides from autograd how it depends on ``x``
+            (:func:`scorebook.lab.gradients.checked`), or ``x`` is no batch of floating points.
 
     Source: Hyvärinen (2005), section 2.
     """
     batch("x", x)
     differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = x if x.requires_grad else x.detach().requires_grad_()
-        values = log_prob(x)
+    with recording(x) as x:
+        values = checked("log_prob", log_prob, x)
         if not isinstance(values, Tensor) or values.shape != (len(x),):
             came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(f"log_prob must return one number per point, shape ({len(x)},), got {came}")
@@ -167,6 +169,7 @@ def explicit_score_matching_loss(model, x: Tensor, score, *, reduction: str = "m
     return _reduced(0.5 * _sum_over_event(gap.square()), reduction)
 
 
+@outside_inference_mode()
 def implicit_score_matching_loss(model, x: Tensor, *, chunk_size: int | None = None, reduction: str = "mean") -> Tensor:
     r"""Score matching from samples alone: the true score has been integrated away by parts.
 
@@ -186,8 +189,7 @@ def implicit_score_matching_loss(model, x: Tensor, *, chunk_size: int | None = N
         A scalar, or shape ``(B,)``.
 
     Raises:
-        ValueError: if the model returns another shape, ``x`` is empty or not finite, ``chunk_size`` is no positive
-            integer, or ``reduction`` is unknown.
+        ValueError: as :func:`divergence`, and if ``x`` is empty or not finite, or ``reduction`` is unknown.
 
     Source: Hyvärinen (2005), theorem 1.
     """
@@ -196,6 +198,7 @@ def implicit_score_matching_loss(model, x: Tensor, *, chunk_size: int | None = N
     return _reduced(trace + 0.5 * _sum_over_event(value.square()), reduction)
 
 
+@outside_inference_mode()
 def divergence(field, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
     r"""Exact divergence of a vector field, the trace of its Jacobian.
 
@@ -213,15 +216,17 @@ def divergence(field, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
 
     Returns:
         Divergence at each point, shape ``(B,)``. Differentiable, in ``x`` and in the parameters of the field; a plain
-        tensor under ``torch.no_grad()``.
+        tensor under ``torch.no_grad()`` or ``torch.inference_mode()``.
 
     Raises:
-        ValueError: if the field returns another shape, ``x`` is no batch of floating points, or ``chunk_size`` is no
+        ValueError: if the field returns another shape, hides from autograd how it depends on ``x``
+            (:func:`scorebook.lab.gradients.checked`), ``x`` is no batch of floating points, or ``chunk_size`` is no
             positive integer.
     """
     return _value_and_divergence("field", field, x, chunk_size)[1]
 
 
+@outside_inference_mode()
 def value_and_divergence(field, x: Tensor, *, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
     r"""The field and its divergence at the same points, from one call of the field.
 
@@ -233,14 +238,13 @@ def value_and_divergence(field, x: Tensor, *, chunk_size: int | None = None) -> 
     return _value_and_divergence("field", field, x, chunk_size)
 
 
-def _value_and_divergence(name, field, x, chunk_size):
+def _value_and_divergence(name, field, x, chunk_size, call=checked):
     batch("x", x)
     if chunk_size is not None:
         positive_integer("chunk_size", chunk_size)
     differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = x if x.requires_grad else x.detach().requires_grad_()
-        value = same_shape(name, field(x), x)
+    with recording(x) as x:
+        value = same_shape(name, call(name, field, x), x)
     trace = x.new_zeros(len(x))
     if value.requires_grad:  # otherwise the field is constant
         n_dims = math.prod(x.shape[1:])

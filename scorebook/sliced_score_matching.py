@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from scorebook.lab.arguments import batch, finite, floating, one_of, positive_integer, same_shape, standard_normal
+from scorebook.lab.gradients import checked, outside_inference_mode, recording
 
 __all__ = ["random_projections", "sliced_divergence", "sliced_score_matching_loss"]
 
@@ -66,6 +67,7 @@ def random_projections(x: Tensor, n: int, *, kind: str = "rademacher", generator
     return (flat * (math.sqrt(n_dims) / norm)).reshape(v.shape)
 
 
+@outside_inference_mode()
 def sliced_divergence(field, x: Tensor, v: Tensor) -> Tensor:
     r"""Divergence seen along one direction per point, :math:`v^T (\nabla s(x))\,v`, with one extra backward pass.
 
@@ -78,10 +80,12 @@ def sliced_divergence(field, x: Tensor, v: Tensor) -> Tensor:
 
     Returns:
         One number per point, shape ``(B,)``, whose mean over random projections is the divergence. Differentiable, in
-        ``x``, ``v`` and the parameters of the field; a plain tensor under ``torch.no_grad()``.
+        ``x``, ``v`` and the parameters of the field; a plain tensor under ``torch.no_grad()`` or
+        ``torch.inference_mode()``.
 
     Raises:
-        ValueError: if the field or ``v`` has another shape than ``x``, or ``x`` is no batch of floating points.
+        ValueError: if the field or ``v`` has another shape than ``x``, the field hides from autograd how it depends on
+            ``x`` (:func:`scorebook.lab.gradients.checked`), or ``x`` is no batch of floating points.
 
     Source: Hutchinson (1990); Song et al. (2019), section 3.
     """
@@ -92,6 +96,7 @@ def sliced_divergence(field, x: Tensor, v: Tensor) -> Tensor:
     return _value_and_slices("field", field, x, v.to(x.dtype).unsqueeze(0))[1].squeeze(0)
 
 
+@outside_inference_mode()
 def sliced_score_matching_loss(
     model,
     x: Tensor,
@@ -123,7 +128,8 @@ def sliced_score_matching_loss(
         A scalar, or shape ``(B,)``.
 
     Raises:
-        ValueError: if the model returns another shape, ``x`` is empty or not finite, ``n_projections`` is no positive
+        ValueError: if the model returns another shape or hides from autograd how it depends on ``x``
+            (:func:`scorebook.lab.gradients.checked`), ``x`` is empty or not finite, ``n_projections`` is no positive
             integer, or ``kind`` or ``reduction`` is unknown.
 
     Source: Song et al. (2019), section 3.
@@ -141,12 +147,12 @@ def sliced_score_matching_loss(
     return terms.mean() if reduction == "mean" else terms
 
 
-def _value_and_slices(name, field, x, directions) -> tuple[Tensor, Tensor]:
+def _value_and_slices(name, field, x, directions, call=checked) -> tuple[Tensor, Tensor]:
     """The field at ``x``, shape ``(B, *event)``, and its divergence seen along each direction, shape ``(n, B)``."""
     differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = x if x.requires_grad else x.detach().requires_grad_()
-        value = same_shape(name, field(x), x)
+    with recording(x) as x:
+        value = same_shape(name, call(name, field, x), x)
+    directions = directions.clone() if directions.is_inference() else directions
     if not value.requires_grad:  # a constant field
         return value, x.new_zeros(directions.shape[:2])
     options = {"create_graph": differentiable, "allow_unused": True, "materialize_grads": True}
