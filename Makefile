@@ -76,8 +76,8 @@ weights: $(INSTALLED)  ## train the networks that ship with the package anew (NA
 repository: $(INSTALLED)  ## set the address of this repository (URL=..., default: where it was cloned from; BRANCH=...)
 	$(BIN)/python tools/repository.py $(if $(URL),"$$URL") $(if $(BRANCH),--branch "$$BRANCH")
 
-clean:  ## remove what was built; the environment in .venv stays
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean:  ## remove what was built; the environment in .venv stays, and so does what you wrote
+	@$(PYTHON) tools/generated.py
 
 # Scripts are started through Python, for the line that names their interpreter knows no spaces and no long paths, and
 # leads to another folder when this one has been moved. Such an environment is made anew, and so is one that does not

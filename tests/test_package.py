@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from execution_cache import package_files
 from sources import files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +45,7 @@ def archives(tmp_path_factory):
 
 
 def shipped():
-    return {path.relative_to(ROOT).as_posix() for path in files(ROOT / "scorebook")}
+    return {path.relative_to(ROOT).as_posix() for path in package_files(ROOT)}
 
 
 def test_the_archives_hold_the_package_its_data_and_its_licences(archives):

@@ -12,6 +12,7 @@ import http.server
 import json
 import re
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ import playwright.sync_api as playwright
 import yaml
 from bs4 import BeautifulSoup
 from chromium import NoChromiumError, launched
+from generated import guard, write
 
 __all__ = ["combine", "print_book", "served"]
 
@@ -206,10 +208,16 @@ def main():
     """Prints the built book next to its pages."""
     target = ROOT / "_build" / "scorebook.pdf"
     try:
-        with playwright.sync_playwright() as driver, launched(driver) as chromium:
-            print_book(chromium, ROOT / "_build" / "html", target)
+        guard(target.parent, [target.name])
+        with tempfile.TemporaryDirectory() as folder:
+            printed = Path(folder) / target.name
+            with playwright.sync_playwright() as driver, launched(driver) as chromium:
+                print_book(chromium, ROOT / "_build" / "html", printed)
+            write(target.parent, {target.name: printed.read_bytes()})
     except NoChromiumError as error:
         sys.exit(f"make pdf prints with Chromium, and {error}")
+    except FileExistsError as error:
+        sys.exit(str(error))
     print(f"The book is in {target.relative_to(ROOT)} ({target.stat().st_size / 1e6:.1f} MB).")
 
 

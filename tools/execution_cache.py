@@ -26,6 +26,7 @@ from pathlib import Path
 # page fails the build. Importing it here does that before any kernel starts.
 import matplotlib.font_manager  # noqa: F401
 import torch
+from generated import unix
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from packaging.requirements import Requirement
@@ -59,12 +60,6 @@ def package_files(root=ROOT):
 def _module(path):
     stems = (path.name.removesuffix(suffix) for suffix in all_suffixes() if path.name.endswith(suffix))
     return all(part.isidentifier() for part in path.parts[:-1]) and any(stem.isidentifier() for stem in stems)
-
-
-def _content(path):
-    """The bytes of a file; of a text, those that it has where lines end as on Unix."""
-    content = path.read_bytes()
-    return content if b"\0" in content else content.replace(b"\r\n", b"\n")
 
 
 def installed(requirements):
@@ -103,7 +98,7 @@ def environment(device, root=ROOT):
     extras = project["optional-dependencies"]
     sources = hashlib.sha256()
     for path in package_files(root):
-        content = _content(path)
+        content = unix(path.read_bytes())
         sources.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
     return {
         "scorebook": project["version"],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 from execution_cache import cache_path
+from generated import write
 from jupyter_cache import get_cache
 from matplotlib.figure import Figure
 from PIL import Image
@@ -50,7 +51,10 @@ if __name__ == "__main__":
     png = picture(executed("tour.ipynb", os.environ.get("SCOREBOOK_DEVICE", "cpu")))
     if png is None:
         raise SystemExit(f"the tour has no cell that draws {MARK!r}")
-    for name, content in (("noise-to-digits.png", png), ("card.png", card(png))):
-        target = ROOT / "book" / "_static" / name
-        target.write_bytes(content)
-        print(f"{target.relative_to(ROOT)}: {target.stat().st_size} bytes")
+    folder, pictures = ROOT / "book" / "_static", {"noise-to-digits.png": png, "card.png": card(png)}
+    try:
+        write(folder, pictures)
+    except FileExistsError as error:
+        raise SystemExit(str(error)) from None
+    for name, content in pictures.items():
+        print(f"{folder.relative_to(ROOT) / name}: {len(content)} bytes")

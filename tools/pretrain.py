@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import platform
+import sys
 import time
 from functools import cache
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from generated import guard, write
 from safetensors.torch import save
 from sklearn.svm import SVC
 
@@ -414,9 +416,8 @@ def make(name, folder=FOLDER):
         "sha256": hashlib.sha256(stored).hexdigest(),
         "figures": figures,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.safetensors").write_bytes(stored)
-    (folder / f"{name}.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    write(folder, {f"{name}.safetensors": stored, f"{name}.json": text.encode()})
     print(f"{name}: {card['n_weights']} weights, {len(stored)} bytes, trained in {trained - began:.0f} s, ", end="")
     print(f"measured in {time.perf_counter() - trained:.0f} s")
     for what, found in figures.items():
@@ -432,8 +433,13 @@ def main(arguments=None):
     given = parser.parse_args(arguments)
     if unknown := set(given.names) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    for name in given.names or NAMES:
-        make(name, given.into)
+    names = given.names or NAMES
+    try:
+        guard(given.into, [f"{name}.{kind}" for name in names for kind in ("safetensors", "json")])
+        for name in names:
+            make(name, given.into)
+    except FileExistsError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

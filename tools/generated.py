@@ -1,0 +1,102 @@
+"""What the tools have written, told from what people wrote: the one is overwritten and swept away, the other never.
+
+A tool that writes files for people to keep writes them through :func:`write`, which notes the digest of each in a file
+``.generated`` beside them. A file that is not noted there, or no longer is as noted, is somebody's own. ``make clean``
+runs this file: it removes what is noted in ``_build``, and the folders that tools fill by themselves.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+__all__ = ["clean", "guard", "unix", "write"]
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTES = ".generated"
+
+# Filled by Jupyter Book, the test run and the tools, and by nobody's hand.
+FILES = ("surface.txt",)
+FOLDERS = ("html", ".doctrees", "jupyter_execute", ".jupyter_cache", ".settings", "colab")
+CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache")
+
+
+def unix(content):
+    """The bytes of a file as they are, or of a text, as they are where lines end as on Unix."""
+    return content if b"\0" in content else content.replace(b"\r\n", b"\n")
+
+
+def _digest(content):
+    return hashlib.sha256(unix(content)).hexdigest()
+
+
+def _noted(folder):
+    try:
+        return json.loads((folder / NOTES).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def write(folder, contents):
+    """Writes files into a folder, over those that were written so before, and over no others.
+
+    Args:
+        folder: where to; made if it is not there.
+        contents: name to bytes.
+
+    Raises:
+        FileExistsError: if somebody has written or changed one of the files; then none is written.
+    """
+    guard(folder, contents)
+    noted = _noted(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+        noted[name] = _digest(content)
+        (folder / NOTES).write_text(json.dumps(noted, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def guard(folder, contents):
+    """Raises ``FileExistsError`` if :func:`write` would; for what takes long, before it begins, with names only."""
+    noted = _noted(folder)
+    new = contents if isinstance(contents, dict) else dict.fromkeys(contents)
+    if own := [name for name in new if _is_own(folder / name, noted.get(name), new[name])]:
+        raise FileExistsError(
+            f"{', '.join(str(folder / name) for name in own)}: not written, since somebody else made this file or has "
+            "changed it. Move it away or delete it, and run this again"
+        )
+
+
+def _is_own(path, noted, content=None):
+    if not path.exists() and not path.is_symlink():
+        return False
+    there = _digest(path.read_bytes()) if path.is_file() else None
+    return there is None or (there != noted and (content is None or there != _digest(content)))
+
+
+def clean(root=ROOT):
+    """Removes what was generated.
+
+    Returns:
+        What stays in ``_build``, since people have put it there.
+    """
+    build = root / "_build"
+    for folder in [*(build / name for name in FOLDERS), *(root / name for name in CACHES)]:
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+    for name in FILES:
+        (build / name).unlink(missing_ok=True)
+    noted = _noted(build)
+    for name, digest in noted.items():
+        if not _is_own(build / name, digest):
+            (build / name).unlink(missing_ok=True)
+    if not any((build / name).exists() for name in noted):
+        (build / NOTES).unlink(missing_ok=True)
+    if build.is_dir() and not build.is_symlink() and not any(build.iterdir()):
+        build.rmdir()
+    return sorted(path for path in build.glob("*") if path.name != NOTES)
+
+
+if __name__ == "__main__":
+    for kept in clean():
+        print(f"kept, for no tool has written it so: {kept.relative_to(ROOT)}")
