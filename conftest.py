@@ -9,29 +9,20 @@ import surroundings  # before all others: Matplotlib reads its settings when it 
 
 # isort: split
 import re
-import time
 
 import nbformat
 import pytest
 import torch
 from execution_cache import environment, store
 from nbmake.nb_run import NotebookRun
-from nbmake.pytest_items import NbMakeFailureRepr, NotebookFailedException, NotebookFile, NotebookItem
+from nbmake.pytest_items import NotebookFailedException, NotebookFile, NotebookItem
 from run_record import budget_of
 from sources import ignored
+from stopwatch import Cost, measured, note
 
 DEVICES = ("cpu", "cuda")
 
-# The budget is a promise to readers on a quiet machine. A busy machine is not a broken chapter, so the run reports
-# every time beside its budget and fails only where no load explains the difference.
-PATIENCE = 3
-
-RUNS = pytest.StashKey()
 CHOSEN = pytest.StashKey()
-
-
-class OverBudgetError(Exception):
-    """A notebook that took longer than a busy machine explains."""
 
 
 class NotebookOnDevice(NotebookItem):
@@ -43,30 +34,21 @@ class NotebookOnDevice(NotebookItem):
         self.device = device
 
     def runtest(self):
-        """Executes the notebook, keeps its outputs and compares its time with its budget."""
+        """Executes the notebook, keeps its outputs and reports its times; no time is a failure."""
         source = nbformat.read(self.path, 4)
         options = self.config.option
         run = NotebookRun(self.path, options.nbmake_timeout, kernel=options.nbmake_kernel)
         began = environment(self.device)
         with pytest.MonkeyPatch.context() as variables:
             variables.setenv("SCOREBOOK_DEVICE", self.device)
-            start = time.perf_counter()
-            result = run.execute()
-            seconds = time.perf_counter() - start
-        budget = budget_of(source)
-        self.config.stash[RUNS].append((self.nodeid, seconds, budget))
+            with measured(Cost()) as cost:
+                result = run.execute()
+        self.user_properties.append(("cost", (cost.seconds, cost.processor_seconds, budget_of(source))))
         if result.error is not None:
             raise NotebookFailedException(result)
         if self.device == "cpu":
-            store(result.nb, source, self.path, seconds=seconds, began=began)
-        if seconds > PATIENCE * budget:
-            raise OverBudgetError(f"{self.nodeid} took {seconds:.0f} s, more than {PATIENCE} times its {budget} s")
-
-    def repr_failure(self, excinfo, style=None):
-        """Shows the time that was exceeded as it is, and everything else as nbmake does."""
-        if isinstance(excinfo.value, OverBudgetError):
-            return NbMakeFailureRepr(str(excinfo.value), str(excinfo.value))
-        return super().repr_failure(excinfo, style)
+            note(cost, result.nb)
+            store(result.nb, source, self.path, seconds=cost.seconds, began=began)
 
 
 class NotebookOnEachDevice(NotebookFile):
@@ -101,7 +83,7 @@ def pytest_configure(config):
     """Refuses another clone's package, and lets a notebook test be run by the name under which a report lists it."""
     if complaint := surroundings.foreign_package():
         raise pytest.UsageError(complaint)
-    config.stash[RUNS], config.stash[CHOSEN] = [], {}
+    config.stash[CHOSEN] = {}
     for i, argument in enumerate(config.args):
         if named := re.fullmatch(r"(.+\.ipynb)\[(\w+)\]", argument):
             path = (config.invocation_params.dir / named[1]).resolve()
@@ -123,10 +105,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=turn)
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    """Prints the time that each notebook took beside its budget."""
-    if config.stash[RUNS]:
-        terminalreporter.section("notebook times")
-        for name, seconds, budget in config.stash[RUNS]:
-            remark = "  over budget" if seconds > budget else ""
-            terminalreporter.write_line(f"{seconds:6.1f} s of {budget} s  {name}{remark}")
+def pytest_terminal_summary(terminalreporter):
+    """Prints what each notebook took beside its budget."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    reports = [report for report in reports if getattr(report, "when", None) == "call"]
+    costs = sorted((r.nodeid, value) for r in reports for key, value in r.user_properties if key == "cost")
+    if costs:
+        terminalreporter.section("notebook times: on the clock, on a processor, budget")
+    for name, (seconds, processor_seconds, budget) in costs:
+        cost = Cost(seconds, processor_seconds)
+        remarks = "".join(f"  {remark}" for remark in cost.remarks(budget))
+        terminalreporter.write_line(f"{seconds:6.1f} s {processor_seconds:6.1f} s {budget:4d} s  {name}{remarks}")

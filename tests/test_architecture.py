@@ -96,3 +96,12 @@ def test_all_randomness_comes_from_a_generator(name):
 def test_a_draw_from_the_global_seed_is_seen(line):
     assert list(unseeded_draws(ast.parse(line)))
     assert not list(unseeded_draws(ast.parse("torch.randn(3, generator=g); np.random.default_rng(0).normal()")))
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent).glob("test_*.py")), ids=lambda path: path.name)
+def test_a_mark_sits_where_pytest_heeds_it(path):
+    """On a function that is no test, a mark does nothing."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    marked = {f.name for f in functions if any("mark." in ast.unparse(each) for each in f.decorator_list)}
+    assert [name for name in marked if not name.startswith("test_")] == []

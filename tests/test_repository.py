@@ -409,7 +409,6 @@ def test_make_hands_the_address_over_as_it_is(root, tmp_path):
     assert not (tmp_path / "spoiled").exists()
 
 
-@pytest.mark.site
 def small_book(root, tmp_path, address, text):
     """What the build of a book with one page says, and that page."""
     book = tmp_path / "book"
@@ -440,6 +439,7 @@ def small_book(root, tmp_path, address, text):
     return done.returncode, done.stdout + done.stderr, page.read_text(encoding="utf-8") if page.exists() else ""
 
 
+@pytest.mark.site
 @pytest.mark.parametrize(
     ("address", "colab", "buttons"),
     [
@@ -475,6 +475,7 @@ def test_the_card_names_the_place_where_the_pages_are_published(address, site):
     assert config.ogp_site_url == site
 
 
+@pytest.mark.site
 @pytest.mark.parametrize(("text", "passes"), [("![](_static/card.png)", False), ("![Digits](_static/card.png)", True)])
 def test_a_picture_without_words_stops_the_build(root, tmp_path, text, passes):
     code, said, _ = small_book(root, tmp_path, ADDRESS, f"# Page\n\n{text}")

@@ -74,7 +74,7 @@ def run(name):
     # A chapter stands alone: no neighbour, and no checkout, in the folder where it runs.
     alone = FOLDER / "run"
     alone.mkdir(exist_ok=True)
-    NotebookClient(notebook, timeout=900, kernel_name="colab", resources={"metadata": {"path": str(alone)}}).execute()
+    NotebookClient(notebook, timeout=1800, kernel_name="colab", resources={"metadata": {"path": str(alone)}}).execute()
 
 
 def chapters():

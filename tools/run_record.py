@@ -17,13 +17,14 @@ from docutils import nodes
 from execution_cache import recorded
 from jupyter_cache import get_cache
 from sphinx.util.docutils import SphinxDirective
+from stopwatch import Cost, cost_of
 
 from scorebook.lab.tables import CLAIMS_MIME
 
 __all__ = ["Run", "budget_of", "reading_minutes", "setup", "shown_table"]
 
 ROOT = Path(__file__).resolve().parent.parent
-BUDGET = 60  # seconds on two CPU cores, unless the notebook's metadata grants another (scorebook.budget_s)
+BUDGET = 60  # seconds of one CPU core, unless the notebook's metadata grants another (scorebook.budget_s)
 
 # Words read in a minute, and how many words a line of code and a displayed formula count for.
 PACE, CODE_LINE, FORMULA = 200, 4, 25
@@ -35,10 +36,10 @@ MAKERS = ("jupyter-book", "Sphinx", "myst-nb")
 
 @dataclass
 class Run:
-    """One notebook as it was executed: its cells, its seconds and budget, and the rows of its closing table."""
+    """One notebook as it was executed: its cells, its cost and budget, and the rows of its closing table."""
 
     cells: list
-    seconds: float
+    cost: Cost
     budget: int
 
     @property
@@ -49,7 +50,7 @@ class Run:
 
 
 def budget_of(notebook):
-    """Seconds that a notebook may take on two CPU cores."""
+    """Seconds that a notebook may take on one CPU core."""
     return notebook.metadata.get("scorebook", {}).get("budget_s", BUDGET)
 
 
@@ -64,7 +65,8 @@ def run_of(app, name):
         record = cache.match_cache_notebook(source)
     except KeyError:
         return None
-    return Run(cache.get_cache_bundle(record.pk).nb.cells, record.data["execution_seconds"], budget_of(source))
+    executed = cache.get_cache_bundle(record.pk).nb
+    return Run(executed.cells, cost_of(executed, record.data["execution_seconds"]), budget_of(source))
 
 
 def reading_minutes(document):
@@ -94,10 +96,16 @@ def tell_times(app, document, name):
     title = next(document.findall(nodes.title), None)
     if run is None or title is None:
         return
-    minutes = reading_minutes(document)
-    text = f"{minutes} minute{'s' * (minutes > 1)} to read · {math.ceil(run.seconds)} s to run, in this build"
-    line = nodes.paragraph("", text, classes=["at-a-glance"])
+    line = nodes.paragraph("", at_a_glance(reading_minutes(document), run.cost), classes=["at-a-glance"])
     title.parent.insert(title.parent.index(title) + 1, line)
+
+
+def at_a_glance(minutes, cost):
+    """The line below the title of a notebook."""
+    text = f"{minutes} minute{'s' * (minutes > 1)} to read · {math.ceil(cost.seconds)} s to run, in this build"
+    if not cost.busy:
+        return text
+    return f"{text} on a busy machine, {math.ceil(cost.processor_seconds)} s of them on a processor"
 
 
 def shown_table(header, rows, *, numeric=()):
@@ -160,20 +168,29 @@ def this_build(app, here):
 
 
 def running_times(app, here):
-    """A row per notebook: seconds, budget, claims."""
+    """A row per notebook: its seconds on the clock and on a processor, its budget, its claims."""
     runs = _pages(app)
     rows = [
         (
             _link(app, here, name),
-            f"{run.seconds:.0f}",
+            f"{run.cost.seconds:.0f}",
+            _seconds(run.cost.processor_seconds),
             run.budget,
             _link(app, here, here, _count(run), f"#claims-{name}"),
+            ", ".join(run.cost.remarks(run.budget)),
         )
         for name, run in runs
     ]
-    seconds, claims = sum(run.seconds for _, run in runs), sum(len(run.claims) for _, run in runs)
-    rows.append(("All", f"{seconds:.0f}", "", claims))
-    return [shown_table(("Page", "Seconds", "Budget", "Claims"), rows, numeric=(1, 2, 3))]
+    costs, claims = [run.cost for _, run in runs], sum(len(run.claims) for _, run in runs)
+    known = [cost.processor_seconds for cost in costs if cost.processor_seconds is not None]
+    seconds, own = sum(cost.seconds for cost in costs), sum(known) if len(known) == len(costs) else None
+    rows.append(("All", f"{seconds:.0f}", _seconds(own), "", claims, ""))
+    header = ("Page", "Seconds", "on a processor", "Budget", "Claims", "")
+    return [shown_table(header, rows, numeric=(1, 2, 3, 4))]
+
+
+def _seconds(value):
+    return "–" if value is None else f"{value:.0f}"
 
 
 def _count(run):
