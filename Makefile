@@ -32,8 +32,8 @@ book: $(INSTALLED)  ## build the book and say which page to open
 	$(BIN)/python $(BIN)/jupyter-book build book --config _config.yml --toc "$$PWD/_toc.yml" --path-output . -W -n --keep-going
 	@$(BIN)/python -c 'import pathlib; print("The book is ready. Open", pathlib.Path("$(PAGE)").resolve().as_uri(), "or run: make serve")'
 
-test: $(INSTALLED)  ## unit tests, every notebook, then the built site
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## unit tests, every notebook, then the built site (TESTS=tests/test_sde.py: some)
+	$(BIN)/python -m pytest $(TESTS)
 
 test-fast: $(INSTALLED)  ## unit tests only
 	$(BIN)/python -m pytest tests -m "not site" --numprocesses auto --maxprocesses 4 --dist loadgroup
@@ -86,8 +86,8 @@ WHICH := -c 'import sys; print(sys.version_info[:2])'
 ASKED := $(filter-out file default,$(origin PYTHON))
 define stale
 $(shell \
-	case "$$(grep '^command = ' $(1)/pyvenv.cfg 2>/dev/null)" in (''|*" $$(pwd -P)/$(1)") ;; (*) echo moved; exit ;; esac; \
-	$(1)/bin/python -c 'import pip' 2>/dev/null || { echo absent; exit; }; \
+	case "$$(sed -n '/^command = /p' $(1)/pyvenv.cfg 2>/dev/null)" in (''|*" $$(pwd -P)/$(1)") ;; (*) echo moved; exit ;; esac; \
+	$(1)/bin/python -c 'import pip' >/dev/null 2>&1 || { echo absent; exit; }; \
 	test -z "$(ASKED)" || test "$$($(PYTHON) $(WHICH) 2>&1)" = "$$($(1)/bin/python $(WHICH))" || echo other)
 endef
 ifneq ($(call stale,$(VENV)),)

@@ -33,7 +33,7 @@ def install(tmp_path, monkeypatch):
         metadata = place / f"{name}-{version}.dist-info" / "METADATA"
         metadata.parent.mkdir(parents=True)
         needs = "".join(f"Requires-Dist: {each}\n" for each in requirements)
-        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}", encoding="utf-8")
         monkeypatch.syspath_prepend(place)
 
     return pip

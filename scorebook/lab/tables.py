@@ -15,6 +15,7 @@ the number that it leads to by the same procedure; the row must refuse that numb
 
 import html
 import math
+import sys
 from numbers import Integral, Real
 
 import torch
@@ -309,9 +310,12 @@ def _show(thing) -> None:
     try:
         from IPython.display import display
     except ImportError:
-        print(thing)
-    else:
+        display = print
+    try:
         display(thing)
+    except UnicodeEncodeError:  # the terminal has no ± or none of the superscripts
+        encoding = sys.stdout.encoding
+        print(str(thing).encode(encoding, "replace").decode(encoding))
 
 
 def _is_estimate(value) -> bool:
