@@ -70,7 +70,7 @@ def all_of(n, names, folder, stop):
     finally:
         if started.poll() is None and not running.exists():
             started.terminate()
-        ended(started, log, 60)
+        ended(started, log, alone.LONGEST)
     return [torch.load(folder / str(n) / f"{rank}.pt") for rank in range(n)]
 
 

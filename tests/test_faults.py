@@ -33,7 +33,7 @@ from scorebook.lab import training
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["__main__", "pytest", "scorebook.lab", "torch._dynamo", "torch._refs"])
-PATIENCE_S = 300
+PATIENCE_S = 1200
 
 
 @pytest.fixture
