@@ -67,8 +67,8 @@ serve: book  ## build the book and serve it on this machine (PORT=8000)
 picture: book  ## take the README's picture from the tour
 	$(BIN)/python tools/picture.py
 
-coursework: $(INSTALLED)  ## write the student notebooks of the assignments
-	$(BIN)/python tools/assignments.py generate
+coursework: $(INSTALLED)  ## write the student notebooks of the assignments (FOLDER=course)
+	$(BIN)/python tools/assignments.py generate $(if $(FOLDER),"$$FOLDER")
 
 weights: $(INSTALLED)  ## train the networks that ship with the package anew (NAMES="digits")
 	$(BIN)/python tools/pretrain.py $(NAMES)

@@ -1,18 +1,23 @@
 """The assignments: masters that pass their own checks, student notebooks that give nothing away, and marks."""
 
 import contextlib
+import copy
 import csv
 import io
+import json
 import re
+import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import assignments
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
-from assignments import ROOT, grade, master_of, masters, student_version, write_course
+from assignments import ROOT, grade, master_of, masters, read_submission, student_version, write_course
 from IPython.core.inputtransformer2 import TransformerManager
+from sources import ignored
 from test_notebooks_contract import SETUP, myst_in
 
 MASTERS = [path.stem for path in masters()]
@@ -128,7 +133,7 @@ def test_a_student_sees_no_line_of_a_solution_and_none_of_a_held_back_check(mast
 def test_a_student_gets_everything_else_as_it_stands_in_the_master(master, student):
     assert [cell.id for cell in student.cells] == [cell.id for cell in master.cells]
     text = {line.strip() for cell in student.cells for line in cell.source.split("\n")}
-    assert text == visible(master) | set(assignments.STUB)
+    assert text == visible(master) | set(assignments.STUBS["code"])
     for cell in of_role(student, "solution"):
         assert "raise NotImplementedError()" in cell.source
     assert all(cell.metadata.editable is False for cell in of_role(student, "test"))
@@ -232,16 +237,20 @@ def answer(source):
 
 
 SOLVED = "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION"
+HELD_BACK = "# Held back\n### BEGIN HIDDEN TESTS\nassert double(three + 2) == 10\n### END HIDDEN TESTS"
 
 
 def small_master():
-    """An assignment of a line, which needs no package."""
+    """An assignment of a line, which needs no package, and whose second test needs the first."""
     cells = [
         answer(SOLVED),
-        check("seen", 1, "assert double(3) == 6, f'double(3) is {double(3)}'"),
-        check("unseen", 2, "# Held back\n### BEGIN HIDDEN TESTS\nassert double(5) == 10\n### END HIDDEN TESTS"),
+        check("seen", 1, "three = 3\nassert double(three) == 6, f'double(3) is {double(3)}'"),
+        check("unseen", 2, HELD_BACK),
     ]
-    return nbformat.v4.new_notebook(cells=cells)
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    for name, part in zip(("answer", "seen", "unseen"), cells, strict=True):
+        part.id = name
+    return notebook
 
 
 @pytest.mark.parametrize(
@@ -254,11 +263,80 @@ def small_master():
         (answer("x = 1"), "do not fit"),
         (cell("### BEGIN HIDDEN TESTS\nx = 1\n### END HIDDEN TESTS"), "do not fit"),
         (check("seen", 1, "### BEGIN HIDDEN TESTS\nx = 1"), "no END"),
+        (check("seen", 1, "# BEGIN HIDDEN TESTS\nx = 1"), "no END"),
+        (check("seen", 1, "x = 1\n#END HIDDEN TESTS"), "without its BEGIN"),
+        (cell("# BEGIN MARK SCHEME\nx = 1\n# END MARK SCHEME"), "do not fit"),
+        (answer("# begin solution\nx = 1\n# end solution"), "do not fit"),
     ],
 )
 def test_a_marker_in_the_wrong_place_would_give_a_secret_away_and_is_an_error(broken, words):
     with pytest.raises(ValueError, match=words):
         student_version(nbformat.v4.new_notebook(cells=[broken]), "small")
+
+
+@pytest.mark.parametrize("mark", ["### {}", "# {}", "#{}", "    ### {}", "x = 0  # {} (see below)", "%% {} %%", "{}"])
+def test_a_marker_is_one_wherever_nbgrader_finds_it(mark):
+    begin, end = (mark.format(f"{side} HIDDEN TESTS") for side in ("BEGIN", "END"))
+    master = nbformat.v4.new_notebook(cells=[check("seen", 1, f"shown = 1\n{begin}\nsecret = 1\n{end}\nshown = 2")])
+    assert student_version(master, "small").cells[0].source == "shown = 1\nshown = 2"
+
+
+@pytest.mark.parametrize("kind", ["code", "markdown", "raw"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "### begin hidden tests",
+        "### Begin Hidden Tests",
+        "### BEGIN  HIDDEN TESTS",
+        "### BEGIN HIDDEN\u00a0TESTS",
+        "### BEGIN_HIDDEN_TESTS",
+        "### BEGIN HIDDEN-TEST",
+        "### BEGIN HIDDEN TEST",
+        "### BEGIN HIDDEN",
+        "### BEGIN: SOLUTION",
+        "# end solutions",
+        "#ENDSOLUTION",
+        "### Start solution",
+        "### SOLUTION BEGIN",
+        "### HIDDEN TESTS",
+        "### hidden tests:",
+        "### BEGIN TESTS",
+        "# End marking scheme",
+        "### MARK SCHEME",
+    ],
+)
+def test_a_line_that_looks_like_a_marker_does_not_reach_a_student(line, kind):
+    made = nbformat.v4.new_notebook(cells=[getattr(nbformat.v4, f"new_{kind}_cell")(f"x = 1\n{line}\nsecret = 1")])
+    with pytest.raises(ValueError, match="looks like a marker"):
+        student_version(made, "small")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "At the weekend, solutions are discussed.",
+        "Your code is held against hidden tests too.",
+        "x_end, solution = solve(f, x_start)",
+        "The test begins with a look at the solution.",
+        "## Solution",
+        "legend_tests = 1",
+    ],
+)
+def test_an_ordinary_line_looks_like_no_marker(line):
+    made = nbformat.v4.new_notebook(cells=[cell(line)])
+    assert student_version(made, "small").cells[0].source == line
+
+
+def test_two_tests_of_one_name_and_a_secret_picture_are_refused():
+    with pytest.raises(ValueError, match="has the grade_id of another cell, 'seen'"):
+        student_version(nbformat.v4.new_notebook(cells=[check("seen", 1, "x = 1"), check("seen", 1, "x = 2")]), "small")
+    text = "### BEGIN SOLUTION\n![the proof](attachment:proof.png)\n### END SOLUTION"
+    written = nbformat.v4.new_markdown_cell(text, attachments={"proof.png": {"image/png": ""}})
+    written.metadata["nbgrader"] = {"solution": True, "grade": True, "grade_id": "proof", "points": 3}
+    with pytest.raises(ValueError, match="pictures attached"):
+        student_version(nbformat.v4.new_notebook(cells=[written]), "small")
+    del written["attachments"]
+    assert student_version(nbformat.v4.new_notebook(cells=[written]), "small").cells[0].source == "YOUR ANSWER HERE"
 
 
 def test_a_stub_stands_where_the_solution_stood():
@@ -275,11 +353,32 @@ def handed_in(source):
     return notebook
 
 
+@pytest.fixture(scope="module")
+def one_kernel():
+    with assignments.kernel() as execute:
+        yield execute
+
+
+@pytest.fixture
+def shared(one_kernel, monkeypatch):
+    """Grades in one kernel that is emptied before each submission: to start one takes longer than a small notebook."""
+
+    @contextlib.contextmanager
+    def emptied():
+        assert one_kernel("%reset -f", 60).passed
+        yield one_kernel
+
+    monkeypatch.setattr(assignments, "kernel", emptied)
+
+
 def points_of(submission, **options):
     return [mark.points for mark in grade(submission, small_master(), **options)]
 
 
-def test_marks_are_those_of_the_master_whatever_has_become_of_its_tests():
+RIGHT = "def double(x):\n    return x + x"
+
+
+def test_marks_are_those_of_the_master_whatever_has_become_of_its_tests(shared):
     memorised = handed_in("def double(x):\n    return 6")
     memorised.cells[1].source = memorised.cells[2].source = "pass"
     memorised.cells.insert(2, memorised.cells[1])
@@ -287,32 +386,163 @@ def test_marks_are_those_of_the_master_whatever_has_become_of_its_tests():
     assert (seen.points, seen.out_of, seen.remark) == (1, 1, "")
     assert (unseen.points, unseen.out_of) == (0, 2)
 
-    right = handed_in("def double(x):\n    return x + x")
-    del right.cells[1:]
-    assert points_of(right) == [1, 2]
-
     (remark, _) = [mark.remark for mark in grade(handed_in("def double(x):\n    return x"), small_master())]
     assert remark == "double(3) is 3"
 
 
-def test_code_that_never_ends_or_ends_the_kernel_costs_its_own_points_only(monkeypatch):
-    monkeypatch.setattr(assignments, "STUBBORN", 2)
-    deadly = "import os\n\ndef double(x):\n    while x == 3:\n        pass\n    os._exit(1)"
-    seen, unseen = grade(handed_in(deadly), small_master(), timeout=2)
-    assert (seen.points, seen.remark) == (0, "stopped after 2 s")
-    assert unseen.points == 0
-    assert unseen.remark.startswith("not finished")
+def also(source, like):
+    """A copy of a cell with other contents, as a notebook's editor makes it: the metadata are copied, the id is new."""
+    made = copy.deepcopy(like)
+    made.source, made.id = source, nbformat.v4.new_code_cell().id
+    return made
 
-    stubborn = (
-        "import time\n\ndef double(x):\n"
-        "    while x == 5:\n"
+
+def arranged(source, arrangement):
+    """The cells of a student who answers ``source`` and has rearranged the notebook."""
+    notebook = handed_in(source)
+    first, seen, unseen = notebook.cells
+    two, apart = also("two = 2", seen), cell(source.replace("x + x", "two * x"))
+    scratch = also("def double(x):\n    return None", first)
+    renamed, strange = copy.deepcopy(seen), also(seen.source, cell(""))
+    renamed.metadata.nbgrader.grade_id = "seen-copy1"
+    appended, text = copy.deepcopy(seen), nbformat.v4.new_markdown_cell(seen.source, metadata=seen.metadata)
+    appended.source = f"{source}\n\n{seen.source}"
+    stub = handed_in("raise NotImplementedError()").cells[0]
+    notebook.cells = {
+        "as handed out": [first, seen, unseen],
+        "a copy at the end": [first, seen, unseen, also(seen.source, seen)],
+        "a copy before the answer": [also(seen.source, seen), first, seen, unseen],
+        "code in a copy above the answer": [two, apart, seen, unseen],
+        "code in the tests' place": [first, also("1 / 0", seen), also(source, unseen)],
+        "split in two": [also("two = 2\nthree = 3", seen), also(seen.source.split("\n")[1], seen), apart, unseen],
+        "the answer written into a test": [stub, appended, unseen],
+        "the answer written into the last test": [stub, seen, also(source, unseen)],
+        "tests above the answer": [seen, unseen, first],
+        "tests in another order": [first, unseen, seen],
+        "a test cut and pasted to the end": [first, unseen, cell("three = None"), seen],
+        "tests deleted": [first],
+        "the first test deleted": [first, unseen],
+        "the last test deleted": [first, seen, cell("del double")],
+        "a test renamed": [first, renamed, unseen],
+        "a test without its metadata and identity": [first, strange, unseen],
+        "a test that has become text": [first, text, unseen],
+        "the answer in a new cell at the end": [stub, seen, unseen, cell(source)],
+        "the answer deleted and written anew": [seen, unseen, cell(source)],
+        "nothing but the answer in a new cell": [cell(source)],
+        "an answer and a scratch copy of it": [first, seen, unseen, scratch],
+        "a scratch copy and an answer": [scratch, first, seen, unseen],
+    }[arrangement]
+    return copy.deepcopy(notebook)
+
+
+ARRANGEMENTS = [
+    "as handed out",
+    "a copy at the end",
+    "a copy before the answer",
+    "code in a copy above the answer",
+    "code in the tests' place",
+    "split in two",
+    "the answer written into a test",
+    "the answer written into the last test",
+    "tests above the answer",
+    "tests in another order",
+    "a test cut and pasted to the end",
+    "tests deleted",
+    "the first test deleted",
+    "the last test deleted",
+    "a test renamed",
+    "a test without its metadata and identity",
+    "a test that has become text",
+    "the answer in a new cell at the end",
+    "the answer deleted and written anew",
+    "nothing but the answer in a new cell",
+    "an answer and a scratch copy of it",
+    "a scratch copy and an answer",
+]
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_rearranging_the_cells_costs_no_point_and_earns_none(arrangement, shared):
+    assert points_of(arranged(RIGHT, arrangement)) == [1, 2]
+    if arrangement != "code in a copy above the answer":
+        assert points_of(arranged("def double(x):\n    return 7 * x + x - x", arrangement)) == [0, 0]
+
+
+def test_a_notebook_without_cells_earns_nothing(shared):
+    notebook = handed_in("")
+    notebook.cells = []
+    assert points_of(notebook) == [0, 0]
+
+
+def test_a_traceback_that_is_shown_in_another_way_is_still_an_error():
+    notebook = student_version(small_master(), "small")
+    notebook.cells.insert(0, cell("from rich.traceback import install\ninstall()"))
+    seen, unseen = grade(notebook, small_master())
+    assert (seen.points, seen.remark) == (0, "NotImplementedError")
+    assert (unseen.points, unseen.remark) == (0, "NotImplementedError")
+
+
+def test_where_nothing_fails_nothing_is_worth_a_point(shared, one_kernel):
+    notebook = student_version(small_master(), "small")
+    deaf = (
+        "import ast\n\n"
+        "class Deaf(ast.NodeTransformer):\n"
+        "    def visit_Assert(self, node):\n"
+        "        return ast.copy_location(ast.Pass(), node)\n\n"
+        "get_ipython().ast_transformers.append(Deaf())"
+    )
+    notebook.cells.insert(0, cell(deaf))
+    marks = grade(notebook, small_master())
+    assert one_kernel("get_ipython().ast_transformers.clear()", 60).passed
+    assert [(mark.points, mark.out_of) for mark in marks] == [(0, 1), (0, 2)]
+    assert all("a cell that must fail did not" in mark.remark for mark in marks)
+
+
+def test_assertions_hold_though_the_grader_has_switched_them_off(monkeypatch):
+    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
+    assert points_of(handed_in("def double(x):\n    return x")) == [0, 0]
+
+
+def test_who_asks_for_input_gets_an_error_and_no_hang(shared):
+    asking = handed_in("def double(x):\n    return int(input('two? ')) * x")
+    seen, unseen = grade(asking, small_master())
+    assert (seen.points, unseen.points) == (0, 0)
+    assert "does not support input requests" in seen.remark
+    notebook = handed_in(RIGHT)
+    notebook.cells[:0] = [cell("name = input()"), cell("import sys\nsys.stdin.read()"), cell("breakpoint()")]
+    assert points_of(notebook) == [1, 2]
+
+
+def test_code_that_never_ends_or_ends_the_kernel_costs_its_own_points_only(monkeypatch):
+    monkeypatch.setattr(assignments, "WAIT", 6)
+    monkeypatch.setattr(assignments, "GRACE", 2)
+    program = (
+        "import os, time\n\n"
+        "def idle():\n    time.sleep(600)\n\n"
+        "def busy():\n    while True:\n        pass\n\n"
+        "def fine():\n    time.sleep(1)\n\n"  # twice the limit, but not of computing
+        "def stubborn():\n"
+        "    while True:\n"
         "        try:\n"
-        "            time.sleep(60)\n"
+        "            while True:\n"
+        "                pass\n"
         "        except KeyboardInterrupt:\n"
         "            pass\n"
-        "    return 2 * x"
     )
-    seen, unseen = grade(handed_in(stubborn), small_master(), timeout=2)
+    names = ("idle", "busy", "fine", "stubborn", "late")
+    calls = [check(name, 1, f"{name}()" if name != "late" else "pass") for name in names]
+    master = nbformat.v4.new_notebook(cells=[answer(program), *calls])
+    idle, busy, fine, stubborn, late = grade(copy.deepcopy(master), master, timeout=0.5)
+    assert idle.remark == "stopped after 3 s, of which it computed for 0 s"
+    assert busy.remark == "stopped after 0.5 s of computing"
+    assert (idle.points, busy.points, fine.points) == (0, 0, 1)
+    assert (stubborn.points, late.points) == (0, 0)
+    assert stubborn.remark.startswith("not finished")
+    assert late.remark.startswith("not finished")
+
+    seen, unseen = grade(
+        handed_in("import os\n\ndef double(x):\n    x == 3 or os._exit(1)\n    return 6"), small_master()
+    )
     assert (seen.points, unseen.points) == (1, 0)
     assert unseen.remark.startswith("not finished")
 
@@ -333,29 +563,292 @@ def test_from_generation_to_marks(tmp_path, capsys):
     handed_in = tmp_path / "somebody.ipynb"
     nbformat.write(submission, handed_in)
 
-    assignments.main(["grade", str(handed_in), "--csv", str(tmp_path / "marks.csv")])
+    marks = tmp_path / "a folder" / "of marks" / "marks.csv"
+    assignments.main(["grade", str(handed_in), "--csv", str(marks)])
     told = " ".join(capsys.readouterr().out.split())
     assert f"{handed_in}: 8 of 10 points" in told
     assert "minus the log-density" in told
-    with (tmp_path / "marks.csv").open(encoding="utf-8", newline="") as file:
+    with marks.open(encoding="utf-8", newline="") as file:
         lost = {row["task"]: row["remark"] for row in csv.DictReader(file) if row["points"] == "0"}
     assert list(lost) == ["gaussian_score_check", "gaussian_score_held_back"]
     assert all("−1 times" in remark for remark in lost.values())
 
 
-def test_a_notebook_that_answers_no_assignment_is_refused(tmp_path):
-    stranger = tmp_path / "stranger.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(), stranger)
-    with pytest.raises(SystemExit, match="does not say which assignment"):
-        assignments.main(["grade", str(stranger)])
+def content_of(notebook):
+    return nbformat.writes(notebook)
 
 
-def test_a_course_is_written_anew_and_nothing_old_stays(tmp_path):
-    stale = tmp_path / "student" / "9_gone.ipynb"
-    stale.parent.mkdir()
-    stale.write_text("{}", encoding="utf-8")
-    assert [path.stem for path in write_course(tmp_path)] == MASTERS
-    assert not stale.exists()
+def changed(notebook, **entries):
+    """The text of a notebook some of whose entries are others; the path to one is written with double underscores."""
+    content = json.loads(content_of(notebook))
+    for path, value in entries.items():
+        place = content
+        *parents, key = [int(part) if part.isdigit() else part for part in path.split("__")]
+        for parent in parents:
+            place = place[parent]
+        if value is None:
+            del place[key]
+        else:
+            place[key] = value
+    return json.dumps(content)
+
+
+def of_format_3(notebook):
+    cells = [
+        {"cell_type": "code", "input": part.source, "language": "python", "metadata": part.metadata, "outputs": []}
+        for part in notebook.cells
+    ]
+    content = {"nbformat": 3, "nbformat_minor": 0, "metadata": notebook.metadata, "worksheets": [{"cells": cells}]}
+    return json.dumps(content)
+
+
+def readable():
+    """Files from which the right answer can be made out, by what is odd about them."""
+    notebook = handed_in(RIGHT)
+    text = content_of(notebook)
+    last = len(notebook.cells)
+    extra = copy.deepcopy(notebook)
+    extra.cells += [cell("pass"), cell("pass")]
+    same = json.loads(text)
+    for part in same["cells"]:
+        part["id"] = "same"
+    return {
+        "plain": text,
+        "a byte order mark": b"\xef\xbb\xbf" + text.encode(),
+        "UTF-16": text.encode("utf-16"),
+        "UTF-16, big end first": b"\xfe\xff" + text.encode("utf-16-be"),
+        "UTF-16 without its mark": text.encode("utf-16-le"),
+        "UTF-32": text.encode("utf-32"),
+        "Windows line ends": text.replace("\n", "\r\n"),
+        "Windows line ends in the cells": json.dumps(json.loads(text)).replace("\\n", "\\r\\n"),
+        "a cell without a source": changed(extra, **{f"cells__{last}__source": None}),
+        "a source that is a number": changed(extra, **{f"cells__{last}__source": 5}),
+        "metadata that are null": content_of(extra).replace('"metadata": {}', '"metadata": null'),
+        "metadata of nbgrader that are text": changed(extra, **{f"cells__{last}__metadata": {"nbgrader": "x"}}),
+        "a grade_id that is a list": changed(extra, **{f"cells__{last}__metadata": {"nbgrader": {"grade_id": ["x"]}}}),
+        "a cell that is no cell": changed(extra, **{f"cells__{last}": 3}),
+        "a cell of no kind": changed(extra, **{f"cells__{last}__cell_type": None}),
+        "half a character": changed(extra, **{f"cells__{last}__source": "'\ud800'"}),
+        "another kernel": changed(notebook, metadata__kernelspec={"name": "ir", "display_name": "R", "language": "R"}),
+        "format 3": of_format_3(notebook),
+        "format 5": changed(notebook, nbformat=5, nbformat_minor=0),
+        "a huge version": changed(notebook, nbformat=10**400),
+        "equal identities": json.dumps(same),
+        "a conflict in a cell": changed(extra, **{f"cells__{last}__source": "<<<<<<< HEAD\nx = 1\n=======\nx = 2\n"}),
+    }
+
+
+def unreadable():
+    """Files that are no notebook, and words from the remark."""
+    text = content_of(handed_in(RIGHT))
+    return {
+        "empty": ("", "the file is empty"),
+        "blank": ("\n \n", "the file is empty"),
+        "truncated": (text[: len(text) // 2], "not a notebook"),
+        "a web page": ("<!DOCTYPE html>\n<html></html>", "a web page"),
+        "a merge conflict": (f"<<<<<<< HEAD\n{text}\n=======\n{text}\n>>>>>>> theirs\n", "merge conflict"),
+        "a list": ("[]", "no list of cells"),
+        "null": ("null", "no list of cells"),
+        "no cells": ("{}", "no list of cells"),
+        "cells that are null": ('{"cells": null}', "no list of cells"),
+        "a picture": (b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "not a notebook"),
+        "a number too long": (text.replace('"nbformat": 4', '"nbformat": ' + "9" * 5000), "not a notebook"),
+        "too deep": ("[" * 200_000, "not a notebook"),
+        "latin-1": (text.replace("double", "doublé", 1).encode("latin-1"), "not a notebook"),
+        "of no assignment": (changed(handed_in(RIGHT), metadata={}), "does not say which assignment"),
+        "of a strange assignment": (changed(handed_in(RIGHT), metadata__scorebook=["x"]), "does not say which"),
+    }
+
+
+def put(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("oddity", readable())
+def test_what_can_be_read_is_graded(oddity, shared, tmp_path):
+    submission = read_submission(put(tmp_path / "x.ipynb", readable()[oddity]))
+    assert points_of(submission) == [1, 2]
+
+
+@pytest.fixture
+def small_course(shared, monkeypatch):
+    """Grading knows the small assignment only."""
+
+    def found(submission, find=assignments.master_of):
+        small = submission.metadata.get("scorebook") == {"assignment": "small"}
+        return small_master() if small else find(submission)
+
+    monkeypatch.setattr(assignments, "master_of", found)
+
+
+def rows_of(marks):
+    with marks.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_file_that_cannot_be_read_costs_nobody_else_a_mark(small_course, tmp_path, capsys):
+    bad = {put(tmp_path / f"{name}.ipynb", content): words for name, (content, words) in unreadable().items()}
+    (tmp_path / "folder.ipynb").mkdir()
+    bad[tmp_path / "folder.ipynb"] = "directory"
+    bad[tmp_path / "missing.ipynb"] = "No such file"
+    good = put(tmp_path / 'a "good", one;\n=1+1 é.ipynb', content_of(handed_in(RIGHT)))
+    marks = tmp_path / "new" / "marks.csv"
+    with pytest.raises(SystemExit) as stopped:
+        assignments.main(["grade", *map(str, [*bad, good]), "--csv", str(marks)])
+    assert stopped.value.code not in (0, None)
+    rows = rows_of(marks)
+    assert [row["submission"] for row in rows] == [*map(str, bad), str(good), str(good)]
+    assert [row["points"] for row in rows] == ["0"] * len(bad) + ["1", "2"]
+    for row, words in zip(rows, bad.values(), strict=False):
+        assert words in row["remark"], row
+    assert "3 of 3 points" in capsys.readouterr().out
+
+
+def test_a_file_that_may_not_be_read_is_one_of_them(small_course, tmp_path, monkeypatch):
+    closed = put(tmp_path / "closed.ipynb", content_of(handed_in(RIGHT)))
+
+    def refuse(path, read=Path.read_bytes):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(SystemExit, match=r"Not graded, and 0 points: .*closed\.ipynb"):
+        assignments.main(["grade", str(closed), "--csv", str(tmp_path / "marks.csv")])
+    assert "Permission denied" in rows_of(tmp_path / "marks.csv")[0]["remark"]
+
+
+def test_marks_are_in_the_table_as_soon_as_they_are_known(small_course, tmp_path, monkeypatch):
+    files = [str(put(tmp_path / f"{name}.ipynb", content_of(handed_in(RIGHT)))) for name in "abc"]
+    marks, seen = tmp_path / "marks.csv", []
+
+    def interrupted(*arguments, grade=assignments.grade, **options):
+        seen.append(len(rows_of(marks)))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return grade(*arguments, **options)
+
+    monkeypatch.setattr(assignments, "grade", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        assignments.main(["grade", *files, "--csv", str(marks)])
+    assert stopped.value.code == 130
+    assert seen == [0, 2, 4]
+    assert [row["points"] for row in rows_of(marks)] == ["1", "2"] * 2
+
+
+def test_the_table_is_opened_first_and_an_earlier_one_is_kept(small_course, tmp_path, capsys):
+    submission = str(put(tmp_path / "a.ipynb", content_of(handed_in(RIGHT))))
+    with pytest.raises(SystemExit, match="marks cannot be written"):
+        assignments.main(["grade", submission, "--csv", str(tmp_path)])
+    assert capsys.readouterr().out == ""
+    marks = put(tmp_path / "marks.csv", "the marks of last week")
+    assignments.main(["grade", submission, "--csv", str(marks)])
+    assert (tmp_path / "marks.csv~").read_text(encoding="utf-8") == "the marks of last week"
+    assert len(rows_of(marks)) == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_shows_what_it_can(encoding, tmp_path, monkeypatch):
+    path = put(tmp_path / "a.ipynb", content_of(handed_in(RIGHT)))
+    remark = "✗ your score is −1 times the true one"
+    monkeypatch.setattr(assignments, "master_of", lambda submission: None)
+    monkeypatch.setattr(assignments, "grade", lambda *given, **options: [assignments.Mark("seen", 0, 1, remark)])
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    with contextlib.redirect_stdout(terminal):
+        assignments.main(["grade", str(path), "--csv", str(tmp_path / "marks.csv")])
+    terminal.flush()
+    assert b"your score is ?1 times the true one" in terminal.buffer.getvalue()
+    assert rows_of(tmp_path / "marks.csv")[0]["remark"] == remark
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "soon", "nan", "inf"])
+def test_a_time_limit_is_a_positive_number_of_seconds(limit, capsys):
+    with pytest.raises(SystemExit):
+        assignments.main(["grade", "x.ipynb", "--timeout", limit])
+    assert f"must be a positive number of seconds, got '{limit}'" in capsys.readouterr().err
+
+
+def test_a_course_is_written_again_and_keeps_what_others_wrote(tmp_path):
+    written, edited = write_course(tmp_path)
+    assert [path.stem for path in written] == MASTERS
+    assert edited == []
+    theirs = {
+        "nbgrader/submitted/ada/1_score/1_score.ipynb": "an answer",
+        "nbgrader/gradebook.db": "the marks",
+        "nbgrader/source/header.ipynb": "a header",
+        "student/notes.txt": "notes",
+        "student/9_ours.ipynb": "{}",
+    }
+    for name, content in theirs.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    mended, config = written[0], tmp_path / "nbgrader" / "nbgrader_config.py"
+    for path in (mended, config):
+        path.write_text(path.read_text(encoding="utf-8") + "# mine", encoding="utf-8")
+    written[1].unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    again, edited = write_course(tmp_path)
+    assert again == written
+    assert sorted(edited) == sorted([mended, config])
+    assert {path: path.read_bytes() for path in before} == before
+    assert written[1].exists()
+
+
+def test_what_a_person_has_edited_is_named(tmp_path, capsys):
+    assignments.main(["generate", str(tmp_path)])
+    capsys.readouterr()
+    mended = tmp_path / "student" / "1_score.ipynb"
+    mended.write_text("mine", encoding="utf-8")
+    assignments.main(["generate", str(tmp_path)])
+    assert f"Left as somebody edited it: {mended}." in capsys.readouterr().out
+    assert mended.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_file_of_a_master_that_is_gone_goes_with_it_unless_somebody_edited_it(tmp_path):
+    root, course = tmp_path / "root", tmp_path / "course"
+    (root / "coursework").mkdir(parents=True)
+    for name in ("1_small", "2_small", "3_small"):
+        nbformat.write(small_master(), root / "coursework" / f"{name}.ipynb")
+    write_course(course, root)
+    put(course / "student" / "2_small.ipynb", "mine")
+    for name in ("1_small", "2_small"):
+        (root / "coursework" / f"{name}.ipynb").unlink()
+    written, edited = write_course(course, root)
+    assert sorted(path.name for path in (course / "student").iterdir()) == ["2_small.ipynb", "3_small.ipynb"]
+    assert [path.name for path in (course / "nbgrader" / "source").iterdir()] == ["3_small"]
+    assert (written, edited) == ([course / "student" / "3_small.ipynb"], [course / "student" / "2_small.ipynb"])
+
+    # A master that has changed is written anew, and so is everything where the record is lost but nothing differs.
+    changed_master = small_master()
+    changed_master.cells[0].source = SOLVED.replace("(x)", "(y)")
+    nbformat.write(changed_master, root / "coursework" / "3_small.ipynb")
+    assert write_course(course, root)[1] == [course / "student" / "2_small.ipynb"]
+    assert "def double(y)" in (course / "student" / "3_small.ipynb").read_text(encoding="utf-8")
+    put(course / ".generated", "not JSON")
+    assert write_course(course, root)[1] == []
+
+
+def test_a_master_that_gives_a_secret_away_writes_no_course(tmp_path, capsys):
+    root, course = tmp_path / "root", tmp_path / "course"
+    (root / "coursework").mkdir(parents=True)
+    leaky = small_master()
+    leaky.cells[2].source = leaky.cells[2].source.replace("BEGIN", "Begin").replace("END", "End")
+    nbformat.write(small_master(), root / "coursework" / "1_small.ipynb")
+    nbformat.write(leaky, root / "coursework" / "2_leaky.ipynb")
+    with pytest.raises(ValueError, match="cell unseen in 2_leaky would go to students with what looks like a marker"):
+        write_course(course, root)
+    assert not course.exists()
+
+
+def test_a_course_lies_where_make_clean_does_not_reach(root):
+    for folder in (root / "_build", root / "_build" / "coursework", root / "book" / ".." / "_build" / "x"):
+        with pytest.raises(ValueError, match="a course must lie elsewhere"):
+            write_course(folder)
+    asked = subprocess.run(["make", "-n", "coursework", "FOLDER=a b"], cwd=root, capture_output=True, encoding="utf-8")
+    assert asked.stdout.splitlines()[-1].endswith('tools/assignments.py generate "$FOLDER"')
+    assert ignored(root / "course" / "student" / "1_score.ipynb", root)
 
 
 @pytest.mark.parametrize("page", ["coursework.md", "build_your_own.md"])

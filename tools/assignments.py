@@ -1,10 +1,12 @@
 """Makes the student notebooks from the masters in ``coursework/``, and grades what comes back.
 
-A master is a complete, solved assignment. What a student must not see stands between the markers of nbgrader, in cells
-with nbgrader's metadata, so that either this file or nbgrader can take the masters as they are:
+A master is a complete, solved assignment. What a student must not see stands between the markers of nbgrader, found as
+nbgrader finds them (anywhere in a line, in capitals), in cells with nbgrader's metadata, so that either this file or
+nbgrader can take the masters as they are:
 
 - between ``### BEGIN SOLUTION`` and ``### END SOLUTION``, replaced by a stub;
-- between ``### BEGIN HIDDEN TESTS`` and ``### END HIDDEN TESTS``, taken away, and put back for grading.
+- between ``### BEGIN HIDDEN TESTS`` and ``### END HIDDEN TESTS``, taken away, and put back for grading;
+- between ``### BEGIN MARK SCHEME`` and ``### END MARK SCHEME``, in tasks that are marked by hand, taken away.
 
 Usage: ``make coursework`` writes the student notebooks, ``.venv/bin/python tools/assignments.py grade FILE ...`` gives
 points. Grading executes what somebody else has written: do it where that can do no harm.
@@ -14,40 +16,72 @@ import surroundings  # noqa: F401 - submissions run without their reader's own s
 
 # isort: split
 import argparse
-import asyncio
 import contextlib
 import copy
 import csv
+import json
+import os
+import queue
 import re
-import shutil
+import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import generated
 import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import DeadKernelError
+import psutil
+from jupyter_client import KernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 from sources import files
 
-__all__ = ["Mark", "grade", "main", "master_of", "masters", "student_version", "write_course"]
+__all__ = ["Mark", "grade", "main", "master_of", "masters", "read_submission", "student_version", "write_course"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # Line for line what nbgrader puts there, so that both tools make the same notebook.
-STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
+STUBS = {"code": ("# YOUR CODE HERE", "raise NotImplementedError()"), "markdown": ("YOUR ANSWER HERE",)}
+
+# What a slip of the pen makes of a marker. Rather a word too many in a text than a secret given away.
+_REGION = r"(?:hidden|(?:hidden[\s_:-]*)?tests?|solutions?|mark(?:ing)?[\s_:-]*schemes?)"
+_SIDE = r"(?:begin|end|start|stop)"
+LIKE_A_MARKER = re.compile(
+    rf"(?<![a-z]){_SIDE}[\s_:-]*{_REGION}(?![a-z])"
+    rf"|^[\W_]*{_REGION}[\s_:-]*{_SIDE}[\W_]*$"
+    r"|^[\W_]*(?:hidden[\s_:-]*tests?|mark(?:ing)?[\s_:-]*schemes?)[\W_]*$",
+    re.IGNORECASE,
+)
 
 NBGRADER_CONFIG = """\
+import os
+
+# One thread: a second one spins while it waits, and on a busy machine that costs many times what it brings.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 c = get_config()
 c.CourseDirectory.course_id = "scorebook"
 c.ExecutePreprocessor.timeout = {seconds}
 """
 
-# Seconds that one cell of a submission may take. The masters take a tenth of it; a check stops slow code by itself.
+# Processor seconds that one cell of a submission may take. The masters take a tenth of it; a check stops slow code by
+# itself.
 PATIENCE = 180
 
-# Code that swallows its interrupts is ended with its kernel after so many times that long.
-STUBBORN = 3
+# Times as many on the wall: a busy machine slows a cell less, and one that sleeps does not hold up the class.
+WAIT = 10
+
+# Seconds after which code that swallows its interrupts is ended with its kernel.
+GRACE = 60
+
+# Seconds for a kernel to start, on however busy a machine.
+START = 600
+
+_POLL = 0.25
+
+# Fails in any kernel where a failing test can fail. `assert` is what a test is made of.
+CANARY = "assert False, 'this must fail'"
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -67,23 +101,31 @@ def masters(root=ROOT):
     return files(root / "coursework", "*.ipynb", root)
 
 
+def _nbgrader(cell):
+    """What nbgrader's metadata say of a cell, which in a submission may have become anything."""
+    marks = cell.metadata.get("nbgrader")
+    return marks if isinstance(marks, dict) else {}
+
+
 def _role(cell):
-    """What nbgrader's metadata say that a cell is for: ``"solution"``, ``"test"`` or None."""
-    marks = cell.metadata.get("nbgrader", {})
-    return "solution" if marks.get("solution") else "test" if marks.get("grade") else None
+    """What nbgrader's metadata say that a cell is for: ``"solution"``, ``"test"``, ``"task"`` or None."""
+    marks = _nbgrader(cell)
+    if marks.get("solution"):
+        return "solution"
+    return "test" if marks.get("grade") else "task" if marks.get("task") else None
 
 
 def _without(source, region, stub=()):
     """A cell's source with each marked region replaced by the lines of ``stub``, and whether there was one."""
     kept, inside, found = [], False, False
     for line in source.split("\n"):
-        if f"### BEGIN {region}" in line:
+        if f"BEGIN {region}" in line:
             if inside:
                 raise ValueError(f"BEGIN {region} stands twice without an END in between:\n{source}")
             inside = found = True
             indent = line[: len(line) - len(line.lstrip())]
             kept += [indent + part for part in stub]
-        elif f"### END {region}" in line:
+        elif f"END {region}" in line:
             if not inside:
                 raise ValueError(f"END {region} stands without its BEGIN:\n{source}")
             inside = False
@@ -109,18 +151,32 @@ def student_version(master, name):
         name: of the assignment; a submission is recognised by it, whatever its file is called.
 
     Raises:
-        ValueError: if a marker lacks its partner or stands in a cell whose metadata do not fit it.
+        ValueError: if a marker lacks its partner or stands in a cell whose metadata do not fit it, if a line is left
+            that looks like a marker, if two cells have one ``grade_id``, or a secret has a picture attached.
     """
-    notebook = _named(master, name)
+    notebook, names = _named(master, name), set()
     for cell in notebook.cells:
-        role = _role(cell)
-        cell.source, solved = _without(cell.source, "SOLUTION", STUB)
+        role, where = _role(cell), f"cell {cell.get('id')} in {name}"
+        given = cell.source
+        cell.source, solved = _without(cell.source, "SOLUTION", STUBS.get(cell.cell_type, ()))
         cell.source, hidden = _without(cell.source, "HIDDEN TESTS")
-        if solved != (role == "solution") or (hidden and role != "test"):
-            raise ValueError(f"the markers of cell {cell.id} in {name} do not fit its metadata:\n{cell.source}")
+        cell.source, scheme = _without(cell.source, "MARK SCHEME")
+        if solved != (role == "solution") or (hidden and role != "test") or (scheme and role != "task"):
+            raise ValueError(f"the markers of {where} do not fit its metadata:\n{given}")
+        left = [line for line in cell.source.split("\n") if LIKE_A_MARKER.search(line)]
+        if left:
+            raise ValueError(
+                f"{where} would go to students with what looks like a marker, expected ### BEGIN SOLUTION, "
+                f"HIDDEN TESTS or MARK SCHEME in these capitals, or other words: {left[0].strip()!r}"
+            )
+        if (solved or hidden or scheme) and cell.get("attachments"):
+            raise ValueError(f"{where} would go to students with the pictures attached to it: put them elsewhere")
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         if role:
+            if (grade_id := _nbgrader(cell).get("grade_id")) in names:
+                raise ValueError(f"{where} has the grade_id of another cell, {grade_id!r}: its points would be lost")
+            names.add(grade_id)
             cell.metadata["deletable"] = False
         if role == "test":
             cell.metadata["editable"] = False
@@ -130,24 +186,85 @@ def student_version(master, name):
 def write_course(folder, root=ROOT):
     """Writes the student notebooks, and beside them a course for nbgrader, into a folder.
 
+    What others have put there stays, and so does what was written before and edited since.
+
     Returns:
-        The student notebooks, in the order of the course.
+        The student notebooks, in the order of the course, and the files that were left as somebody edited them.
+
+    Raises:
+        ValueError: if a master would give a secret away (then nothing is written), or the folder lies below ``_build``.
     """
-    written = []
-    shutil.rmtree(folder / "student", ignore_errors=True)
-    shutil.rmtree(folder / "nbgrader" / "source", ignore_errors=True)
+    if (root / "_build").resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(f"{root / '_build'} is for what make clean may remove, a course must lie elsewhere: {folder}")
+    contents = {"nbgrader/nbgrader_config.py": NBGRADER_CONFIG.format(seconds=WAIT * PATIENCE)}
     for path in masters(root):
         master = nbformat.read(path, 4)
-        student = folder / "student" / path.name
-        source = folder / "nbgrader" / "source" / path.stem / path.name
-        for place in (student, source):
-            place.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(student_version(master, path.stem), student)
-        nbformat.write(_named(master, path.stem), source)
-        written.append(student)
-    config = folder / "nbgrader" / "nbgrader_config.py"
-    config.write_text(NBGRADER_CONFIG.format(seconds=PATIENCE), encoding="utf-8")
-    return written
+        contents[f"student/{path.name}"] = nbformat.writes(student_version(master, path.stem)) + "\n"
+        contents[f"nbgrader/source/{path.stem}/{path.name}"] = nbformat.writes(_named(master, path.stem)) + "\n"
+    contents = {name: text.encode() for name, text in contents.items()}
+    edited = generated.own(folder, contents)
+    generated.write(folder, {name: content for name, content in contents.items() if name not in edited})
+    edited += generated.prune(folder, contents)
+    return [folder / name for name in contents if name.startswith("student/")], [folder / name for name in edited]
+
+
+def read_submission(path):
+    """A submitted notebook, in any encoding and format of which its cells can be made out.
+
+    Only what grading needs is taken over: the metadata, and each cell's kind, source and name.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is no notebook.
+    """
+    raw = path.read_bytes()
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(_unreadable(raw, error)) from error
+    cells = [
+        {
+            "cell_type": cell.get("cell_type"),
+            "id": cell.get("id"),
+            "source": _text(cell.get("source", cell.get("input"))),
+            "metadata": _dictionary(cell.get("metadata")),
+        }
+        for cell in _cells(content)
+        if isinstance(cell, dict)
+    ]
+    return nbformat.from_dict({"metadata": _dictionary(content.get("metadata")), "cells": cells})
+
+
+def _unreadable(raw, error):
+    """Why a file is no notebook, in words that help whoever handed it in."""
+    if not raw.strip():
+        return "the file is empty"
+    if re.search(rb"^(<<<<<<<|>>>>>>>) ", raw, re.MULTILINE):
+        return "not a notebook: the file holds both sides of a merge conflict"
+    if raw.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
+        return "not a notebook: the file is a web page"
+    return f"not a notebook: {error}"
+
+
+def _cells(content):
+    """The list of cells, which the formats before the fourth kept in worksheets."""
+    if isinstance(content, dict):
+        if isinstance(content.get("cells"), list):
+            return content["cells"]
+        if isinstance(content.get("worksheets"), list):
+            return [cell for sheet in content["worksheets"] for cell in _cells(sheet)]
+    raise ValueError("not a notebook: the file holds no list of cells")
+
+
+def _text(source):
+    """A source as one string that can be sent: a string, a list of them, or nothing."""
+    if isinstance(source, list):
+        source = "".join(part for part in source if isinstance(part, str))
+    return source.encode("utf-8", "replace").decode() if isinstance(source, str) else ""
+
+
+def _dictionary(value):
+    return value if isinstance(value, dict) else {}
 
 
 def master_of(submission, root=ROOT):
@@ -156,90 +273,261 @@ def master_of(submission, root=ROOT):
     Raises:
         ValueError: if it names none, or one that is not there.
     """
-    name = submission.metadata.get("scorebook", {}).get("assignment")
+    name = _dictionary(submission.metadata.get("scorebook")).get("assignment")
     found = [path for path in masters(root) if path.stem == name]
     if not found:
         raise ValueError(f"the notebook does not say which assignment it answers, got {name!r}")
     return nbformat.read(found[0], 4)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended: whether without an error, if not why, and whether because its time was up."""
+
+    passed: bool
+    remark: str = ""
+    late: bool = False
+
+
+class KernelDiedError(RuntimeError):
+    """There is nobody left to execute a cell."""
+
+
+@contextlib.contextmanager
+def kernel():
+    """Starts a kernel in an empty folder, and yields a function ``execute(source, timeout)`` that returns the outcome.
+
+    The kernel is that of this Python, whatever the notebook asks for, and it knows nothing of the profile and the
+    history of whoever grades.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, "IPYTHONDIR": str(Path(folder, "ipython"))}
+        environment.pop("PYTHONOPTIMIZE", None)  # takes the assertions out of the tests
+        place = Path(folder, "submission")
+        place.mkdir()
+        manager = KernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+        said = Path(folder, "stderr")
+        with said.open("wb") as stderr:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": stderr}
+            manager.start_kernel(cwd=str(place), env=environment, **streams)
+        client = manager.client()
+        try:
+            client.start_channels()
+            try:
+                client.wait_for_ready(timeout=START)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"no kernel could be started: {error}\n{said.read_text(errors='replace')}"
+                ) from error
+            yield lambda source, timeout: _execute(manager, client, source, timeout)
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
+
+
+def _execute(manager, client, source, timeout):
+    """Executes one cell. The kernel's reply says how it ended, whatever the cell displays.
+
+    Raises:
+        KernelDiedError: if the kernel ends, by itself or because nothing else ended the cell.
+    """
+    if not source.strip():
+        return Outcome(True)
+    pid = manager.provisioner.pid
+    begun, computed, stopped = time.monotonic(), _computed(pid), None
+    request = client.execute(source, allow_stdin=False, stop_on_error=False)
+    while True:
+        try:
+            reply = client.get_shell_msg(timeout=_POLL)
+        except queue.Empty:
+            if not manager.is_alive():
+                raise KernelDiedError from None
+        else:
+            if reply["parent_header"].get("msg_id") == request:
+                break
+        waited, spent = time.monotonic() - begun, _computed(pid) - computed
+        if stopped is None and spent > timeout:
+            stopped = waited, f"stopped after {timeout:g} s of computing"
+        elif stopped is None and waited > WAIT * timeout:
+            stopped = waited, f"stopped after {WAIT * timeout:g} s, of which it computed for {spent:.0f} s"
+        if stopped is not None:
+            if waited - stopped[0] > GRACE:
+                raise KernelDiedError
+            manager.interrupt_kernel()
+    if stopped is not None:
+        return Outcome(False, stopped[1], late=True)
+    content = reply["content"]
+    if content["status"] == "ok":
+        return Outcome(True)
+    return Outcome(False, ANSI.sub("", content.get("evalue", "")).strip() or content.get("ename", content["status"]))
+
+
+def _computed(pid):
+    """Processor seconds of a process and of those that it has started."""
+    seconds = 0.0
+    with contextlib.suppress(psutil.Error):
+        for process in (own := psutil.Process(pid), *own.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                seconds += sum(process.cpu_times()[:4])
+    return seconds
+
+
 def grade(submission, master, *, timeout=PATIENCE):
     """Executes a submission with the tests of its master, and gives each test its points or none.
 
-    The tests are taken from the master, whatever the submission holds in their place; one that is missing is put at
-    the end. An exception, or more than ``timeout`` seconds, costs a test its points, and nothing else; a kernel that
-    dies, or that no interrupt stops, costs those of all tests that follow.
+    The tests are the master's, whatever the submission holds in their place. Each runs where a cell bears its name, and
+    where it fails again at the next such cell. What a cell of that name holds beside the test as it was handed out is
+    executed first, as any code of the student's. A test whose cell is gone runs after the answer that it tests, and in
+    a notebook that has not kept the order of its master what has failed is tried again at the end.
+
+    An exception, or more than ``timeout`` processor seconds (or ten times as many on the wall), costs a test its
+    points, and nothing else; a kernel that dies, or that no interrupt stops, costs those of all tests that follow. In
+    a kernel in which nothing fails any more no test has a meaning, and all points are lost.
 
     Returns:
         A :class:`Mark` for each test of the master, in its order.
     """
-    notebook, tests = copy.deepcopy(submission), {}
-    for cell in copy.deepcopy(master).cells:
-        if _role(cell) == "test":
-            tests[cell.metadata.nbgrader.grade_id] = cell
-    cells, missing = [], dict(tests)
-    for cell in notebook.cells:
-        name = cell.metadata.get("nbgrader", {}).get("grade_id")
-        if name in tests:
-            if name not in missing:  # a second copy of a test
-                continue
-            cell = missing.pop(name)
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-            cell.metadata.pop("execution", None)
-        cells.append(cell)
-    notebook.cells = cells + list(missing.values())
-    with tempfile.TemporaryDirectory() as folder:
-        client = NotebookClient(
-            notebook,
-            timeout=timeout,
-            interrupt_on_timeout=True,
-            allow_errors=True,
-            shutdown_kernel="immediate",
-            kernel_name="python3",
-            resources={"metadata": {"path": folder}},
-        )
-        # What was not finished says so below.
-        with contextlib.suppress(DeadKernelError, TimeoutError):
-            asyncio.run(asyncio.wait_for(client.async_execute(), STUBBORN * timeout))
-    return [_mark(name, cell, timeout) for name, cell in tests.items()]
+    tests = {_nbgrader(cell).grade_id: cell for cell in master.cells if _role(cell) == "test"}
+    steps, in_order = _plan(submission, master)
+    if not in_order:
+        steps += [("", name) for name in tests]
+    outcomes = {}
+    try:
+        with kernel() as execute:
+            for source, name in steps:
+                outcome = outcomes.get(name)
+                if name is None or (outcome and (outcome.passed or outcome.late)):
+                    execute(source, timeout)
+                    continue
+                outcomes[name] = execute(tests[name].source, timeout)
+                if outcomes[name].passed and execute(CANARY, timeout).passed:
+                    blind = Outcome(False, "this notebook keeps tests from failing: a cell that must fail did not")
+                    outcomes = dict.fromkeys(tests, blind)
+                    break
+    except KernelDiedError:
+        pass
+    died = Outcome(False, "not finished: the kernel died, here or before, or was stopped")
+    marks = []
+    for name, cell in tests.items():
+        outcome, points = outcomes.get(name, died), _nbgrader(cell).points
+        marks.append(Mark(name, points if outcome.passed else 0, points, outcome.remark))
+    return marks
 
 
-def _mark(name, cell, timeout):
-    points = cell.metadata.nbgrader.points
-    errors = [output for output in cell.outputs if output.output_type == "error"]
-    if errors and errors[0].ename == "KeyboardInterrupt":
-        return Mark(name, 0, points, f"stopped after {timeout} s")
-    if errors:
-        remark = ANSI.sub("", errors[0].evalue).strip() or errors[0].ename
-        return Mark(name, 0, points, remark)
-    if "shell.execute_reply" not in cell.metadata.get("execution", {}):
-        return Mark(name, 0, points, "not finished: the kernel died, here or before, or was stopped")
-    return Mark(name, points, points)
+def _plan(submission, master):
+    """What to execute, and whether the submission has kept the order and the tests of its master.
+
+    A cell is known by its ``grade_id`` or, where that is lost, by its identity.
+
+    Returns:
+        Pairs of a source of the student's and the name of a test or None. The test takes the place of the source,
+        until it has passed.
+    """
+    parts = {_nbgrader(cell).grade_id: cell for cell in master.cells if _role(cell) in ("solution", "test")}
+    identities = {cell.get("id"): name for name, cell in parts.items()}
+    names = []
+    for cell in submission.cells:
+        name = _nbgrader(cell).get("grade_id")
+        names.append(name if isinstance(name, str) and name in parts else identities.get(cell.get("id")))
+    last = {name: i for i, name in enumerate(names)}
+    gone, place = {}, None
+    for name, part in parts.items():
+        if _role(part) == "solution" or name in last:
+            place = last.get(name)
+        elif place is not None:
+            gone.setdefault(place, []).append(name)
+    steps, in_order = [], [name for name in names if name is not None] == list(parts)
+    for i, (name, cell) in enumerate(zip(names, submission.cells, strict=True)):
+        source = cell.source if cell.cell_type == "code" else ""
+        if name is None or _role(parts[name]) == "solution":
+            steps.append((source, None))
+            in_order &= STUBS["code"][-1] not in source  # whoever left the stub may have answered elsewhere
+        elif _lines(cell.source) == _lines(_without(parts[name].source, "HIDDEN TESTS")[0]):
+            steps.append((source, name))
+        else:
+            steps += [(source, None), ("", name)]
+            in_order = False
+        steps += [("", missing) for missing in gone.get(i, [])]
+    return steps, in_order
+
+
+def _lines(source):
+    return [line.rstrip() for line in source.strip().splitlines()]
 
 
 def _generate(arguments):
-    for path in write_course(arguments.folder):
-        print(f"  {path}")
+    try:
+        written, edited = write_course(arguments.folder)
+    except (OSError, ValueError) as error:
+        sys.exit(f"No course was written: {error}")
+    for path in written:
+        print(f"  {path}{' (yours)' if path in edited else ''}")
     print(f"A course for nbgrader is in {arguments.folder / 'nbgrader'}.")
+    for path in edited:
+        print(f"Left as somebody edited it: {path}. Move it away to have it written anew.")
 
 
 def _grade(arguments):
-    rows = []
-    for path in arguments.submissions:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="replace")
+    failed = []
+    with contextlib.ExitStack() as stack:
         try:
-            submission = nbformat.read(path, 4)
-            marks = grade(submission, master_of(submission), timeout=arguments.timeout)
-        except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
-            sys.exit(f"{path}: {error}")
-        print(f"{path}: {sum(m.points for m in marks):g} of {sum(m.out_of for m in marks):g} points")
-        for mark in marks:
-            print(f"  {mark.points:g} of {mark.out_of:g}  {mark.task}")
-            print("".join(f"          {line}".rstrip() + "\n" for line in mark.remark.splitlines()), end="")
-            rows.append([path, mark.task, mark.points, mark.out_of, mark.remark])
-    if arguments.csv:
-        with arguments.csv.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([["submission", "task", "points", "out of", "remark"], *rows])
+            record = _table(arguments.csv, stack)
+        except OSError as error:
+            sys.exit(f"the marks cannot be written: {error}")
+        for path in arguments.submissions:
+            try:
+                submission = read_submission(path)
+                marks = grade(submission, master_of(submission), timeout=arguments.timeout)
+            except KeyboardInterrupt:
+                print(f"{path}: interrupted; this submission and those after it have no marks", file=sys.stderr)
+                sys.exit(130)
+            # Whatever one submission brings about, the others are still to be graded.
+            except Exception as error:
+                failed.append(path)
+                reason = str(error) or type(error).__name__
+                marks = [Mark("", 0, 0, f"could not be graded: {reason}")]
+            print(f"{path}: {sum(m.points for m in marks):g} of {sum(m.out_of for m in marks):g} points")
+            for mark in marks:
+                print(f"  {mark.points:g} of {mark.out_of:g}  {mark.task}")
+                print(
+                    "".join(f"          {line}".rstrip() + "\n" for line in mark.remark.splitlines()),
+                    end="",
+                    flush=True,
+                )
+                record([path, mark.task, mark.points, mark.out_of, mark.remark])
+    if failed:
+        sys.exit(f"Not graded, and 0 points: {', '.join(map(str, failed))}")
+
+
+def _table(path, stack):
+    """Begins the table of marks, and returns a function that adds a row, there to stay whatever happens next."""
+    if path is None:
+        return lambda row: None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and path.stat().st_size:
+        earlier = path.with_name(f"{path.name}~")
+        path.replace(earlier)
+        print(f"The marks of an earlier run are now in {earlier}.")
+    file = stack.enter_context(path.open("w", newline="", encoding="utf-8", errors="backslashreplace"))
+    rows = csv.writer(file)
+
+    def record(row):
+        rows.writerow(row)
+        file.flush()
+
+    record(["submission", "task", "points", "out of", "remark"])
+    return record
+
+
+def _seconds(text):
+    """A positive number of seconds, from the command line."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text!r}")
 
 
 def main(arguments=None):
@@ -247,12 +535,12 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(required=True)
     generate = commands.add_parser("generate", help="write the student notebooks")
-    generate.add_argument("folder", nargs="?", type=Path, default=ROOT / "_build" / "coursework")
+    generate.add_argument("folder", nargs="?", type=Path, default=ROOT / "course")
     generate.set_defaults(run=_generate)
     grading = commands.add_parser("grade", help="execute submissions and give points")
     grading.add_argument("submissions", nargs="+", type=Path, metavar="submission")
     grading.add_argument("--csv", type=Path, help="a file for the marks")
-    grading.add_argument("--timeout", type=int, default=PATIENCE, help="seconds that a cell may take")
+    grading.add_argument("--timeout", type=_seconds, default=PATIENCE, help="processor seconds that a cell may take")
     grading.set_defaults(run=_grade)
     given = parser.parse_args(arguments)
     given.run(given)

@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-__all__ = ["clean", "guard", "unix", "write"]
+__all__ = ["clean", "guard", "own", "prune", "unix", "write"]
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTES = ".generated"
@@ -51,6 +51,7 @@ def write(folder, contents):
     noted = _noted(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
         noted[name] = _digest(content)
         (folder / NOTES).write_text(json.dumps(noted, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -58,13 +59,38 @@ def write(folder, contents):
 
 def guard(folder, contents):
     """Raises ``FileExistsError`` if :func:`write` would; for what takes long, before it begins, with names only."""
-    noted = _noted(folder)
-    new = contents if isinstance(contents, dict) else dict.fromkeys(contents)
-    if own := [name for name in new if _is_own(folder / name, noted.get(name), new[name])]:
+    if found := own(folder, contents):
         raise FileExistsError(
-            f"{', '.join(str(folder / name) for name in own)}: not written, since somebody else made this file or has "
+            f"{', '.join(str(folder / x) for x in found)}: not written, since somebody else made this file or has "
             "changed it. Move it away or delete it, and run this again"
         )
+
+
+def own(folder, contents):
+    """The names among ``contents`` of the files that :func:`write` would refuse to write over."""
+    noted = _noted(folder)
+    new = contents if isinstance(contents, dict) else dict.fromkeys(contents)
+    return [name for name in new if _is_own(folder / name, noted.get(name), new[name])]
+
+
+def prune(folder, names):
+    """Removes from a folder what :func:`write` has written there under other names than these.
+
+    Returns:
+        The other names that stay, since somebody has changed the files.
+    """
+    noted, kept = _noted(folder), []
+    for name in sorted(noted.keys() - set(names)):
+        if _is_own(folder / name, noted[name]):
+            kept.append(name)
+            continue
+        (folder / name).unlink(missing_ok=True)
+        place = (folder / name).parent
+        if place != folder and place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
+        del noted[name]
+    (folder / NOTES).write_text(json.dumps(noted, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return kept
 
 
 def _is_own(path, noted, content=None):
