@@ -515,7 +515,7 @@ def test_who_asks_for_input_gets_an_error_and_no_hang(shared):
 
 def test_code_that_never_ends_or_ends_the_kernel_costs_its_own_points_only(monkeypatch):
     monkeypatch.setattr(assignments, "WAIT", 6)
-    monkeypatch.setattr(assignments, "GRACE", 2)
+    monkeypatch.setattr(assignments, "GRACE", 3)
     program = (
         "import os, time\n\n"
         "def idle():\n    time.sleep(600)\n\n"
@@ -547,7 +547,7 @@ def test_code_that_never_ends_or_ends_the_kernel_costs_its_own_points_only(monke
     assert unseen.remark.startswith("not finished")
 
 
-def test_from_generation_to_marks(tmp_path, capsys):
+def test_from_generation_to_marks(shared, tmp_path, capsys):
     assignments.main(["generate", str(tmp_path)])
     assert [path.stem for path in sorted((tmp_path / "student").iterdir())] == MASTERS
     source = nbformat.read(tmp_path / "nbgrader" / "source" / "1_score" / "1_score.ipynb", 4)
@@ -852,7 +852,7 @@ def test_a_course_lies_where_make_clean_does_not_reach(root):
 
 
 @pytest.mark.parametrize("page", ["coursework.md", "build_your_own.md"])
-def test_the_code_of_a_page_for_teachers_runs_and_prints_what_the_page_shows(page, root, monkeypatch):
+def test_the_code_of_a_page_for_teachers_runs_and_prints_what_the_page_shows(page, shared, root, monkeypatch):
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", [*sys.path])
     text = (root / "book" / page).read_text(encoding="utf-8")
