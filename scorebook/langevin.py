@@ -26,7 +26,16 @@ import math
 import torch
 from torch import Tensor
 
-from scorebook.lab.arguments import expand, finite, floating, positive, positive_integer, same_shape, standard_normal
+from scorebook.lab.arguments import (
+    at_least_single,
+    expand,
+    finite,
+    floating,
+    positive,
+    positive_integer,
+    same_shape,
+    standard_normal,
+)
 
 __all__ = [
     "autocorrelation",
@@ -62,8 +71,8 @@ def gradient_ascent(score, x: Tensor, *, step_size, n_steps: int, trajectory: bo
     """
     step = _checked(x, step_size, n_steps)
 
-    def update(x):
-        return x + step * same_shape("score", score(x), x).to(x.dtype)
+    def update(state):
+        return state + step * _evaluate(score, state, x.dtype)
 
     return _iterate(update, x, step_size, n_steps, trajectory)
 
@@ -99,9 +108,9 @@ def langevin(score, x: Tensor, *, step_size, n_steps: int, generator=None, traje
     step = _checked(x, step_size, n_steps)
     noise_std = (2 * step).sqrt()
 
-    def update(x):
-        z = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        return x + step * same_shape("score", score(x), x).to(x.dtype) + noise_std * z
+    def update(state):
+        z = standard_normal(x.shape, generator=generator, dtype=state.dtype, device=x.device)
+        return state + step * _evaluate(score, state, x.dtype) + noise_std * z
 
     return _iterate(update, x, step_size, n_steps, trajectory)
 
@@ -141,27 +150,29 @@ def metropolis_adjusted_langevin(
     """
     step = _checked(x, step_size, n_steps)
     noise_std = (2 * step).sqrt()
+    dtype, state = x.dtype, at_least_single(x)
     log_p, score = _log_prob_and_score(log_prob, x)
     finite("log_prob at the start", log_p)
     finite("the gradient of log_prob at the start", score)
-    accepted = x.new_zeros(len(x))
+    accepted = state.new_zeros(len(x))
     states = [x]
     for _ in range(n_steps):
-        z = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        y = x + step * score + noise_std * z
-        log_p_y, score_y = _log_prob_and_score(log_prob, y)
-        log_forward = -_squared_norm(y - x - step * score, step)
-        log_backward = -_squared_norm(x - y - step * score_y, step)
+        z = standard_normal(x.shape, generator=generator, dtype=state.dtype, device=x.device)
+        # The densities are those of the rounded proposal, and so must be the point that is kept.
+        y = (state + step * score + noise_std * z).to(dtype).to(state.dtype)
+        log_p_y, score_y = _log_prob_and_score(log_prob, y.to(dtype))
+        log_forward = -_squared_norm(y - state - step * score, step)
+        log_backward = -_squared_norm(state - y - step * score_y, step)
         log_ratio = log_p_y - log_p + log_backward - log_forward
         # Where the proposal has no finite density or gradient the ratio may be NaN, which no comparison accepts.
-        take = (_uniform(len(x), generator, x).log() < log_ratio) & torch.isfinite(log_p_y)
+        take = (_uniform(len(x), generator, state).log() < log_ratio) & torch.isfinite(log_p_y)
         rows = take.reshape(-1, *[1] * (x.ndim - 1))
-        x, score = torch.where(rows, y, x), torch.where(rows, score_y, score)
+        state, score = torch.where(rows, y, state), torch.where(rows, score_y, score)
         log_p = torch.where(take, log_p_y, log_p)
         accepted += take
         if trajectory:
-            states.append(x)
-    return torch.stack(states) if trajectory else x, accepted / n_steps
+            states.append(state.to(dtype))
+    return torch.stack(states) if trajectory else state.to(dtype), accepted / n_steps
 
 
 def autocorrelation(path: Tensor, *, max_lag: int | None = None) -> Tensor:
@@ -245,26 +256,34 @@ def _checked(x, step_size, n_steps) -> Tensor:
     if isinstance(step_size, Tensor) and step_size.ndim > 0 and step_size.shape != (len(x),):
         raise ValueError(f"step_size must be a scalar or have shape ({len(x)},), got {tuple(step_size.shape)}")
     positive_integer("n_steps", n_steps)
-    return expand(step_size, x)
+    return expand(step_size, at_least_single(x))
+
+
+def _evaluate(score, state, dtype) -> Tensor:
+    return same_shape("score", score(state.to(dtype)), state).to(state.dtype)
 
 
 def _iterate(update, x, step_size, n_steps, trajectory) -> Tensor:
+    # Between evaluations a state is kept in single precision at least: in half, small steps would round to none.
+    dtype, state = x.dtype, at_least_single(x)
     states = [x]
     for k in range(1, n_steps + 1):
-        before, x = x, update(x)
-        if not x.is_meta and not bool(torch.isfinite(x).all()):
-            _report_divergence(before, x, step_size, k, n_steps)
+        before, state = state, update(state)
+        if not x.is_meta and not bool(torch.isfinite(state.to(dtype)).all()):
+            _report_divergence(before, state.to(dtype), step_size, k, n_steps)
         if trajectory:
-            states.append(x)
-    return torch.stack(states) if trajectory else x
+            states.append(state.to(dtype))
+    return torch.stack(states) if trajectory else state.to(dtype)
 
 
 def _report_divergence(before, x, step_size, k, n_steps) -> None:
-    row = int((~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero()[0])
+    diverged = (~torch.isfinite(x)).reshape(len(x), -1).any(1)
+    row = int(diverged.nonzero()[0])
     if isinstance(step_size, Tensor):
         step_size = step_size.expand(len(x))[row].item()
     raise RuntimeError(
-        f"chain {row} diverged at step {k} of {n_steps} with step_size {step_size:g}: it is no longer finite, and its "
+        f"chain {row} diverged at step {k} of {n_steps} with step_size {step_size:g}: it is no longer finite, like "
+        f"{int(diverged.sum()) - 1} others of {len(x)}, and its "
         f"largest value before that step was {before[row].abs().max().item():.4g}. A smaller step_size keeps a chain "
         "bounded, unless the score itself is not finite where the chain stood."
     )
@@ -280,7 +299,7 @@ def _log_prob_and_score(log_prob, x) -> tuple[Tensor, Tensor]:
         if not log_p.requires_grad:
             raise ValueError("log_prob must depend on x by autograd, got a result without gradient")
         (score,) = torch.autograd.grad(log_p.sum(), x, allow_unused=True, materialize_grads=True)
-    return log_p.detach().to(x.dtype), score
+    return log_p.detach().to(at_least_single(score).dtype), at_least_single(score)
 
 
 def _squared_norm(difference, step) -> Tensor:

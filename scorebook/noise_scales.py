@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from scorebook.lab.arguments import (
+    at_least_single,
     batch,
     expand,
     finite,
@@ -34,6 +35,7 @@ from scorebook.lab.arguments import (
     positive_integer,
     same_shape,
     standard_normal,
+    still_finite,
 )
 from scorebook.langevin import langevin
 
@@ -72,7 +74,7 @@ def denoising_score_matching_loss(model, x: Tensor, sigma, *, weighting="sigma2"
         generator: source of the noise.
 
     Returns:
-        Scalar tensor, in no unit for the default weighting.
+        Scalar tensor in single precision at least, in no unit for the default weighting.
 
     Raises:
         ValueError: if ``sigma`` is not positive or fits no row, ``weighting`` is unknown, or the model returns another
@@ -88,12 +90,12 @@ def denoising_score_matching_loss(model, x: Tensor, sigma, *, weighting="sigma2"
     if not callable(weighting):
         one_of("weighting", weighting, ("sigma2",))
     sigma = _at_least_single(sigma, x)
-    scale = expand(sigma, x, "sigma")
-    noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-    s = same_shape("model", model(x + scale * noise, sigma), x)
-    squares = (
-        (scale * s + noise).square().reshape(len(x), -1).sum(1)
-    )  # sigma (s + z/sigma): finite however small sigma is
+    clean = at_least_single(x)
+    scale = expand(sigma, clean, "sigma")
+    noise = standard_normal(x.shape, generator=generator, dtype=clean.dtype, device=x.device)
+    s = at_least_single(same_shape("model", model((clean + scale * noise).to(x.dtype), sigma), x))
+    # sigma (s + z/sigma): finite however small sigma is
+    squares = (scale * s + noise).square().reshape(len(x), -1).sum(1)
     if callable(weighting):
         squares = weighting(sigma) / sigma**2 * squares
     return 0.5 * squares.mean()
@@ -121,8 +123,9 @@ def tweedie(score, x: Tensor, sigma) -> Tensor:
     """
     batch("x", x)
     positive("sigma", sigma)
-    sigma = _at_least_single(sigma, x)
-    return x + expand(sigma, x, "sigma") ** 2 * same_shape("score", score(x, sigma), x)
+    sigma, state = _at_least_single(sigma, x), at_least_single(x)
+    s = at_least_single(same_shape("score", score(x, sigma), x))
+    return (state + expand(sigma, state, "sigma") ** 2 * s).to(x.dtype)
 
 
 def geometric_noise_scales(sigma_max, sigma_min, n: int, *, dtype=None, device=None) -> Tensor:
@@ -154,15 +157,16 @@ def geometric_noise_scales(sigma_max, sigma_min, n: int, *, dtype=None, device=N
         dtype, device = dtype or own, device or sigma_max.device
     else:
         dtype, device = dtype or torch.get_default_dtype(), device or torch.get_default_device()
-    high, low = (torch.as_tensor(end, dtype=dtype, device=device) for end in (sigma_max, sigma_min))
+    own = torch.promote_types(dtype, torch.float32)
+    high, low = (torch.as_tensor(end, dtype=own, device=device) for end in (sigma_max, sigma_min))
     for name, end in (("sigma_max", high), ("sigma_min", low)):
         if end.ndim != 0:
             raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(end.shape)}")
     if not high.is_meta and not bool(high > low):
         raise ValueError(f"sigma_max must exceed sigma_min, got {high.item():g} and {low.item():g}")
-    fraction = torch.linspace(0, 1, n, dtype=dtype, device=device)
+    fraction = torch.linspace(0, 1, n, dtype=own, device=device)
     inner = torch.exp(high.log() + fraction[1:-1] * (low.log() - high.log()))
-    return torch.cat([high.reshape(1), inner, low.reshape(1)])
+    return torch.cat([high.reshape(1), inner, low.reshape(1)]).to(dtype)
 
 
 def suggest_sigma_max(data: Tensor) -> Tensor:
@@ -177,7 +181,7 @@ def suggest_sigma_max(data: Tensor) -> Tensor:
         data: points, shape ``(N, *event)``, at least two.
 
     Returns:
-        The distance, a scalar tensor in the units of the data.
+        The distance, a scalar tensor in the units of the data and in single precision at least.
 
     Raises:
         ValueError: if ``data`` is no finite floating tensor of at least two points, or all points are equal.
@@ -188,14 +192,14 @@ def suggest_sigma_max(data: Tensor) -> Tensor:
     if data.ndim < 2 or len(data) < 2 or data.numel() == 0:
         raise ValueError(f"data must hold at least two points, shape (N, *event), got {tuple(data.shape)}")
     finite("data", data)
-    points = data.flatten(1).to(torch.promote_types(data.dtype, torch.float32))  # half has no distances on a CPU
+    points = at_least_single(data.flatten(1))  # half has no distances on a CPU
     rows = max(1, _LARGEST_CHUNK // len(points))
     greatest = torch.stack(
         [torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist").amax() for part in points.split(rows)]
     ).amax()
     if not greatest.is_meta and greatest == 0:
         raise ValueError("data must hold two different points, got equal ones only")
-    return greatest.to(data.dtype)
+    return greatest
 
 
 def suggest_ratio(dim: int) -> float:
@@ -324,7 +328,7 @@ def annealed_langevin(
     """
     positive_integer("n_steps_each", n_steps_each)
     positive("step_size", step_size)
-    scales = _checked_scales(sigmas)
+    scales = at_least_single(_checked_scales(sigmas))
     states = []
     for number, sigma in enumerate(scales, start=1):
         try:
@@ -345,7 +349,7 @@ def annealed_langevin(
         else:
             x = path
     if denoise:
-        x = tweedie(score, x, scales[-1])
+        x = still_finite("denoised states", tweedie(score, x, scales[-1]), "sigma", scales[-1])
     if not trajectory:
         return x
     states = torch.cat(states)

@@ -31,6 +31,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from scorebook.lab.arguments import (
+    at_least_single,
     batch,
     expand,
     finite,
@@ -43,6 +44,7 @@ from scorebook.lab.arguments import (
     real,
     same_shape,
     standard_normal,
+    still_finite,
 )
 
 __all__ = [
@@ -86,8 +88,8 @@ class SDE(abc.ABC):
     r"""A linear SDE on :math:`t \in [0, 1]` with a Gaussian perturbation kernel.
 
     Times ``t`` are numbers (taken in double precision), scalar tensors or tensors of shape ``(B,)``; states ``x`` have
-    shape ``(B, *event)``. Whatever depends on ``t`` alone is returned in the shape of ``t``. A time outside [0, 1]
-    raises a ``ValueError``.
+    shape ``(B, *event)``. Whatever depends on ``t`` alone is returned in the shape of ``t``, in single precision at
+    least. A time outside [0, 1] raises a ``ValueError``.
     """
 
     prior_std: float
@@ -113,6 +115,9 @@ class SDE(abc.ABC):
     def _inverse_ratio(self, ratio: Tensor) -> Tensor:
         r"""Inverse of :math:`\sigma(t)/\alpha(t)`, not yet checked for its range."""
 
+    def _log_noise_to_signal(self, t) -> Tensor:
+        return torch.log(self.sigma(t) / self.alpha(t))
+
     def time_of(self, noise_to_signal) -> Tensor:
         r"""Time at which :math:`\sigma(t)/\alpha(t)` equals ``noise_to_signal``; the inverse of that ratio.
 
@@ -126,7 +131,7 @@ class SDE(abc.ABC):
             ValueError: if a ratio is negative or not reached at any time in [0, 1].
         """
         non_negative("noise_to_signal", noise_to_signal)
-        t = self._inverse_ratio(_floating("noise_to_signal", noise_to_signal))
+        t = self._inverse_ratio(at_least_single(_floating("noise_to_signal", noise_to_signal)))
         if not t.is_meta and not _in_unit_interval(t, low=-_ROUNDING):
             low, high = (float(self.sigma(end) / self.alpha(end)) for end in (0.0, 1.0))
             given = torch.as_tensor(noise_to_signal)
@@ -149,16 +154,18 @@ class SDE(abc.ABC):
         """
         batch("x0", x0)
         noise = standard_normal(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
-        return expand(self.alpha(t), x0, "t") * x0 + expand(self.sigma(t), x0, "t") * noise, noise
+        clean, drawn = at_least_single(x0), at_least_single(noise)
+        noisy = expand(self.alpha(t), clean, "t") * clean + expand(self.sigma(t), clean, "t") * drawn
+        return noisy.to(x0.dtype), noise
 
     def sample_prior(self, shape, *, generator=None, dtype=None, device=None) -> Tensor:
         """Draw from the prior :math:`N(0, s^2 I)` with ``s = prior_std``; ``shape`` is ``(B, *event)``."""
         return self.prior_std * standard_normal(shape, generator=generator, dtype=dtype, device=device)
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of the prior at ``x``, in nats, shape ``(B,)``."""
+        """Log-density of the prior at ``x``, in nats and in single precision at least, shape ``(B,)``."""
         batch("x", x)
-        z = (x / self.prior_std).reshape(len(x), math.prod(x.shape[1:]))
+        z = (at_least_single(x) / self.prior_std).reshape(len(x), math.prod(x.shape[1:]))
         return -0.5 * (z**2).sum(1) - z.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
 
     def time_grid(self, n_steps: int, *, t_min: float = 1e-3, spacing: str = "uniform", dtype=None) -> Tensor:
@@ -218,8 +225,9 @@ class SDE(abc.ABC):
         Source: Efron (2011), eq. 1.4, for :math:`x_t/\alpha`.
         """
         batch("x", x)
-        s = same_shape("score", same_sde("score", score, self)(x, t), x)
-        return (x + expand(self.sigma(t), x, "t") ** 2 * s) / expand(self.alpha(t), x, "t")
+        s = at_least_single(same_shape("score", same_sde("score", score, self)(x, t), x))
+        state = at_least_single(x)
+        return ((state + expand(self.sigma(t), state, "t") ** 2 * s) / expand(self.alpha(t), state, "t")).to(x.dtype)
 
 
 @final
@@ -301,6 +309,9 @@ class _LinearBeta(SDE):
         r""":math:`e^{-B(t)/2}`."""
         return torch.exp(-0.5 * self.integrated_beta(t))
 
+    def _log_noise_to_signal(self, t) -> Tensor:
+        return torch.log(self.sigma(t)) + 0.5 * self.integrated_beta(t)  # finite where alpha underflows
+
     def drift(self, x: Tensor, t) -> Tensor:
         r""":math:`-\beta(t)\,x/2`."""
         return -0.5 * expand(self.beta(t), x, "t") * x
@@ -338,8 +349,9 @@ class VPSDE(_LinearBeta):
         return torch.sqrt(self.beta(t))
 
     def _inverse_ratio(self, ratio: Tensor) -> Tensor:
-        r"""From :math:`B = \log(1 + r^2)`."""
-        return self._inverse_integral(torch.log1p(ratio**2))
+        r"""From :math:`B = \log(1 + r^2)`, without the square of a ratio above 1."""
+        above, below = ratio.clamp(min=1), ratio.clamp(max=1)
+        return self._inverse_integral(2 * torch.log(above) + torch.log1p((below / above) ** 2))
 
 
 @final
@@ -426,7 +438,9 @@ def reverse_drift(sde: SDE, score, x: Tensor, t) -> Tensor:
     Source: Anderson (1982); Song et al. (2021), eq. 6.
     """
     same_sde("score", score, sde)
-    return sde.drift(x, t) - expand(sde.diffusion(t), x, "t") ** 2 * same_shape("score", score(x, t), x)
+    state = at_least_single(x)
+    s = at_least_single(same_shape("score", score(x, t), x))
+    return (sde.drift(state, t) - expand(sde.diffusion(t), state, "t") ** 2 * s).to(x.dtype)
 
 
 @final
@@ -488,15 +502,19 @@ class ScoreModel(nn.Module):
         ]
 
     def _coefficients(self, t):
-        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        precise = _double(t)
+        alpha, sigma = self.sde.alpha(precise), self.sde.sigma(precise)
         positive("sigma(t)", sigma)
         total = torch.sqrt(sigma**2 + (alpha * self.data_std) ** 2)
-        return total, torch.log(sigma / alpha) / 4, alpha * self.data_std / (sigma * total)
+        c_noise = self.sde._log_noise_to_signal(precise) / 4
+        return [c.to(t.dtype) for c in (total, c_noise, alpha * self.data_std / (sigma * total))]
 
     def _score(self, x, total, c_noise, c_out, **condition):
-        scaled = x / expand(total, x, "t")
-        output = same_shape("network", self.network(scaled, c_noise, **condition), x)
-        return expand(c_out, x) * output - scaled / expand(total, x)
+        state = at_least_single(x)
+        total = expand(total, state, "t")
+        scaled = state / total
+        output = at_least_single(same_shape("network", self.network(scaled.to(x.dtype), c_noise, **condition), x))
+        return (expand(c_out, state) * output - scaled / total).to(x.dtype)
 
     def get_extra_state(self) -> Tensor:
         """What the weights belong to: the kernel of the SDE and ``data_std``, as bytes of JSON; for ``state_dict``."""
@@ -534,9 +552,10 @@ class ScoreModel(nn.Module):
         one over the square of the factor in front of :math:`F`; ``weighting=model.weight`` passes it to
         :func:`score_matching_loss`. Source: Karras et al. (2022), table 1, in units of the score.
         """
-        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        t = _floating("t", t)
+        alpha, sigma = self.sde.alpha(_double(t)), self.sde.sigma(_double(t))
         signal = (alpha * self.data_std) ** 2
-        return sigma**2 * (sigma**2 + signal) / signal
+        return (sigma**2 * (sigma**2 + signal) / signal).to(t.dtype)
 
 
 def on_grid(score, times: Tensor) -> list:
@@ -583,7 +602,7 @@ def score_matching_loss(
         generator: source of the times, the noise and the drops.
 
     Returns:
-        Scalar tensor.
+        Scalar tensor, in single precision at least.
 
     Raises:
         ValueError: for an unknown weighting, ``t_min`` outside (0, 1), ``p_drop`` outside [0, 1], labels of another
@@ -611,11 +630,11 @@ def score_matching_loss(
         condition["label"] = torch.where(dropped, -1, labels)
     if sample_times is None:
         sample_times = time_sampler(sde, low_discrepancy=False, t_min=t_min)
-    t = sample_times(len(x), generator).to(x)
+    t = _at_least_single("sample_times", sample_times(len(x), generator), x)
     x_t, noise = sde.perturb(x, t, generator=generator)
-    s = same_shape("model", model(x_t, t, **condition), x)
+    s = at_least_single(same_shape("model", model(x_t, t, **condition), x))
     sigma = sde.sigma(t)
-    residual = (expand(sigma, x) * s + noise).flatten(1)  # sigma (s + z/sigma): finite however small sigma is
+    residual = (expand(sigma, s) * s + noise).reshape(len(x), -1)  # sigma (s + z/sigma): finite for every sigma
     if callable(weighting):
         weight = weighting(t) / sigma**2
     else:
@@ -662,7 +681,7 @@ def time_sampler(sde: SDE, *, uniform_in: str = "t", low_discrepancy: bool = Tru
             u = _uniform(n, generator)
         if uniform_in == "t":
             return t_min + (1 - t_min) * u
-        low, high = (torch.log(sde.sigma(end) / sde.alpha(end)) for end in (t_min, 1.0))
+        low, high = (sde._log_noise_to_signal(end) for end in (t_min, 1.0))
         return sde.time_of(torch.exp(low + (high - low) * u)).clamp(min=t_min)
 
     return sample_times
@@ -784,6 +803,7 @@ def simulate(
 
     Raises:
         ValueError: if ``times`` is neither increasing nor decreasing, or shapes do not fit.
+        RuntimeError: if a state is no longer finite; the message says when, and how many rows.
 
     Source: Maruyama (1955); Kloeden & Platen (1992), section 10.2.
     """
@@ -796,19 +816,22 @@ def simulate(
         if increments.shape != (n_steps, *x.shape):
             raise ValueError(f"increments must have shape {(n_steps, *x.shape)}, got {tuple(increments.shape)}")
         finite("increments", increments)
-        increments = increments.to(x.dtype)
+        increments = at_least_single(increments.to(x.dtype))
+    dtype, state = x.dtype, at_least_single(x)
+    steps = (times if times.is_floating_point() else times.to(state.dtype)).diff()
     states = [x]
-    for k, (t, dt) in enumerate(zip(times[:-1], times.diff(), strict=True)):
+    for k, (t, dt) in enumerate(zip(times[:-1], steps, strict=True)):
         if increments is None:
-            dw = expand(dt.abs().sqrt(), x) * standard_normal(
-                x.shape, generator=generator, dtype=x.dtype, device=x.device
+            dw = expand(dt.abs().sqrt(), state) * standard_normal(
+                x.shape, generator=generator, dtype=state.dtype, device=x.device
             )
         else:
             dw = increments[k]
         g = diffusion(x, t)
         if not (isinstance(g, Tensor) and g.shape == x.shape):
-            g = expand(g, x)  # a (B,) tensor must not meet a (B, B) one by accident
-        x = x + same_shape("drift", drift(x, t), x) * expand(dt, x) + g * dw
+            g = expand(g, state, "diffusion")  # a (B,) tensor must not meet a (B, B) one by accident
+        state = state + same_shape("drift", drift(x, t), x).to(state.dtype) * expand(dt, state) + g * dw
+        x = still_finite("states", state.to(dtype), "t", times[k + 1])
         if trajectory:
             states.append(x)
     return torch.stack(states) if trajectory else x
@@ -852,8 +875,9 @@ def euler_maruyama(
 
     Raises:
         ValueError: if not exactly one of ``n_steps`` and ``times`` is given, ``times`` does not decrease, a time lies
-            outside [0, 1], ``x`` is not finite, the score returns another shape, or score or constraint belongs to
-            another SDE.
+            outside [0, 1], ``x`` is not finite, score or constraint returns another shape or no real numbers, or
+            belongs to another SDE.
+        RuntimeError: if a state is no longer finite; the message says at which time, and how many rows.
 
     Source: Song et al. (2021), section 4.1.
     """
@@ -919,6 +943,7 @@ def predictor_corrector(
 
     Raises:
         ValueError: as :func:`euler_maruyama`; if ``snr`` is not positive or ``n_corrector_steps`` is negative.
+        RuntimeError: as :func:`euler_maruyama`.
 
     Source: Song et al. (2021), algorithms 4 and 5, with :math:`\sigma(t)` for their ratio of norms.
     """
@@ -931,11 +956,19 @@ def predictor_corrector(
     finite("x", x)
     times = _at_least_single("times", _reverse_times(sde, n_steps, t_min, times), x)
 
-    def normal():
-        return standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    # Between the evaluations the state is kept in single precision at least: in half, small steps would round to none.
+    dtype, state = x.dtype, at_least_single(x)
 
-    def constrain(x, t):
-        return x if constraint is None else constraint(x, t)
+    def normal():
+        return standard_normal(x.shape, generator=generator, dtype=state.dtype, device=x.device)
+
+    def evaluate(at_t, state):
+        return same_shape("score", at_t(state.to(dtype)), state).to(state.dtype)
+
+    def constrain(state, t):
+        if constraint is None:
+            return state
+        return same_shape("constraint", constraint(state.to(dtype), t), state).to(state.dtype)
 
     # What depends on time alone is computed once for all steps. The drift is linear in x: its rate is its value at 1.
     dts = times.diff()
@@ -947,17 +980,20 @@ def predictor_corrector(
 
     states = [x]
     for k, (t_next, dt, rate, diffusion2, noise_std) in enumerate(steps):
-        x = x + (rate * x - diffusion2 * same_shape("score", scores[k](x), x)) * dt + noise_std * normal()
-        x = constrain(x, t_next)
+        state = state + (rate * state - diffusion2 * evaluate(scores[k], state)) * dt + noise_std * normal()
+        state = constrain(state, t_next)
         for _ in range(n_corrector_steps):
             step, corrector_noise_std = corrections[k]
-            x = x + step * same_shape("score", scores[k + 1](x), x) + corrector_noise_std * normal()
-            x = constrain(x, t_next)
+            state = state + step * evaluate(scores[k + 1], state) + corrector_noise_std * normal()
+            state = constrain(state, t_next)
+        still_finite("states", state.to(dtype), "t", t_next)
         if trajectory:
-            states.append(x)
+            states.append(state.to(dtype))
     if denoise:
-        x = states[-1] = constrain(sde.denoise(score, x, times[-1]), torch.zeros_like(times[-1]))
-    return torch.stack(states) if trajectory else x
+        state = constrain(sde.denoise(score, state.to(dtype), times[-1]), torch.zeros_like(times[-1]))
+        still_finite("denoised states", state.to(dtype), "t", times[-1])
+    states[-1] = state.to(dtype)
+    return torch.stack(states) if trajectory else states[-1]
 
 
 @torch.no_grad()
@@ -1007,7 +1043,7 @@ def _check_t_min(t_min) -> None:
 
 
 def _time(t) -> Tensor:
-    t = _floating("t", t)
+    t = at_least_single(_floating("t", t))
     if not t.is_meta and not _in_unit_interval(t):
         raise ValueError(f"t must lie in [0, 1], got values from {t.min():g} to {t.max():g}")
     return t
@@ -1031,6 +1067,11 @@ def _at_least_single(name, value, x: Tensor) -> Tensor:
     """Put times or noise scales on the device of ``x``, in its precision unless that is too coarse for them."""
     real(name, value)
     return torch.as_tensor(value, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+
+
+def _double(t: Tensor) -> Tensor:
+    """Times in double precision, where the device has it."""
+    return t if t.device.type == "mps" else t.double()
 
 
 def _uniform(n, generator) -> Tensor:

@@ -218,7 +218,8 @@ def test_diffusion_posterior_is_stable_where_the_raw_gradient_is_not(noise_std, 
 
     assert error(1.0) < noise_std + 0.1
     if noise_std == 0.01:
-        assert not error(None) < 10
+        with pytest.raises(RuntimeError, match=r"states are no longer finite in .* of 300 rows at t="):
+            error(None)
 
 
 # Every sampler, each sample on its own

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "at_least_single",
     "batch",
     "expand",
     "finite",
@@ -23,7 +24,13 @@ __all__ = [
     "real",
     "same_shape",
     "standard_normal",
+    "still_finite",
 ]
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """``x`` itself, or in single precision where its own is coarser: there squares and sums would overflow."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def expand(value, x: Tensor, name: str = "value") -> Tensor:
@@ -112,7 +119,31 @@ def same_shape(name: str, output, x: Tensor) -> Tensor:
         raise ValueError(f"{name} must return a tensor of shape {tuple(x.shape)}, got {type(output).__name__}")
     if output.shape != x.shape:
         raise ValueError(f"{name} must return shape {tuple(x.shape)} like its input, got {tuple(output.shape)}")
+    if not output.is_floating_point():
+        raise ValueError(f"{name} must return real floating-point numbers, got {output.dtype}")
     return output
+
+
+def still_finite(name: str, x: Tensor, at: str, place) -> Tensor:
+    """Return ``x`` if it is finite; raise a ``RuntimeError`` that says where it ceased to be, and in how many rows.
+
+    For the states of an iteration: one number is read from the device.
+
+    Args:
+        name: what ``x`` is, in the plural.
+        x: shape ``(B, *event)``.
+        at: name of the place, such as ``"t"`` or ``"step"``.
+        place: number or scalar tensor.
+    """
+    if x.is_meta or math.isfinite(at_least_single(x).sum().item()):
+        return x
+    bad = ~torch.isfinite(x).reshape(len(x), -1).all(1)
+    if not bool(bad.any()):  # it was the sum that overflowed
+        return x
+    raise RuntimeError(
+        f"{name} are no longer finite in {int(bad.sum())} of {len(x)} rows at {at}={float(place):g}, first in row "
+        f"{int(bad.nonzero()[0])}: see what the score returns there"
+    )
 
 
 def _check(name, value, tensor_test, number_test, expected) -> None:

@@ -22,7 +22,7 @@ On any other path of :math:`\alpha, \sigma` it is as good a coordinate of the sa
 
 from torch import Tensor
 
-from scorebook.lab.arguments import batch, expand, floating, non_negative, one_of, positive
+from scorebook.lab.arguments import at_least_single, batch, expand, floating, non_negative, one_of, positive
 
 __all__ = ["convert_prediction"]
 
@@ -64,9 +64,10 @@ def convert_prediction(prediction: Tensor, x: Tensor, alpha, sigma, *, source: s
         raise ValueError(f"prediction must have shape {tuple(x.shape)} like x, got {tuple(prediction.shape)}")
     non_negative("alpha", alpha)
     non_negative("sigma", sigma)
+    dtype, x = x.dtype, at_least_single(x)
     prediction, alpha, sigma = prediction.to(x.dtype), expand(alpha, x, "alpha"), expand(sigma, x, "sigma")
     if source == target:
-        return prediction
+        return prediction.to(dtype)
     clean_given = source == "clean"
     noise_given = source in ("score", "noise")
     if noise_given and target not in ("score", "noise"):
@@ -88,9 +89,11 @@ def convert_prediction(prediction: Tensor, x: Tensor, alpha, sigma, *, source: s
         clean, noise = (x - sigma * prediction) / (alpha + sigma), (x + alpha * prediction) / (alpha + sigma)
 
     if target == "score":
-        return -noise / sigma
-    if target == "noise":
-        return noise
-    if target == "clean":
-        return clean
-    return alpha * noise - sigma * clean if target == "velocity" else noise - clean
+        wanted = -noise / sigma
+    elif target == "noise":
+        wanted = noise
+    elif target == "clean":
+        wanted = clean
+    else:
+        wanted = alpha * noise - sigma * clean if target == "velocity" else noise - clean
+    return wanted.to(dtype)

@@ -11,6 +11,7 @@ CALLS = {
 }
 
 NO_DATA = {
+    "at_least_single": "changes the dtype of whatever tensor it is given",
     "batch": "the check of dtype and shape itself",
     "floating": "the check of dtypes itself",
     "integers": "the check of dtypes itself",
@@ -19,4 +20,5 @@ NO_DATA = {
     "real": "the check of dtypes itself",
     "same_shape": "compares shapes; what the tensors hold is not looked at",
     "standard_normal": "takes a shape",
+    "still_finite": "raises a RuntimeError, for numbers that the caller did not give",
 }
