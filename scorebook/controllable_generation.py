@@ -18,6 +18,7 @@ spread of an isotropic Gaussian. Both are biased, unless the prior is what they 
 Source: Song et al. (2021), section 5 and appendix I.
 """
 
+import functools
 import math
 from typing import final
 
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from scorebook.lab.arguments import (
+    at_least_single,
     batch,
     expand,
     finite,
@@ -35,6 +37,7 @@ from scorebook.lab.arguments import (
     same_shape,
     standard_normal,
 )
+from scorebook.lab.gradients import checked, outside_inference_mode, recording
 from scorebook.score_matching import score_of
 from scorebook.sde import SDE, same_sde, sde_of, time_sampler
 
@@ -73,27 +76,39 @@ def condition(score, log_likelihood, *, scale=1.0):
 
     Raises:
         ValueError: if ``scale`` is negative or not finite; on a call, if ``score`` returns another shape than that of
-            ``x``, or ``log_likelihood`` another than ``(B,)`` or a tensor that does not depend on ``x``.
+            ``x``, or ``log_likelihood`` another than ``(B,)``, a tensor that does not depend on ``x``, or one whose
+            dependence on ``x`` is hidden from autograd (:func:`scorebook.lab.gradients.checked`).
 
     Source: Dhariwal & Nichol (2021), algorithm 1; Song et al. (2021), eq. 14.
     """
     non_negative("scale", scale)
+    return _belonging_to(sde_of(score), _conditioned, score, log_likelihood, scale)
 
-    def guided(x, t):
-        batch("x", x)
 
-        def at_t(x):
-            values = log_likelihood(x, t)
-            if not isinstance(values, Tensor) or values.shape != (len(x),):
-                came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-                raise ValueError(f"log_likelihood must return one number per point, shape ({len(x)},), got {came}")
-            _check_depends("log_likelihood", values)
-            return values
+@outside_inference_mode()
+def _conditioned(score, log_likelihood, scale, x, t) -> Tensor:
+    batch("x", x)
 
-        return same_shape("score", score(x, t), x) + expand(scale, x, "scale") * score_of(at_t, x)
+    def at_t(x):
+        values = log_likelihood(x, t)
+        if not isinstance(values, Tensor) or values.shape != (len(x),):
+            came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(f"log_likelihood must return one number per point, shape ({len(x)},), got {came}")
+        return values
 
-    guided.sde = sde_of(score)
-    return guided
+    def depending(x):
+        values = checked("log_likelihood", at_t, x, of=log_likelihood)
+        _check_depends("log_likelihood", values)
+        return values
+
+    return same_shape("score", score(x, t), x) + expand(scale, x, "scale") * score_of(depending, x)
+
+
+def _belonging_to(sde, function, *arguments):
+    """``function`` closed over its first arguments, with the SDE to which it belongs. It is pickled, unlike a closure."""
+    closed = functools.partial(function, *arguments)
+    closed.sde = sde
+    return closed
 
 
 def class_log_likelihood(classifier, labels):
@@ -110,15 +125,14 @@ def class_log_likelihood(classifier, labels):
         ValueError: if ``labels`` are no integers; on a call, if they are not one per row or out of range, or the
             classifier returns another shape.
     """
-    labels = integers("labels", labels)
+    return functools.partial(_class_log_likelihood, classifier, integers("labels", labels))
 
-    def log_likelihood(x, t):
-        logits = _logits(classifier, x, t)
-        wanted = labels.to(x.device).expand(len(x)) if labels.ndim == 0 else labels.to(x.device)
-        _check_labels(wanted, len(x), logits.shape[1])
-        return logits.log_softmax(1).gather(1, wanted.unsqueeze(1)).squeeze(1)
 
-    return log_likelihood
+def _class_log_likelihood(classifier, labels, x, t) -> Tensor:
+    logits = _logits(classifier, x, t)
+    wanted = labels.to(x.device).expand(len(x)) if labels.ndim == 0 else labels.to(x.device)
+    _check_labels(wanted, len(x), logits.shape[1])
+    return logits.log_softmax(1).gather(1, wanted.unsqueeze(1)).squeeze(1)
 
 
 def classifier_loss(classifier, sde: SDE, x: Tensor, labels: Tensor, *, sample_times=None, generator=None) -> Tensor:
@@ -150,8 +164,9 @@ def classifier_loss(classifier, sde: SDE, x: Tensor, labels: Tensor, *, sample_t
     if x.numel() == 0:
         raise ValueError(f"x must hold at least one point, got shape {tuple(x.shape)}")
     finite("x", x)
-    labels = integers("labels", labels)
-    t = (sample_times or time_sampler(sde))(len(x), generator).to(x)
+    labels = integers("labels", labels).to(x.device)
+    t = (sample_times or time_sampler(sde))(len(x), generator)
+    t = t.to(device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
     noisy, _ = sde.perturb(x, t, generator=generator)
     logits = _logits(classifier, noisy, t)
     _check_labels(labels, len(x), logits.shape[1])
@@ -166,14 +181,9 @@ def given(model, **conditions):
         conditions: keywords for each call, such as ``label=torch.tensor([3, 3, 7])``.
 
     Returns:
-        Callable ``(x, t) -> tensor like x``.
+        Callable ``(x, t) -> tensor like x``, a ``functools.partial`` that can be pickled where the model can.
     """
-
-    def score(x, t):
-        return model(x, t, **conditions)
-
-    score.sde = sde_of(model)
-    return score
+    return _belonging_to(sde_of(model), functools.partial(model, **conditions))
 
 
 def classifier_free(conditional, unconditional, scale):
@@ -202,14 +212,13 @@ def classifier_free(conditional, unconditional, scale):
     sde = sde_of(unconditional)
     if sde is not None:
         same_sde("conditional", conditional, sde)
+    return _belonging_to(sde or sde_of(conditional), _classifier_free, conditional, unconditional, scale)
 
-    def guided(x, t):
-        batch("x", x)
-        without = same_shape("unconditional", unconditional(x, t), x)
-        return without + expand(scale, x, "scale") * (same_shape("conditional", conditional(x, t), x) - without)
 
-    guided.sde = sde or sde_of(conditional)
-    return guided
+def _classifier_free(conditional, unconditional, scale, x, t) -> Tensor:
+    batch("x", x)
+    without = same_shape("unconditional", unconditional(x, t), x)
+    return without + expand(scale, x, "scale") * (same_shape("conditional", conditional(x, t), x) - without)
 
 
 @final
@@ -219,36 +228,48 @@ class LinearObservation:
     Args:
         operator: the matrix ``A``, shape ``(m, d)``, which acts on events flattened to ``d`` numbers; or a pair of
             callables, ``A`` from ``(B, *event)`` to ``(B, *observed)`` and its adjoint from there back, both linear and
-            row by row. Autograd goes through the first; the second is used to solve for
-            :math:`\varsigma^2 I + v A A^\top`.
+            row by row; or ``A`` alone, whose adjoint autograd knows, with ``event_shape``. A pair need not be
+            differentiable: where autograd does not find the adjoint in the first, it is given the second. Both are
+            called in the precision of ``y`` where that is half.
         y: what was observed. For a matrix ``(m,)``, or ``(B, m)`` if each sample has its own; for callables always
-            with the axis of samples, ``(1, *observed)`` or ``(B, *observed)``.
+            with the axis of samples, ``(1, *observed)``, or ``(B, *observed)`` if each sample has its own, which
+            allows for callables that hold something for each of them, such as masks.
         noise_std: :math:`\varsigma`, a positive number in the units of ``y``.
+        event_shape: shape of a point; for a callable ``A`` that comes alone.
 
     Raises:
-        ValueError: if the operator is neither, its shape does not fit ``y``, the second callable is not the adjoint of
-            the first, ``noise_std`` is not positive, or a value is not finite.
+        ValueError: if the operator is none of these, its shape does not fit ``y``, the second callable is not the
+            adjoint of the first, ``noise_std`` is not positive, or a value is not finite.
 
-    The adjoint is held against :math:`\langle A u, v \rangle = \langle u, A^\top v \rangle` for two random pairs, to a
-    thousand roundings; a map that is not linear, or that mixes the rows of a batch, fails as well.
+    The adjoint is held against :math:`\langle A u, v \rangle = \langle u, A^\top v \rangle` for eight random pairs or
+    more, to sixteen roundings of ``y``, at best of single precision, in each product of the sum, whose errors add up
+    like the noise that they are; a map that is not linear, or that mixes the rows of a batch, fails as well. The
+    observation can be pickled where its callables can.
     """
 
-    def __init__(self, operator, y: Tensor, noise_std):
+    def __init__(self, operator, y: Tensor, noise_std, *, event_shape=None):
         if isinstance(noise_std, Tensor) and noise_std.ndim != 0:
             raise ValueError(f"noise_std must be one number, got shape {tuple(noise_std.shape)}")
         positive("noise_std", noise_std)
         floating("y", y)
         finite("y", y)
         self.y, self.noise_std = y, noise_std
+        self._matrix = None
         if isinstance(operator, Tensor):
             self._set_matrix(operator)
         elif isinstance(operator, (tuple, list)) and len(operator) == 2 and all(callable(part) for part in operator):
-            self._matrix = None
-            self._forward, self._adjoint = operator
-            self._check_adjoint()
+            self._set_callables(*operator)
+        elif callable(operator):
+            if event_shape is None:
+                raise ValueError(
+                    "operator comes without its adjoint: give event_shape, the shape of one point, by which autograd "
+                    "finds it, or a pair of callables, A and its adjoint"
+                )
+            self._set_callables(operator, functools.partial(_transposed, operator, tuple(event_shape)))
         else:
             raise ValueError(
-                f"operator must be a matrix or a pair of callables, A and its adjoint, got {type(operator).__name__}"
+                "operator must be a matrix, a pair of callables, A and its adjoint, or a callable with event_shape, "
+                f"got {type(operator).__name__}"
             )
 
     def __repr__(self) -> str:
@@ -270,27 +291,39 @@ class LinearObservation:
         squares, vectors = torch.linalg.eigh(precise @ precise.mT)
         self._squares, self._vectors = squares.clamp(min=0), vectors
 
-    def _check_adjoint(self):
+    def _set_callables(self, forward, adjoint):
         y = self.y
         if y.ndim < 2:
             raise ValueError(f"y must begin with the axis of samples, (1, *observed) or (B, ...), got {tuple(y.shape)}")
-        draw = torch.Generator().manual_seed(0)
-        v = standard_normal((2, *y.shape[1:]), generator=draw, dtype=y.dtype, device=y.device)
-        back = self._adjoint(v)
-        if not isinstance(back, Tensor) or back.ndim < 2 or len(back) != 2:
-            came = tuple(back.shape) if isinstance(back, Tensor) else type(back).__name__
-            raise ValueError(f"the adjoint of operator must return shape (2, *event) for two rows of y, got {came}")
-        u = standard_normal(back.shape, generator=draw, dtype=y.dtype, device=y.device)
-        seen = same_shape("operator", self._forward(u), v)
-        left, right = (seen * v).flatten(1).sum(1), (u * back).flatten(1).sum(1)
-        size = seen.flatten(1).norm(dim=1) * v.flatten(1).norm(dim=1)
-        size = size + u.flatten(1).norm(dim=1) * back.flatten(1).norm(dim=1)
-        if not left.is_meta and bool(((left - right).abs() > 1e3 * torch.finfo(y.dtype).eps * size).any()):
-            worst = int((left - right).abs().argmax())
-            raise ValueError(
-                "operator needs its adjoint: <A u, v> and <u, A* v> must agree for every u and v, "
-                f"got {left[worst]:.6g} and {right[worst]:.6g}"
-            )
+        self._forward, self._adjoint, self._by_autograd = forward, adjoint, True
+        draw = torch.Generator("cpu").manual_seed(0)
+        n_rows = len(y) if len(y) > 1 else 2  # one row alone could not show that rows are mixed
+        precision = max(torch.finfo(dtype).eps for dtype in (y.dtype, torch.float32))
+        for _ in range(-(-8 // n_rows)):
+            v = standard_normal((n_rows, *y.shape[1:]), generator=draw, dtype=y.dtype, device=y.device)
+            back = adjoint(v)
+            if not isinstance(back, Tensor) or back.ndim < 2 or len(back) != n_rows:
+                came = tuple(back.shape) if isinstance(back, Tensor) else type(back).__name__
+                raise ValueError(
+                    f"the adjoint of operator must return shape ({n_rows}, *event) for {n_rows} rows of y, got {came}"
+                )
+            u = standard_normal(back.shape, generator=draw, dtype=y.dtype, device=y.device)
+            seen = same_shape("operator", forward(u), v)
+            self._by_autograd = self._by_autograd and _is_derivative(forward, u, v, back, 16 * precision)
+            seen, v, u, back = (part.detach().flatten(1).double() for part in (seen, v, u, back))
+            left, right = (seen * v).sum(1), (u * back).sum(1)
+            size = (seen * v).norm(dim=1) + (u * back).norm(dim=1)
+            if not left.is_meta and bool(((left - right).abs() > 16 * precision * size).any()):
+                worst = int((left - right).abs().argmax())
+                raise ValueError(
+                    "operator needs its adjoint: <A u, v> and <u, A* v> must agree for every u and v, "
+                    f"got {left[worst]:.6g} and {right[worst]:.6g}"
+                )
+
+    def _apply(self, x: Tensor, *maps) -> Tensor:
+        """Apply a map and its adjoint known to autograd, in the precision of ``y`` where that is half."""
+        inside = x if self.y.dtype in (torch.float32, torch.float64) else x.to(self.y.dtype)
+        return (maps[0](inside) if self._by_autograd else _WithAdjoint.apply(inside, *maps)).to(x.dtype)
 
     def predict(self, x: Tensor) -> Tensor:
         """Noise-free observation ``A x``, shape ``(B, *observed)``, of points ``(B, *event)``.
@@ -300,7 +333,7 @@ class LinearObservation:
         """
         batch("x", x)
         if self._matrix is None:
-            return self._forward(x)
+            return self._apply(x, self._forward, self._adjoint)
         flat = x.reshape(len(x), math.prod(x.shape[1:]))
         if flat.shape[1] != self._matrix.shape[1]:
             raise ValueError(
@@ -337,7 +370,8 @@ class LinearObservation:
         Raises:
             ValueError: as :meth:`residual`.
         """
-        z = self.residual(x).flatten(1) / self.noise_std
+        residual = at_least_single(self.residual(x))
+        z = (residual / expand(self.noise_std, residual, "noise_std")).flatten(1)
         return -0.5 * z.square().sum(1) - z.shape[1] * math.log(math.sqrt(2 * math.pi) * float(self.noise_std))
 
     def solve(self, residual: Tensor, variance) -> Tensor:
@@ -359,18 +393,22 @@ class LinearObservation:
             RuntimeError: if the conjugate gradients do not converge.
         """
         batch("residual", residual)
+        dtype, residual = residual.dtype, at_least_single(residual)
         if residual.shape[1:] != self.y.shape[1:]:
             raise ValueError(f"residual must have shape (B, *{tuple(self.y.shape[1:])}), got {tuple(residual.shape)}")
         non_negative("variance", variance)
         variance = expand(variance, residual, "variance")
+        noise = expand(self.noise_std, residual, "noise_std") ** 2
         if self._matrix is None:
 
             def covariance(w):
-                return variance * self._forward(self._adjoint(w)) + self.noise_std**2 * w
+                back = self._apply(w, self._adjoint, self._forward)
+                return variance * self._apply(back, self._forward, self._adjoint) + noise * w
 
-            return _conjugate_gradients(covariance, residual)
+            rounding = max(torch.finfo(part.dtype).eps for part in (residual, self.y))
+            return _conjugate_gradients(covariance, residual, rounding).to(dtype)
         squares, vectors = self._squares.to(residual), self._vectors.to(residual)
-        return ((residual @ vectors) / (variance * squares + self.noise_std**2)) @ vectors.mT
+        return (((residual @ vectors) / (variance * squares + noise)) @ vectors.mT).to(dtype)
 
 
 def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scale=1.0, limit: float | None = 1.0):
@@ -407,20 +445,22 @@ def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scal
     non_negative("scale", scale)
     if limit is not None:
         positive("limit", limit)
+    return _belonging_to(sde, _at_the_mean, score, sde, observation, scale, limit)
 
-    def guided(x, t):
-        s, guidance = _through_denoiser(score, sde, observation, x, t, lambda r, t: r / observation.noise_std**2)
-        guidance = expand(scale, x, "scale") * guidance
-        if limit is not None:
-            # The floor keeps the derivative of the root finite where there is no guidance.
-            dtype = torch.promote_types(x.dtype, torch.float32)  # squares overflow half precision
-            length = guidance.flatten(1).to(dtype).square().sum(1).clamp(min=torch.finfo(dtype).tiny).sqrt()
-            excess = length * expand(sde.sigma(t), length) / (limit * math.sqrt(math.prod(x.shape[1:])))
-            guidance = guidance / expand(excess.clamp(min=1), x)
-        return s + guidance
 
-    guided.sde = sde
-    return guided
+def _at_the_mean(score, sde, observation, scale, limit, x, t) -> Tensor:
+    def weigh(residual):
+        return residual / expand(observation.noise_std, residual, "noise_std") ** 2
+
+    s, guidance = _through_denoiser(score, sde, observation, x, t, weigh)
+    guidance = expand(scale, guidance, "scale") * guidance
+    if limit is not None:
+        # The floor keeps the derivative of the root finite where there is no guidance.
+        floor = torch.finfo(guidance.dtype).tiny
+        length = guidance.reshape(len(x), -1).square().sum(1).clamp(min=floor).sqrt()
+        excess = length * expand(sde.sigma(t), length) / (limit * math.sqrt(math.prod(x.shape[1:])))
+        guidance = guidance / expand(excess.clamp(min=1), guidance)
+    return (s + guidance).to(x.dtype)
 
 
 def pseudoinverse_guidance(score, sde: SDE, observation: LinearObservation, *, data_std: float = 1.0):
@@ -451,17 +491,14 @@ def pseudoinverse_guidance(score, sde: SDE, observation: LinearObservation, *, d
     """
     same_sde("score", score, sde)
     positive("data_std", data_std)
+    return _belonging_to(sde, _around_the_mean, score, sde, observation, data_std)
 
-    def weigh(residual, t):
-        noise, signal = sde.sigma(t) ** 2, (sde.alpha(t) * data_std) ** 2
-        return observation.solve(residual, noise * data_std**2 / (noise + signal))
 
-    def guided(x, t):
-        s, guidance = _through_denoiser(score, sde, observation, x, t, weigh)
-        return s + guidance
-
-    guided.sde = sde
-    return guided
+def _around_the_mean(score, sde, observation, data_std, x, t) -> Tensor:
+    noise, signal = sde.sigma(t) ** 2, (sde.alpha(t) * data_std) ** 2
+    variance = noise * data_std**2 / (noise + signal)
+    s, guidance = _through_denoiser(score, sde, observation, x, t, lambda r: observation.solve(r, variance))
+    return (s + guidance).to(x.dtype)
 
 
 def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator=None):
@@ -495,19 +532,18 @@ def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator=None):
     if mask.shape != y.shape and mask.shape != y.shape[1:] and mask.shape[1:] != y.shape:
         raise ValueError(f"mask must have the shape of y, {tuple(y.shape)}, or of one event, got {tuple(mask.shape)}")
     finite("y", torch.where(mask, y, 0.0))
+    return _belonging_to(sde, _replaced, sde, y, mask, generator)
 
-    def constraint(x, t):
-        batch("x", x)
-        for name, part in (("y", y), ("mask", mask)):
-            if part.shape not in (x.shape, x.shape[1:], (1, *x.shape[1:])):
-                raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(part.shape)}")
-        t = torch.as_tensor(t)
-        noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        sigma = torch.where(t == 0, torch.zeros_like(sde.sigma(t)), sde.sigma(t))
-        return torch.where(mask.to(x.device), expand(sde.alpha(t), x, "t") * y.to(x) + expand(sigma, x, "t") * noise, x)
 
-    constraint.sde = sde
-    return constraint
+def _replaced(sde, y, mask, generator, x, t) -> Tensor:
+    batch("x", x)
+    for name, part in (("y", y), ("mask", mask)):
+        if part.shape not in (x.shape, x.shape[1:], (1, *x.shape[1:])):
+            raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(part.shape)}")
+    t = torch.as_tensor(t, device=x.device)
+    noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    sigma = torch.where(t == 0, torch.zeros_like(sde.sigma(t)), sde.sigma(t))
+    return torch.where(mask.to(x.device), expand(sde.alpha(t), x, "t") * y.to(x) + expand(sigma, x, "t") * noise, x)
 
 
 def colour_basis(*, dtype=None, device=None) -> Tensor:
@@ -551,42 +587,97 @@ def in_basis(score, basis: Tensor):
     identity = torch.eye(len(basis), dtype=basis.dtype, device=basis.device)
     if not basis.is_meta and not torch.allclose(basis @ basis.mT, identity, atol=1e-5):
         raise ValueError("basis must be orthogonal: basis @ basis.T is not the identity")
-
-    def rotated(z, t):
-        floating("x", z)
-        if z.ndim < 2 or z.shape[1] != len(basis):
-            raise ValueError(f"basis acts on {len(basis)} channels, got x of shape {tuple(z.shape)}")
-        q = basis.to(z)
-        x = torch.einsum("ij,bi...->bj...", q, z)
-        return torch.einsum("ij,bj...->bi...", q, same_shape("score", score(x, t), x))
-
-    rotated.sde = sde_of(score)
-    return rotated
+    return _belonging_to(sde_of(score), _in_basis, score, basis)
 
 
+def _in_basis(score, basis, z, t) -> Tensor:
+    floating("x", z)
+    if z.ndim < 2 or z.shape[1] != len(basis):
+        raise ValueError(f"basis acts on {len(basis)} channels, got x of shape {tuple(z.shape)}")
+    q = basis.to(z)
+    x = torch.einsum("ij,bi...->bj...", q, z)
+    return torch.einsum("ij,bj...->bi...", q, same_shape("score", score(x, t), x))
+
+
+@outside_inference_mode()
 def _through_denoiser(score, sde, observation, x, t, weigh) -> tuple[Tensor, Tensor]:
-    r"""Score at ``x``, and :math:`(\partial A\hat x_0/\partial x)^\top w` with weights ``w`` from the residual."""
+    r"""Score at ``x``, and :math:`(\partial A\hat x_0/\partial x)^\top w` with weights ``w`` from the residual.
+
+    Both in single precision at least. The product is linear in the weights: they are brought to a size at which the
+    score meets about :math:`\sigma` of them, which half precision can hold.
+    """
     batch("x", x)
     differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
-        inside = x if x.requires_grad else x.detach().requires_grad_()
-        s = same_shape("score", score(inside, t), x)
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    # Signal below the rounding of x says nothing about y, nor could the quotient by alpha be told from noise.
+    told = alpha > torch.finfo(x.dtype).eps * sigma
+    alpha = torch.where(told, alpha, 1)
+
+    def at_t(state):
+        return score(state.to(x.dtype), t)
+
+    with recording(at_least_single(x)) as inside:
+        s = at_least_single(same_shape("score", checked("score", at_t, inside, of=score), x))
         _check_depends("score", s)
-        denoised = (inside + expand(sde.sigma(t), x, "t") ** 2 * s) / expand(sde.alpha(t), x, "t")
+        denoised = (inside + expand(sigma, inside, "t") ** 2 * s) / expand(alpha, inside, "t")
         predicted = observation.predict(denoised)
         residual = observation._gap(predicted)
-        weights = weigh(residual if differentiable else residual.detach(), t)
-        (guidance,) = torch.autograd.grad(predicted, inside, weights, create_graph=differentiable)
+        weights = weigh(residual if differentiable else residual.detach())
+        size = weights.detach().reshape(len(x), -1).abs().amax(1).clamp(min=torch.finfo(weights.dtype).tiny)
+        size = size * expand(sigma.clamp(min=1) / alpha, size)
+        (guidance,) = torch.autograd.grad(
+            predicted, inside, weights / expand(size, weights), create_graph=differentiable
+        )
+        guidance = guidance * expand(size * expand(told, size), guidance)
     return (s, guidance) if differentiable else (s.detach(), guidance)
 
 
-def _conjugate_gradients(apply, b: Tensor) -> Tensor:
+def _transposed(operator, event_shape, w) -> Tensor:
+    """The adjoint of a linear map: the derivative of its products with ``w``."""
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = w.new_zeros(len(w), *event_shape).requires_grad_()
+        seen = same_shape("operator", operator(x), w)
+        if not seen.requires_grad:
+            raise ValueError(
+                "operator must be differentiable where no adjoint is given, got a result without a gradient"
+            )
+        return torch.autograd.grad(seen, x, w, create_graph=differentiable, materialize_grads=True)[0]
+
+
+def _is_derivative(forward, u, v, back, tolerance) -> bool:
+    """Whether autograd finds the adjoint in a map by itself, and all of it."""
+    with torch.enable_grad():
+        inside = u.clone().requires_grad_()
+        try:
+            (found,) = torch.autograd.grad(forward(inside), inside, v, allow_unused=True, materialize_grads=True)
+        except RuntimeError:  # it leaves PyTorch, or cuts the graph
+            return False
+    gap = (found.double() - back.double()).flatten(1).norm(dim=1)
+    return found.is_meta or bool((gap <= tolerance * back.double().flatten(1).norm(dim=1)).all())
+
+
+class _WithAdjoint(torch.autograd.Function):
+    """A linear map whose derivative is its adjoint, and the other way round."""
+
+    @staticmethod
+    def forward(ctx, x, apply, adjoint):
+        ctx.maps = apply, adjoint
+        return apply(x)
+
+    @staticmethod
+    def backward(ctx, w):
+        apply, adjoint = ctx.maps
+        return _WithAdjoint.apply(w, adjoint, apply), None, None
+
+
+def _conjugate_gradients(apply, b: Tensor, rounding: float) -> Tensor:
     """Solve ``apply(w) = b`` for a symmetric positive map, each row on its own: a row that is done no longer moves."""
 
     def dot(u, v):
         return expand((u * v).flatten(1).sum(1), b)
 
-    done = dot(b, b) * torch.finfo(b.dtype).eps ** 1.5
+    done = dot(b, b) * rounding**1.5
     w, residual, direction, squared = torch.zeros_like(b), b, b, dot(b, b)
     n_iterations = 1 if b.is_meta else 10 * b[0].numel() + 10
     for _ in range(n_iterations):

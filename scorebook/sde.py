@@ -623,7 +623,7 @@ def score_matching_loss(
     finite("x", x)
     condition = {}
     if labels is not None:
-        labels = integers("labels", labels)
+        labels = integers("labels", labels).to(x.device)
         if labels.shape != (len(x),):
             raise ValueError(f"labels must have shape ({len(x)},), got {tuple(labels.shape)}")
         dropped = _uniform(len(x), generator).to(x.device) < p_drop

@@ -844,9 +844,11 @@ def _guidances_mistaken(process, law, matrix, y, noise_std, x, t, truth) -> list
     def denoised(x):
         return (x + sigma**2 * exact(x, t)) / alpha
 
+    way = denoised(x) - x
+
     def frozen(x):
         """The denoised point without its derivative: as if it moved along with x."""
-        return x + (denoised(x) - x).detach()
+        return x + way
 
     words_clean = (
         "the likelihood is that of a clean point, put at the noisy one; p_t(y | x_t) averages over p(x₀ | x_t)"

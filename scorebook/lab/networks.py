@@ -290,13 +290,14 @@ class _Embedding(nn.Module):
         label = torch.as_tensor(label, device=x.device)
         if label.dtype == torch.bool or label.is_floating_point() or label.is_complex():
             raise ValueError(f"label must hold integers, got {label.dtype}")
+        label = label.long()  # bytes have no -1
         if label.ndim > 1 or (label.ndim == 1 and len(label) not in (1, len(x))):
             raise ValueError(f"label must be a scalar or have shape ({len(x)},), got {tuple(label.shape)}")
         if not label.is_meta and not bool(((label >= -1) & (label < none)).all()):
             raise ValueError(
                 f"label must lie in 0 ... {none - 1}, or be -1 for none, got {label.min()} ... {label.max()}"
             )
-        return torch.where(label < 0, none, label.long()).reshape(-1)
+        return torch.where(label < 0, none, label).reshape(-1)
 
 
 class _ResidualMLP(nn.Module):
