@@ -105,7 +105,7 @@ def _conditioned(score, log_likelihood, scale, x, t) -> Tensor:
 
 
 def _belonging_to(sde, function, *arguments):
-    """``function`` closed over its first arguments, with the SDE to which it belongs. It is pickled, unlike a closure."""
+    """``function`` closed over its first arguments, with the SDE to which it belongs; a closure could not be pickled."""
     closed = functools.partial(function, *arguments)
     closed.sde = sde
     return closed
@@ -457,7 +457,7 @@ def _at_the_mean(score, sde, observation, scale, limit, x, t) -> Tensor:
     if limit is not None:
         # The floor keeps the derivative of the root finite where there is no guidance.
         floor = torch.finfo(guidance.dtype).tiny
-        length = guidance.reshape(len(x), -1).square().sum(1).clamp(min=floor).sqrt()
+        length = guidance.reshape(len(x), math.prod(x.shape[1:])).square().sum(1).clamp(min=floor).sqrt()
         excess = length * expand(sde.sigma(t), length) / (limit * math.sqrt(math.prod(x.shape[1:])))
         guidance = guidance / expand(excess.clamp(min=1), guidance)
     return (s + guidance).to(x.dtype)
@@ -623,7 +623,13 @@ def _through_denoiser(score, sde, observation, x, t, weigh) -> tuple[Tensor, Ten
         predicted = observation.predict(denoised)
         residual = observation._gap(predicted)
         weights = weigh(residual if differentiable else residual.detach())
-        size = weights.detach().reshape(len(x), -1).abs().amax(1).clamp(min=torch.finfo(weights.dtype).tiny)
+        size = (
+            weights.detach()
+            .reshape(len(x), math.prod(weights.shape[1:]))
+            .abs()
+            .amax(1)
+            .clamp(min=torch.finfo(weights.dtype).tiny)
+        )
         size = size * expand(sigma.clamp(min=1) / alpha, size)
         (guidance,) = torch.autograd.grad(
             predicted, inside, weights / expand(size, weights), create_graph=differentiable

@@ -437,6 +437,7 @@ def reverse_drift(sde: SDE, score, x: Tensor, t) -> Tensor:
 
     Source: Anderson (1982); Song et al. (2021), eq. 6.
     """
+    batch("x", x)
     same_sde("score", score, sde)
     state = at_least_single(x)
     s = at_least_single(same_shape("score", score(x, t), x))
@@ -510,6 +511,7 @@ class ScoreModel(nn.Module):
         return [c.to(t.dtype) for c in (total, c_noise, alpha * self.data_std / (sigma * total))]
 
     def _score(self, x, total, c_noise, c_out, **condition):
+        batch("x", x)
         state = at_least_single(x)
         total = expand(total, state, "t")
         scaled = state / total
