@@ -105,7 +105,7 @@ def _conditioned(score, log_likelihood, scale, x, t) -> Tensor:
 
 
 def _belonging_to(sde, function, *arguments):
-    """``function`` closed over its first arguments, with the SDE to which it belongs; a closure could not be pickled."""
+    """``function`` closed over its first arguments, with the SDE to which it belongs; closures cannot be pickled."""
     closed = functools.partial(function, *arguments)
     closed.sde = sde
     return closed
@@ -623,17 +623,11 @@ def _through_denoiser(score, sde, observation, x, t, weigh) -> tuple[Tensor, Ten
         predicted = observation.predict(denoised)
         residual = observation._gap(predicted)
         weights = weigh(residual if differentiable else residual.detach())
-        size = (
-            weights.detach()
-            .reshape(len(x), math.prod(weights.shape[1:]))
-            .abs()
-            .amax(1)
-            .clamp(min=torch.finfo(weights.dtype).tiny)
-        )
+        size = weights.detach().reshape(len(x), math.prod(weights.shape[1:])).abs().amax(1)
+        size = size.clamp(min=torch.finfo(size.dtype).tiny)
         size = size * expand(sigma.clamp(min=1) / alpha, size)
-        (guidance,) = torch.autograd.grad(
-            predicted, inside, weights / expand(size, weights), create_graph=differentiable
-        )
+        weights = weights / expand(size, weights)
+        (guidance,) = torch.autograd.grad(predicted, inside, weights, create_graph=differentiable)
         guidance = guidance * expand(size * expand(told, size), guidance)
     return (s, guidance) if differentiable else (s.detach(), guidance)
 
