@@ -15,7 +15,6 @@ WITHOUT_RIVALS = {
     "controllable_generation.ipynb",
     "langevin.ipynb",
     "mistakes.ipynb",
-    "monte_carlo.ipynb",
     "noise_scales.ipynb",
     "probability_flow.ipynb",
     "score_matching.ipynb",
