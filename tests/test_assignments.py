@@ -514,26 +514,25 @@ def test_who_asks_for_input_gets_an_error_and_no_hang(shared):
 
 
 def test_code_that_never_ends_or_ends_the_kernel_costs_its_own_points_only(monkeypatch):
-    monkeypatch.setattr(assignments, "WAIT", 6)
-    monkeypatch.setattr(assignments, "GRACE", 3)
+    monkeypatch.setattr(assignments, "WAIT", 5)
+    monkeypatch.setattr(assignments, "GRACE", 5)
     program = (
         "import os, time\n\n"
         "def idle():\n    time.sleep(600)\n\n"
         "def busy():\n    while True:\n        pass\n\n"
-        "def fine():\n    time.sleep(1)\n\n"  # twice the limit, but not of computing
+        "def fine():\n    time.sleep(0.7)\n\n"  # beyond the limit, but not of computing
         "def stubborn():\n"
-        "    while True:\n"
-        "        try:\n"
-        "            while True:\n"
-        "                pass\n"
-        "        except KeyboardInterrupt:\n"
-        "            pass\n"
+        "    try:\n"
+        "        busy()\n"
+        "    except KeyboardInterrupt:\n"
+        "        time.sleep(600)\n"
     )
-    names = ("idle", "busy", "fine", "stubborn", "late")
+    names = ("wrong", "idle", "busy", "fine", "stubborn", "late")
     calls = [check(name, 1, f"{name}()" if name != "late" else "pass") for name in names]
     master = nbformat.v4.new_notebook(cells=[answer(program), *calls])
-    idle, busy, fine, stubborn, late = grade(copy.deepcopy(master), master, timeout=0.5)
-    assert idle.remark == "stopped after 3 s, of which it computed for 0 s"
+    wrong, idle, busy, fine, stubborn, late = grade(copy.deepcopy(master), master, timeout=0.5)
+    assert wrong.remark == "name 'wrong' is not defined"
+    assert idle.remark == "stopped after 2.5 s, of which it computed for 0 s"
     assert busy.remark == "stopped after 0.5 s of computing"
     assert (idle.points, busy.points, fine.points) == (0, 0, 1)
     assert (stubborn.points, late.points) == (0, 0)

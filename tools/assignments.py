@@ -72,7 +72,9 @@ PATIENCE = 180
 # Times as many on the wall: a busy machine slows a cell less, and one that sleeps does not hold up the class.
 WAIT = 10
 
-# Seconds after which code that swallows its interrupts is ended with its kernel.
+# Code whose time is up is interrupted, again after so many seconds (a busy machine takes a few to format a traceback),
+# and in the end loses its kernel.
+AGAIN = 20
 GRACE = 60
 
 # Seconds for a kernel to start, on however busy a machine.
@@ -334,7 +336,7 @@ def _execute(manager, client, source, timeout):
     if not source.strip():
         return Outcome(True)
     pid = manager.provisioner.pid
-    begun, computed, stopped = time.monotonic(), _computed(pid), None
+    begun, computed, stopped, interrupts = time.monotonic(), _computed(pid), None, 0
     request = client.execute(source, allow_stdin=False, stop_on_error=False)
     while True:
         try:
@@ -353,7 +355,9 @@ def _execute(manager, client, source, timeout):
         if stopped is not None:
             if waited - stopped[0] > GRACE:
                 raise KernelDiedError
-            manager.interrupt_kernel()
+            if waited - stopped[0] >= AGAIN * interrupts:
+                manager.interrupt_kernel()
+                interrupts += 1
     if stopped is not None:
         return Outcome(False, stopped[1], late=True)
     content = reply["content"]
