@@ -32,15 +32,21 @@ book: $(INSTALLED)  ## build the book and say which page to open
 	$(BIN)/python $(BIN)/jupyter-book build book --config _config.yml --toc "$$PWD/_toc.yml" --path-output . -W -n --keep-going
 	@$(BIN)/python -c 'import pathlib; print("The book is ready. Open", pathlib.Path("$(PAGE)").resolve().as_uri(), "or run: make serve")'
 
+# Two at a time; the site after all else, for it is built from the outputs of the notebooks. Pytest ends with 5 where it
+# has found no test, with 2 where it was interrupted.
+TWO_AT_A_TIME = ended=5; for part in "not site" site; do \
+	now=0; $(BIN)/python -m pytest -m "$$part" --numprocesses 2 --dist loadgroup $(TESTS) || now=$$?; \
+	case $$now in (0) test $$ended != 5 || ended=0 ;; (2) exit 2 ;; (5) ;; (*) ended=$$now ;; esac; done; exit $$ended
+
 test: $(INSTALLED)  ## unit tests, every notebook, then the built site (TESTS=tests/test_sde.py: some)
-	$(BIN)/python -m pytest $(TESTS)
+	@$(TWO_AT_A_TIME)
 
 test-fast: $(INSTALLED)  ## unit tests only
 	$(BIN)/python -m pytest tests -m "not site" --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 test-full: export SCOREBOOK_SEEDS ?= 200
 test-full: $(INSTALLED)  ## all tests, with 200 seeds for each answer to the coursework (half an hour and more)
-	$(BIN)/python -m pytest
+	@$(TWO_AT_A_TIME)
 
 lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent environment
 	$(BIN)/python -m ruff check

@@ -28,10 +28,10 @@ CHOSEN = pytest.StashKey()
 class NotebookOnDevice(NotebookItem):
     """One notebook executed on one device."""
 
-    def __init__(self, *, parent, device):
+    def __init__(self, *, parent, device, budget):
         pytest.Item.__init__(self, f"{parent.path.name}[{device}]", parent, nodeid=f"{parent.nodeid}[{device}]")
         self.filename = str(parent.path)
-        self.device = device
+        self.device, self.budget = device, budget
 
     def runtest(self):
         """Executes the notebook, keeps its outputs and reports its times; no time is a failure."""
@@ -43,7 +43,7 @@ class NotebookOnDevice(NotebookItem):
             variables.setenv("SCOREBOOK_DEVICE", self.device)
             with measured(Cost()) as cost:
                 result = run.execute()
-        self.user_properties.append(("cost", (cost.seconds, cost.processor_seconds, budget_of(source))))
+        self.user_properties.append(("cost", (cost.seconds, cost.processor_seconds, self.budget)))
         if result.error is not None:
             raise NotebookFailedException(result)
         if self.device == "cpu":
@@ -56,8 +56,9 @@ class NotebookOnEachDevice(NotebookFile):
 
     def collect(self):
         """Yields the tests; the one for an absent device is there, skipped."""
+        budget = budget_of(nbformat.read(self.path, 4))
         for device in self.config.stash[CHOSEN].get(self.path, DEVICES):
-            item = NotebookOnDevice.from_parent(self, device=device)
+            item = NotebookOnDevice.from_parent(self, device=device, budget=budget)
             if device == "cuda" and not torch.cuda.is_available():
                 item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
             yield item
@@ -92,16 +93,22 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Runs what is fast first, and the site last: it is built from the outputs of the notebooks."""
+    """Runs what is fast first, and the site last: it is built from the outputs of the notebooks.
+
+    Of the notebooks the long ones come first, so that of two workers none waits long for the other. A page is opened by
+    one worker, for all of its tests.
+    """
 
     def turn(item):
         if isinstance(item, NotebookItem):
-            return 1
-        return 2 if item.get_closest_marker("site") else 0
+            return 1, -item.budget
+        return (2, 0) if item.get_closest_marker("site") else (0, 0)
 
     for item in items:
         if "site" in getattr(item, "fixturenames", ()):
             item.add_marker("site")
+            page = item.callspec.params.get("visited") if hasattr(item, "callspec") else None
+            item.add_marker(pytest.mark.xdist_group(f"page {page}" if page else "site"))
     items.sort(key=turn)
 
 

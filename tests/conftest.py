@@ -10,6 +10,7 @@ import pytest
 import torch
 from browser import fetch
 from hypothesis import settings
+from once import once
 
 from scorebook import lab
 
@@ -72,13 +73,26 @@ def root():
 
 
 @pytest.fixture(scope="session")
-def site(root):
+def site(root, request):
     """Folder of the built book, brought up to date. A test that asks for it runs after all others."""
+    run = getattr(request.config, "workerinput", {}).get("testrunuid")
+    once(run, root / "_build" / ".site", lambda: build(root))
+    return root / "_build" / "html"
+
+
+def build(root):
+    """Builds the book."""
     fetch(root, tests=True)  # before the build would fetch less; where it fails, the tests that need it say so
-    build = [sys.executable, Path(sys.executable).with_name("jupyter-book"), "build", "book", "--config", "_config.yml"]
-    build += ["--toc", root / "_toc.yml", "--path-output", ".", "-W", "-n", "--keep-going"]
-    done = subprocess.run(build, cwd=root, capture_output=True, encoding="utf-8")
+    command = [
+        sys.executable,
+        Path(sys.executable).with_name("jupyter-book"),
+        "build",
+        "book",
+        "--config",
+        "_config.yml",
+    ]
+    command += ["--toc", root / "_toc.yml", "--path-output", ".", "-W", "-n", "--keep-going"]
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8")
     if done.returncode:
         complaints = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
         pytest.fail("the book does not build:\n" + ("\n".join(complaints) or done.stderr[-3000:]), pytrace=False)
-    return root / "_build" / "html"

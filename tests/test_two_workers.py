@@ -1,0 +1,47 @@
+"""Two workers share the tests of a run: what both need is made once, and both halves of a run count."""
+
+import shutil
+import subprocess
+import threading
+import time
+
+import pytest
+from once import once
+
+
+def test_what_two_workers_ask_for_is_done_once_in_a_run_and_again_where_it_failed(tmp_path):
+    stamp, done = tmp_path / "folder" / "stamp", []
+
+    def make():
+        done.append(len(done))
+        time.sleep(0.1)  # a second worker comes meanwhile
+
+    workers = [threading.Thread(target=once, args=("one", stamp, make)) for _ in range(2)]
+    for step in (threading.Thread.start, threading.Thread.join):
+        for worker in workers:
+            step(worker)
+    assert len(done) == 1
+    with pytest.raises(ZeroDivisionError):
+        once("two", stamp, lambda: 1 / 0)
+    for run in ("two", "two", "three", None, None):
+        once(run, stamp, make)
+    assert len(done) == 5
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"), [((0, 0), 0), ((5, 0), 0), ((0, 5), 0), ((5, 5), 5), ((1, 0), 1), ((0, 1), 1), ((2, 0), 2)]
+)
+def test_both_halves_of_the_tests_run_and_each_can_fail_the_command(root, tmp_path, codes, expected):
+    shutil.copy(root / "Makefile", tmp_path)
+    stand_in = tmp_path / "python"
+    script = (
+        f'echo "$@" >> {tmp_path}/asked; case "$*" in (*"-m not site"*) exit {codes[0]};; (*) exit {codes[1]};; esac'
+    )
+    stand_in.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    stand_in.chmod(0o755)
+    command = ["make", "--silent", "test", f"BIN={tmp_path}", "INSTALLED=", "TESTS=tests/test_sde.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+    assert (f"Error {expected}" in done.stderr) == (expected != 0), done.stderr
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    parts = ["not site", "site"][: 1 if codes[0] == 2 else 2]
+    assert asked == [f"-m pytest -m {part} --numprocesses 2 --dist loadgroup tests/test_sde.py" for part in parts]
