@@ -115,9 +115,11 @@ $(VENV)-anew $(BENCH)-anew:
 $(INSTALLED): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@$(BIN)/python tools/namesake.py
 	@touch $@
 
 $(BENCH)/.installed: benchmarks/requirements.txt pyproject.toml
 	$(BENCH)/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	$(BENCH)/bin/python -m pip install --quiet --no-deps --editable .
+	@$(BENCH)/bin/python tools/namesake.py
 	@touch $@

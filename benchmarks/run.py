@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import scorebook
 from benchmarks import summary
 
 __all__ = ["BENCHMARKS", "main", "store"]
@@ -159,7 +160,7 @@ def _processor() -> str:
 
 def _version(package: str) -> str:
     try:
-        return metadata.version(package)
+        return scorebook.__version__ if package == "scorebook" else metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
 

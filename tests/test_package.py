@@ -81,7 +81,7 @@ x = sde.euler_maruyama(process, model, process.sample_prior((2, 1, 8, 8)), n_ste
 lab.use_style()
 law = lab.GaussianMixture([1.0], [[0.0]], 1.0)
 coursework.check_score(law.score, law).require()
-print(Path(scorebook.__file__).parent.parent, scorebook.__version__, version("scorebook"), *x.shape)
+print(Path(scorebook.__file__).parent.parent, scorebook.__version__, version("scorebook-diffusion"), *x.shape)
 """
     told = run("-c", program, cwd=tmp_path, PYTHONPATH=str(home)).split()
     assert told == [str(home), PROJECT["version"], PROJECT["version"], "2", "1", "8", "8"]

@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 
+import namesake
 from sphinx.errors import ConfigError
 
 __all__ = ["foreign_package", "isolate", "setup"]
@@ -46,6 +47,8 @@ def isolate(environment, root=ROOT):
 
 def foreign_package(root=ROOT):
     """What is wrong where ``import scorebook`` finds another package than the one of ``root``, else None."""
+    if complaint := namesake.complaint():
+        return complaint
     spec = importlib.util.find_spec("scorebook")
     origin = spec and spec.origin
     if origin and Path(origin).resolve().is_relative_to(root / "scorebook"):

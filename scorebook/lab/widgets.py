@@ -51,7 +51,7 @@ def explorer(draw, values, label, *, format="{:g}", alt=None, interval=300, star
     try:
         import ipywidgets
     except ImportError as error:
-        raise ImportError("lab.explorer needs ipywidgets: pip install 'scorebook[widgets]'") from error
+        raise ImportError("lab.explorer needs ipywidgets: pip install ipywidgets") from error
 
     values = values.detach().cpu().tolist() if isinstance(values, Tensor) else list(values)
     if not values:
