@@ -397,12 +397,14 @@ def test_the_command_refuses_in_one_sentence_and_writes_nothing(fork, url):
 def test_make_hands_the_address_over_as_it_is(root, tmp_path):
     lines = (root / "Makefile").read_text(encoding="utf-8").splitlines()
     (recipe,) = [line for line in lines if "tools/repository.py" in line]
-    (tmp_path / "Makefile").write_text(
-        "BIN := .\nrepository:\n" + recipe.replace("$(BIN)/python", "@printf '<%s>'") + "\n"
-    )
+    recipe = recipe.replace("$(BIN)/python", "@printf '<%s>'")
+    (tmp_path / "Makefile").write_text(f"repository:\n{recipe}\n", encoding="utf-8")
     url = "https://x.org/a?b=1&c=$(touch spoiled);touch spoiled"
     told = subprocess.run(
-        ["make", "-s", f"URL={url.replace('$', '$$')}", "BRANCH=a b"], cwd=tmp_path, capture_output=True, text=True
+        ["make", "-s", f"URL={url.replace('$', '$$')}", "BRANCH=a b"],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
     )
     assert told.stdout == f"<tools/repository.py><{url}><--branch><a b>"
     assert not (tmp_path / "spoiled").exists()
