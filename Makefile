@@ -23,7 +23,7 @@ export PYTHONUTF8 := 1
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 
-.PHONY: help book test test-fast test-full lint audit bench colab pdf coursework serve picture weights repository clean
+.PHONY: help book test test-fast test-full lint places audit bench colab pdf coursework serve picture weights repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,9 @@ lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent
 	$(BIN)/python $(BIN)/lint-imports
 	$(BIN)/python tools/sources.py '*.ipynb' | xargs $(BIN)/python -m nbstripout --verify --keep-id
 	$(BIN)/python -m pip check
+
+places:  ## try clones with spaces, copied, without git, of other users (ten minutes)
+	@$(PYTHON) tools/places.py
 
 bench: $(INSTALLED) $(BENCH)/.installed  ## measure scorebook beside its peers on this idle machine (ONLY="quality overhead")
 	$(BENCH)/bin/python -m benchmarks.run $(ONLY)
