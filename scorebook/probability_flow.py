@@ -6,7 +6,8 @@ Solved from noise to data it samples, from data to noise it encodes, and the ins
 
 .. math:: \log p_{t_{min}}(x(t_{min})) = \log p_1(x(1)) + \int_{t_{min}}^1 \nabla \cdot v(x(t), t)\,dt,
 
-gives likelihoods. Where a tolerance is asked for, solvers are torchdiffeq's, called as black boxes.
+gives likelihoods. Where a tolerance is asked for, solvers are torchdiffeq's, called as black boxes. States are kept in
+single precision at least: a score in half precision sees them rounded, and no step or time is lost to that rounding.
 
 Where evaluations of the score are counted, half of the work is done on paper. Divide by the scale
 :math:`c = \sqrt{\alpha^2 + \sigma^2}`, and take for time the angle :math:`\varphi` between signal and noise,
@@ -24,11 +25,14 @@ appendix D, for the angle.
 """
 
 import collections
+import contextlib
+import itertools
 import math
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from torchdiffeq import odeint
 
 from scorebook.lab.arguments import (
@@ -42,21 +46,39 @@ from scorebook.lab.arguments import (
     real,
     same_shape,
 )
-from scorebook.score_matching import value_and_divergence
+from scorebook.lab.gradients import checked, outside_inference_mode, recording
+from scorebook.score_matching import _value_and_divergence
 from scorebook.sde import SDE, on_grid, same_sde
-from scorebook.sliced_score_matching import random_projections, sliced_divergence
+from scorebook.sliced_score_matching import _value_and_slices, random_projections
 
 __all__ = ["bits_per_dim", "dequantize", "encode", "interpolate", "log_prob", "sample", "velocity"]
 
 _ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
-_FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
+# Explicit Runge-Kutta methods: for each stage after the first its share of the step and the weights of the rates so
+# far, then the weights of all rates in the step. Hairer, Nørsett & Wanner (1993), section II.1.
+_FIXED = {
+    "euler": ([], [1]),
+    "midpoint": ([(1 / 2, [1 / 2])], [0, 1]),
+    "heun2": ([(1, [1])], [1 / 2, 1 / 2]),
+    "heun3": ([(1 / 3, [1 / 3]), (2 / 3, [0, 2 / 3])], [1 / 4, 0, 3 / 4]),
+    "rk4": ([(1 / 3, [1 / 3]), (2 / 3, [-1 / 3, 1]), (1, [1, -1, 1])], [1 / 8, 3 / 8, 3 / 8, 1 / 8]),
+}
 _MULTISTEP = "adams"
 _FEW_STEPS = 10
 _SOLVER_KEYWORDS = ("method", "rtol", "atol", "t_min", "n_steps", "times")
+_TRACE_KEYWORDS = ("divergence", "n_projections", "prior", "chunk_size", "generator")
+# How far beyond [0, 1] the velocity goes on.
+_OVERSTEP = 0.5
 
 
 def velocity(sde: SDE, score):
     r"""Velocity of the probability flow, :math:`v(x, t) = f(x, t) - \tfrac12 g(t)^2 s(x, t)`.
+
+    An adaptive solver steps past the last time and interpolates back, and so looks beyond [0, 1], where the SDE has no
+    noise level. There the velocity goes on as mirrored in the ends, :math:`v(x, -t) = v(x, t)` and
+    :math:`v(x, 1 + t) = v(x, 1 - t)`, for half a unit of time. The solution inside does not depend on it, but its last
+    state is interpolated across a kink and may miss the tolerance. A solver that is told to stop at the last time, as
+    in :func:`sample`, does not look beyond: for torchdiffeq, ``options={"step_t": times[-1:], "first_step": 1e-3}``.
 
     Args:
         sde: the forward SDE.
@@ -66,20 +88,36 @@ def velocity(sde: SDE, score):
         Callable ``(t, x) -> dx/dt``: time first, as torchdiffeq and other solvers expect.
 
     Raises:
-        ValueError: if ``score`` belongs to another SDE; on a call, if it returns another shape or ``t`` lies outside
-            [0, 1].
+        ValueError: if ``score`` belongs to another SDE; on a call, if it returns another shape or ``t`` lies more than
+            half a unit outside [0, 1].
 
     Source: Song et al. (2021), eq. 13.
     """
     same_sde("score", score, sde)
+    field = _velocity(sde, score)
+    return lambda t, x: field(_mirrored(t), x)
 
+
+def _velocity(sde, score):
     def field(t, x):
         return sde.drift(x, t) - 0.5 * expand(sde.diffusion(t), x, "t") ** 2 * same_shape("score", score(x, t), x)
 
     return field
 
 
-@torch.no_grad()
+def _mirrored(t) -> Tensor:
+    real("t", t)
+    if not isinstance(t, Tensor) or not t.is_floating_point():
+        t = torch.as_tensor(t, dtype=torch.float64, device=t.device if isinstance(t, Tensor) else "cpu")
+    if not t.is_meta and bool(((t < -_OVERSTEP) | (t > 1 + _OVERSTEP)).any()):
+        raise ValueError(
+            f"t must lie in [0, 1], or at most {_OVERSTEP} beside it for a solver that oversteps, got values from "
+            f"{t.min():g} to {t.max():g}; tell an adaptive solver where to begin and to stop: "
+            "options={'first_step': 1e-3, 'step_t': times[-1:]} for torchdiffeq"
+        )
+    return torch.where(t < 0, -t, torch.where(t > 1, 2 - t, t))
+
+
 def sample(
     sde: SDE,
     score,
@@ -92,7 +130,10 @@ def sample(
     n_steps: int | None = None,
     times: Tensor | None = None,
     trajectory: bool = False,
-) -> Tensor:
+    with_log_prob: bool = False,
+    differentiable: bool = False,
+    **likelihood,
+):
     r"""Sample by the probability flow, from noise at ``t = 1`` to data at ``t = t_min``.
 
     Args:
@@ -104,9 +145,9 @@ def sample(
             ``adams``: one evaluation of the score a step, an error of third order; ``n_steps`` are even in the share of
             noise :math:`\sigma/(\alpha + \sigma)`, which is meant for data of about unit scale.
 
-            The others are torchdiffeq's. Adaptive: ``dopri5``, ``dopri8``, ``bosh3``, ``adaptive_heun``, whose one step
-            size serves the whole batch, so batch-mates change a sample within the tolerance. Fixed steps in ``t``:
-            ``euler``, ``midpoint``, ``heun2``, ``heun3``, ``rk4``.
+            Fixed steps in ``t``: ``euler``, ``midpoint``, ``heun2``, ``heun3``, ``rk4``. Adaptive, by torchdiffeq:
+            ``dopri5``, ``dopri8``, ``bosh3``, ``adaptive_heun``, whose one step size serves the whole batch, so
+            batch-mates change a sample within the tolerance.
         rtol: relative tolerance of an adaptive solver.
         atol: its absolute tolerance, in the units of ``x``.
         t_min: last time, in (0, 1).
@@ -116,34 +157,41 @@ def sample(
             of ``adams`` or a fixed solver, which is to be named. ``dopri5``, the default here too, chooses its own
             steps and only stops at these times.
         trajectory: return the states at all times of the grid.
+        with_log_prob: return the log-density of the samples too, from the same solve, for ``x`` drawn from the prior.
+        differentiable: let gradients flow back from the samples to ``x`` and to what the score is made of. Memory then
+            grows by a few states an evaluation of the score, not by what is inside it: that is computed again as the
+            gradients pass. Otherwise nothing is recorded.
+        likelihood: ``divergence``, ``n_projections``, ``prior``, ``chunk_size`` and ``generator``, as for
+            :func:`log_prob`, with ``with_log_prob`` only.
 
     Returns:
-        Samples, shape ``(B, *event)``, or the trajectory ``(n_steps + 1, B, *event)``, start included.
+        Samples, shape ``(B, *event)``, or the trajectory ``(n_steps + 1, B, *event)``, start included. With
+        ``with_log_prob`` a pair of that and the log-densities, shape ``(B,)``, or ``(n_steps + 1, B)``, in nats.
 
     Raises:
         ValueError: for an unknown method, ``t_min`` outside (0, 1), a fixed solver without steps, bad tolerances,
-            NaN in ``x``, or a score that belongs to another SDE.
-        RuntimeError: if an adaptive solver's step underflows.
+            NaN in ``x``, a score that belongs to another SDE, or one that hides from autograd how it depends on ``x``
+            (:func:`scorebook.lab.gradients.checked`), where its derivatives are needed.
+        TypeError: for an unknown keyword.
+        RuntimeError: if the flow leaves the finite numbers, or an adaptive solver's step underflows.
 
     Source: Song et al. (2021), eq. 13; Zhang & Chen (2023) for few steps by a multistep method.
     """
-    path, _ = _solve(
-        sde,
-        score,
-        x,
-        method=method,
-        rtol=rtol,
-        atol=atol,
-        t_min=t_min,
-        n_steps=n_steps,
-        times=times,
-        trajectory=trajectory,
-    )
-    return path if trajectory else path[-1]
+    _known_keywords("sample", likelihood, _TRACE_KEYWORDS)
+    if likelihood and not with_log_prob:
+        raise TypeError(f"sample takes {next(iter(likelihood))!r} for its log-density, with with_log_prob=True")
+    prior = likelihood.pop("prior", None)
+    solver = {"method": method, "rtol": rtol, "atol": atol, "t_min": t_min, "n_steps": n_steps, "times": times}
+    with _recorded_if(differentiable):
+        trace = _trace(x, **likelihood) if with_log_prob else None
+        path, stretched = _solve(sde, score, x, trace, trajectory=trajectory, **solver)
+        if not with_log_prob:
+            return path
+        start = same_shape("prior", _density(sde, prior)(x), stretched[0] if trajectory else stretched)
+        return path, (start - stretched).to(x.dtype)
 
 
-@torch.no_grad()
-def encode(sde: SDE, score, x: Tensor, *, trajectory: bool = False, **solver) -> Tensor:
+def encode(sde: SDE, score, x: Tensor, *, trajectory: bool = False, differentiable: bool = False, **solver) -> Tensor:
     r"""Follow the probability flow from data at ``t_min`` to the code at ``t = 1``; :func:`sample` decodes it.
 
     Args:
@@ -151,6 +199,7 @@ def encode(sde: SDE, score, x: Tensor, *, trajectory: bool = False, **solver) ->
         score: callable ``(x, t) -> tensor like x``.
         x: data, shape ``(B, *event)``.
         trajectory: return the states at all times of the grid.
+        differentiable: let gradients flow back, as in :func:`sample`.
         solver: ``method``, ``rtol``, ``atol``, ``t_min``, ``n_steps`` and ``times``, with the meaning and the defaults
             that they have in :func:`sample`. The grid of ``times`` is the decreasing one of :func:`sample`, and is run
             through backwards.
@@ -161,16 +210,15 @@ def encode(sde: SDE, score, x: Tensor, *, trajectory: bool = False, **solver) ->
     Raises:
         ValueError: as :func:`sample`.
         TypeError: for an unknown keyword.
-        RuntimeError: if an adaptive solver's step underflows.
+        RuntimeError: as :func:`sample`.
 
     Source: Song et al. (2021), section D.3.
     """
     _known_keywords("encode", solver)
-    path, _ = _solve(sde, score, x, forwards=True, trajectory=trajectory, **solver)
-    return path if trajectory else path[-1]
+    with _recorded_if(differentiable):
+        return _solve(sde, score, x, forwards=True, trajectory=trajectory, **solver)[0]
 
 
-@torch.no_grad()
 def log_prob(
     sde: SDE,
     score,
@@ -181,6 +229,7 @@ def log_prob(
     prior=None,
     chunk_size: int | None = None,
     generator=None,
+    differentiable: bool = False,
     **solver,
 ) -> Tensor:
     r"""Log-likelihood under the probability flow, in nats.
@@ -201,6 +250,8 @@ def log_prob(
             prior.
         chunk_size: dimensions per backward pass of the exact divergence.
         generator: source of the probes.
+        differentiable: let gradients flow back to ``x`` and to what the score is made of, as in :func:`sample`; they
+            take second derivatives of the score.
         solver: ``method``, ``rtol``, ``atol``, ``t_min`` (the time at which ``x`` is taken to be), ``n_steps`` and
             ``times``, as for :func:`encode`. An adaptive solver holds the log-density to the same tolerances.
 
@@ -210,25 +261,15 @@ def log_prob(
     Raises:
         ValueError: as :func:`sample`, and for an unknown ``divergence`` or ``n_projections`` below 1.
         TypeError: for an unknown keyword.
-        RuntimeError: if an adaptive solver's step underflows.
+        RuntimeError: as :func:`sample`.
 
     Source: Song et al. (2021), eq. 39; Grathwohl et al. (2019) for the probes.
     """
-    batch("x", x)
-    one_of("divergence", divergence, ("exact", "hutchinson"))
-    positive_integer("n_projections", n_projections)
     _known_keywords("log_prob", solver)
-    probes = random_projections(x, n_projections, generator=generator) if divergence == "hutchinson" else None
-
-    def with_divergence(field, x):
-        if probes is None:
-            return value_and_divergence(field, x, chunk_size=chunk_size)
-        return _value_and_sliced_divergence(field, x, probes)
-
-    path, gained = _solve(sde, score, x, with_divergence, forwards=True, **solver)
-    end = path[-1]
-    terminal = sde.prior_log_prob if prior is None else getattr(prior, "log_prob", prior)
-    return same_shape("prior", terminal(end), gained) + gained
+    with _recorded_if(differentiable):
+        trace = _trace(x, divergence, n_projections, chunk_size, generator)
+        end, stretched = _solve(sde, score, x, trace, forwards=True, **solver)
+        return (same_shape("prior", _density(sde, prior)(end), stretched) + stretched).to(x.dtype)
 
 
 def bits_per_dim(log_prob: Tensor, n_dims: int, bin_width: float) -> Tensor:
@@ -282,10 +323,18 @@ def dequantize(x: Tensor, bin_width: float, *, generator=None) -> Tensor:
 
 
 def interpolate(sde: SDE, score, x_a: Tensor, x_b: Tensor, weights, **solver) -> Tensor:
-    r"""Points between two, along a great circle between their codes.
+    r"""Points between two: their codes' directions along a great circle, their lengths in proportion.
 
-    Codes of dimension :math:`d` lie near a sphere of radius :math:`\sqrt d`; a straight line would leave it, the
-    spherical interpolation :math:`[\sin((1-w)\,\theta)\,z_a + \sin(w\,\theta)\,z_b]/\sin\theta` stays.
+    Codes of dimension :math:`d` lie near a sphere of radius :math:`\sqrt d`, which a straight line would leave. With
+    :math:`e` the direction of :math:`z_a`, :math:`e'` that of the part of :math:`z_b` across it, and :math:`\theta` the
+    angle between the two codes, the point at weight :math:`w` decodes
+
+    .. math:: \big[(1 - w)\,\lVert z_a \rVert + w\,\lVert z_b \rVert\big]\,
+              \big[\cos(w\,\theta)\,e + \sin(w\,\theta)\,e'\big] .
+
+    Codes in one direction are joined by a straight line, and so is a code of length 0, which has no direction, with any
+    other. Opposite directions are joined by many great circles: :math:`e'` is then the axis most nearly across
+    :math:`e`, the first of several. On the line, where there is nothing across, the way is straight through 0.
 
     Args:
         sde: the forward SDE.
@@ -318,37 +367,109 @@ def interpolate(sde: SDE, score, x_a: Tensor, x_b: Tensor, weights, **solver) ->
     z_a, z_b = (
         encode(sde, score, x, **solver).reshape(len(x), math.prod(x.shape[1:])) for x in (x_a, x_b.to(x_a.dtype))
     )
-    cosine = torch.nn.functional.cosine_similarity(z_a, z_b, dim=1).clamp(-1, 1)
-    angle = torch.acos(cosine).clamp(min=1e-4).unsqueeze(1)
-    z = (torch.sin((1 - w) * angle) * z_a + torch.sin(w * angle) * z_b) / torch.sin(angle)
+    z = _on_the_way(z_a, z_b, w)
     return sample(sde, score, z.reshape(-1, *x_a.shape[1:]), **solver).reshape(len(z), *x_a.shape)
 
 
-def _value_and_sliced_divergence(field, x, probes) -> tuple[Tensor, Tensor]:
-    """The field at ``x``, and the mean of its divergence seen along each probe, from one call per probe."""
-    values = []
+def _on_the_way(a, b, w) -> Tensor:
+    """Codes between ``a`` and ``b``, shape ``(B, d)``, for weights of shape ``(n, 1, 1)``; see :func:`interpolate`."""
+    if a.shape[1] < 2:
+        return (1 - w) * a + w * b
+    (length_a, e_a), (length_b, e_b) = ((z.norm(dim=1, keepdim=True), _unit(z)) for z in (a, b))
+    e_a, e_b = torch.where(length_a > 0, e_a, e_b), torch.where(length_b > 0, e_b, e_a)
+    along = (e_a * e_b).sum(1, keepdim=True)
+    across = e_b - along * e_a
+    axis = torch.zeros_like(e_a).scatter(1, e_a.abs().argmin(1, keepdim=True), 1)
+    opposite = (along < 0) & (across.norm(dim=1, keepdim=True) < 8 * torch.finfo(a.dtype).eps)
+    angle = torch.atan2(across.norm(dim=1, keepdim=True), along)
+    across = torch.where(opposite, axis - (axis * e_a).sum(1, keepdim=True) * e_a, across)
+    direction = torch.cos(w * angle) * e_a + torch.sin(w * angle) * _unit(across)
+    return ((1 - w) * length_a + w * length_b) * direction
 
-    def kept(x):
-        values.append(field(x))
-        return values[-1]
 
-    trace = torch.stack([sliced_divergence(kept, x, probe) for probe in probes]).mean(0)
-    return values[0].detach(), trace
+def _unit(z) -> Tensor:
+    return torch.nn.functional.normalize(z, dim=1, eps=torch.finfo(z.dtype).tiny)
 
 
-def _known_keywords(function: str, solver: dict) -> None:
-    unknown = [name for name in solver if name not in _SOLVER_KEYWORDS]
+@contextlib.contextmanager
+def _recorded_if(differentiable):
+    """Solve outside of inference mode, and let autograd record only what is asked for."""
+    with outside_inference_mode(), torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+        yield
+
+
+def _trace(x, divergence="exact", n_projections=1, chunk_size=None, generator=None):
+    """Callable that evaluates a field once, for its value and its divergence."""
+    batch("x", x)
+    one_of("divergence", divergence, ("exact", "hutchinson"))
+    positive_integer("n_projections", n_projections)
+    if divergence == "exact":
+        return lambda field, u: _value_and_divergence("field", field, u, chunk_size, _uncheck)
+    probes = random_projections(x, n_projections, generator=generator)
+
+    def along_probes(field, u):
+        value, slices = _value_and_slices("field", field, u, probes.to(u.dtype), _uncheck)
+        return value, slices.mean(0)
+
+    return along_probes
+
+
+def _uncheck(name, field, x):
+    """Stands for ``checked`` where the score inside the field has been looked at."""
+    return field(x)
+
+
+def _density(sde, prior):
+    return sde.prior_log_prob if prior is None else getattr(prior, "log_prob", prior)
+
+
+def _known_keywords(function: str, given: dict, known=_SOLVER_KEYWORDS) -> None:
+    unknown = [name for name in given if name not in known]
     if unknown:
+        others = "" if known is _SOLVER_KEYWORDS else f", those of the log-density {', '.join(known)}"
         raise TypeError(
-            f"{function} takes no keyword {unknown[0]!r}; those of the solver are {', '.join(_SOLVER_KEYWORDS)}"
+            f"{function} takes no keyword {unknown[0]!r}; those of the solver are {', '.join(_SOLVER_KEYWORDS)}{others}"
         )
+
+
+class _Rows:
+    """Rows of one tensor as a state: a position, and beside it, if asked for, by how much space has been stretched.
+
+    The stretching is the logarithm of the volume that a unit of volume has become. ``trace`` evaluates a field for its
+    value and its divergence, the rate of stretching.
+    """
+
+    def __init__(self, x, trace):
+        self.shape, self.width, self.dtype, self.trace = x.shape, math.prod(x.shape[1:]), x.dtype, trace
+
+    def start(self, x) -> Tensor:
+        state = x.to(torch.promote_types(x.dtype, torch.float32)).reshape(len(x), self.width)
+        return state if self.trace is None else torch.cat([state, state.new_zeros(len(x), 1)], dim=1)
+
+    def position(self, state, scale=1.0) -> Tensor:
+        return (scale * state[:, : self.width]).reshape(self.shape).to(self.dtype)
+
+    def stretching(self, state, scale=1.0) -> Tensor:
+        return state[:, self.width] + self.width * math.log(scale)
+
+    def rate(self, field, state) -> Tensor:
+        """Rate of the rows under a field of the positions; its inside is not kept for the backward pass."""
+        recorded = torch.is_grad_enabled()
+        return checkpoint(self._rate, field, state, use_reentrant=False) if recorded else self._rate(field, state)
+
+    def _rate(self, field, state):
+        x = state[:, : self.width].reshape(self.shape)
+        if self.trace is None:
+            return field(x).reshape(len(x), self.width)
+        value, divergence = self.trace(field, x)
+        return torch.cat([value.reshape(len(x), self.width), divergence[:, None]], dim=1)
 
 
 def _solve(
     sde,
     score,
     x,
-    with_divergence=None,
+    trace=None,
     *,
     forwards=False,
     method=None,
@@ -359,10 +480,7 @@ def _solve(
     times=None,
     trajectory=False,
 ) -> tuple[Tensor, Tensor | None]:
-    """States of the flow, the last of them at the end, and what the log-density gains on the way.
-
-    ``with_divergence`` returns a field at x with its divergence; without it no gain is computed.
-    """
+    """Where the flow ends and how much it has stretched space by then; with ``trajectory``, at all times."""
     same_sde("score", score, sde)
     if method is None:
         method = "dopri5" if n_steps is None else _MULTISTEP
@@ -374,49 +492,104 @@ def _solve(
     positive("rtol", rtol)
     positive("atol", atol)
     times = times.flip(0) if forwards else times
+    x = x.clone() if x.is_inference() else x
+    rows, scales = _Rows(x, trace), [1.0] * len(times)
+    # Where the data are, the score is steep, and a part that it hides would show. A solve that starts there has it
+    # looked at as it is first called. Not so if gradients pass later: then it is called again, and must do the same.
+    recorded = torch.is_grad_enabled()
+    look_first = trace is not None and forwards and not recorded
+    look, start = _looked_at if look_first else lambda score: score, rows.start(x)
     if method == _MULTISTEP:
-        return _turn(sde, score, x, with_divergence, times, trajectory)
-    field = velocity(sde, score)
-    times = times.to(device=x.device, dtype=x.dtype)
+        scales, states = _turn(sde, score, look, rows, start, times)
+    else:
+        slope = _slope(sde, _asked(look(score), x.dtype), rows, start)
+        if method in _FIXED:
+            states = _runge_kutta(slope, start, times.tolist(), *_FIXED[method])
+        else:
+            states = _by_torchdiffeq(slope, rows, start, times, method, rtol, atol)
+    kept = collections.deque(_finite(states, scales, times), maxlen=None if trajectory else 1)
+    path = torch.stack([rows.position(state, scale) for state, scale in kept])
+    path = path if trajectory else path[0]
+    if (trace is not None or recorded) and not look_first:
+        _look_at(score, x if forwards else path[-1] if trajectory else path, times[0 if forwards else -1])
+    if trace is None:
+        return path, None
+    stretched = torch.stack([rows.stretching(state, scale / scales[0]) for state, scale in kept])
+    return path, stretched if trajectory else stretched[0]
 
-    def joint(t, state):
-        return with_divergence(lambda x: field(t, x), state[0])
 
-    if with_divergence is None:
-        return _by_torchdiffeq(field, x, times, method, rtol, atol), None
-    path, gained = _by_torchdiffeq(joint, (x, x.new_zeros(len(x))), times, method, rtol, atol)
-    return path, gained[-1]
+def _asked(score, dtype):
+    """A score of states, asked in the precision of the points."""
+    return lambda x, *t: same_shape("score", score(x.to(dtype), *t), x).to(x.dtype)
 
 
-def _turn(sde, score, x, with_divergence, times, trajectory) -> tuple[Tensor, Tensor | None]:
-    """The flow in the angle between signal and noise; arguments and results are those of :func:`_solve`."""
-    times = times.to("cpu", torch.float64)
-    alpha, sigma = sde.alpha(times), sde.sigma(times)
-    ratios, angles, scales = (sigma / alpha).tolist(), torch.atan2(sigma, alpha), torch.hypot(alpha, sigma).tolist()
-    width = math.prod(x.shape[1:])
-    scores = on_grid(score, times[:-1].to(device=x.device, dtype=torch.promote_types(x.dtype, torch.float32)))
+def _looked_at(score):
+    """The same score, looked at by :func:`checked` as it is called for the first time."""
+    first = iter([True])
+
+    def call(x, *t):
+        if next(first, False):
+            return checked("score", lambda x: score(x, *t), x, of=score)
+        return score(x, *t)
+
+    return call
+
+
+def _look_at(score, x, t) -> None:
+    with recording(x.detach()) as inside:
+        t = t.to(device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
+        checked("score", lambda x: score(x, t), inside, of=score)
+
+
+def _slope(sde, score, rows, start):
+    """Rate of the rows at a time that is a number or a tensor."""
+    field = _velocity(sde, score)
+
+    def slope(t, state):
+        if not isinstance(t, Tensor):
+            t = torch.full((), t, dtype=start.dtype, device=start.device)
+        return rows.rate(lambda x: field(t, x), state)
+
+    return slope
+
+
+def _finite(states, scales, times):
+    """Hand on each state with its scale, unless some of its rows have left the finite numbers."""
+    before = times[0]
+    for t, state, scale in zip(times, states, scales, strict=True):
+        n_bad = 0 if state.is_meta else int((~torch.isfinite(state.detach())).any(1).sum())
+        if n_bad:
+            raise RuntimeError(
+                f"{n_bad} of {len(state)} rows left the finite numbers between t={before:g} and t={t:g}: the score is "
+                "NaN or infinite there, or too steep for the steps. See what it returns near that time; take more "
+                "steps, or raise t_min"
+            )
+        before = t
+        yield state, scale
+
+
+def _turn(sde, score, look, rows, state, times):
+    """The flow in the angle between signal and noise: the scale at each time, and the states divided by it."""
+    ratios, scales = _ratio_and_scale(sde, times)
+    # The rate is a posterior mean, found to a rounding times noise over signal. Where that is coarse, it is taken where
+    # noise over signal is one over the root of a rounding: beyond, hardly any way is left.
+    coarse = torch.finfo(state.dtype).eps ** -0.5
+    at = times.clamp(max=float(sde.time_of(coarse))) if bool((ratios > coarse).any()) else times
+    tangents, radii = (values.tolist() for values in _ratio_and_scale(sde, at))
+    first, *others = on_grid(score, at[:-1].to(device=state.device, dtype=state.dtype))
+    scores = [_asked(each, rows.dtype) for each in (look(first), *others)]
 
     def rate(k, state):
-        def field(u):
-            x = scales[k] * u
-            return -ratios[k] * (u + scales[k] * same_shape("score", scores[k](x), x))
+        return rows.rate(lambda u: -tangents[k] * (u + radii[k] * scores[k](radii[k] * u)), state)
 
-        u = state[:, :width].reshape(x.shape)
-        if with_divergence is None:
-            return field(u).reshape(len(x), width)
-        value, divergence = with_divergence(field, u)
-        return torch.cat([value.reshape(len(x), width), divergence[:, None]], dim=1)
+    scales = scales.tolist()
+    start = torch.cat([state[:, : rows.width] / scales[0], state[:, rows.width :]], dim=1)
+    return scales, _adams(rate, start, torch.arctan(ratios).numpy())
 
-    start = (x / scales[0]).reshape(len(x), width)
-    if with_divergence is not None:
-        start = torch.cat([start, start.new_zeros(len(x), 1)], dim=1)
-    path = collections.deque(_adams(rate, start, angles.numpy()), maxlen=None if trajectory else 1)
-    shown = scales if trajectory else scales[-1:]
-    states = torch.stack([c * state[:, :width].reshape(x.shape) for c, state in zip(shown, path, strict=True)])
-    if with_divergence is None:
-        return states, None
-    # A volume in x is c^d times that in u.
-    return states, path[-1][:, width] + width * math.log(scales[-1] / scales[0])
+
+def _ratio_and_scale(sde, times) -> tuple[Tensor, Tensor]:
+    alpha, sigma = sde.alpha(times), sde.sigma(times)
+    return sigma / alpha, torch.hypot(alpha, sigma)
 
 
 def _adams(rate, state, nodes):
@@ -456,24 +629,60 @@ def _integrate(state, rates, nodes, start, end) -> Tensor:
     return state
 
 
-def _by_torchdiffeq(field, state, times, method, rtol, atol):
-    """Solve ``d state/dt = field(t, state)`` along the times; a state may be a tuple."""
-    options = {}
-    if method in _ADAPTIVE:
-        # Left alone, the solver oversteps the last time and interpolates back, and probes far outside [0, 1] for its
-        # first step: the SDE has no noise level there.
-        options = {"step_t": times[-1:], "first_step": 1e-3 * abs(float(times[-1] - times[0]))}
-    try:
-        return odeint(field, state, times, rtol=rtol, atol=atol, method=method, options=options)
-    except AssertionError as error:
-        if "underflow in dt" not in str(error):
-            raise
+def _runge_kutta(slope, state, times, stages, weights):
+    """Solve ``d state/dt = slope(t, state)`` by an explicit method of fixed steps; yield all states."""
+    yield state
+    for start, end in itertools.pairwise(times):
+        rates, step = [slope(start, state)], end - start
+        for share, row in stages:
+            rates.append(slope(end if share == 1 else start + share * step, _moved(state, step, row, rates)))
+        state = _moved(state, step, weights, rates)
+        yield state
+
+
+def _moved(state, step, weights, rates) -> Tensor:
+    for weight, rate in zip(weights, rates, strict=True):
+        if weight:
+            state = torch.add(state, rate, alpha=weight * step)
+    return state
+
+
+def _by_torchdiffeq(slope, rows, state, times, method, rtol, atol) -> Tensor:
+    """The states at all times, by steps that hold the error of positions and stretching to the tolerances."""
+    lately = collections.deque(maxlen=32)
+
+    def watched(t, state):
+        rate = slope(t, state)
+        lately.append((t, (~torch.isfinite(rate.detach())).any(1).sum()))
+        return rate
+
+    def before_step(t, state, step):
+        # The solver has asserts for this, which python -O takes out: it would try the same step for ever.
+        if bool((t + step > t) & (t - step < t)):
+            return
+        t_bad, n_bad = next(((t, n) for t, n in lately if n > 0), (t, 0))
+        cause = (
+            f"the velocity is not a number there, for {int(n_bad)} of {len(state)} rows"
+            if n_bad
+            else f"the velocity is too steep for rtol={rtol:g}, atol={atol:g} in {state.dtype}"
+        )
         raise RuntimeError(
-            f"the step of {method} shrank to nothing between t={float(times[0]):g} and t={float(times[-1]):g}: "
-            f"the velocity is not a number there, or too steep for rtol={rtol:g}, atol={atol:g} in {times.dtype}. See "
-            "what the score returns near t_min; raise t_min, loosen the tolerances, use float64, or take fixed steps "
-            "(method='heun2', times=sde.time_grid(50, spacing='karras'))."
-        ) from error
+            f"the step of {method} shrank to nothing at t={float(t_bad):g}: {cause}. See what the score returns near "
+            "that time; raise t_min, loosen the tolerances, use float64, or take fixed steps (method='heun2', "
+            "times=sde.time_grid(50, spacing='karras'))."
+        )
+
+    watched.callback_step = before_step
+
+    def norm(state):
+        parts = (state[:, : rows.width], state[:, rows.width :])
+        return max(part.square().mean().sqrt() for part in parts if part.numel())
+
+    times = times.to(state.device)
+    # Left alone, the solver oversteps the last time and interpolates back, and probes far outside [0, 1] for its first
+    # step: the SDE has no noise level there.
+    options = {"step_t": times[-1:], "first_step": 1e-3 * abs(float(times[-1] - times[0])), "norm": norm}
+    return odeint(watched, state, times, rtol=rtol, atol=atol, method=method, options=options)
 
 
 def _times(sde, method, t_min, n_steps, times, trajectory) -> Tensor:
@@ -488,7 +697,7 @@ def _times(sde, method, t_min, n_steps, times, trajectory) -> Tensor:
         finite("times", times)
         if not bool((times.diff() < 0).all()):
             raise ValueError("times must decrease throughout; encode and log_prob turn them round themselves")
-        return times
+        return times.detach().to("cpu", torch.float64, copy=True)
     if not 0 < t_min < 1:
         raise ValueError(f"t_min must lie in (0, 1), got {t_min!r}")
     if method not in _ADAPTIVE and n_steps is None:
@@ -496,4 +705,5 @@ def _times(sde, method, t_min, n_steps, times, trajectory) -> Tensor:
     spacing = "share" if method == _MULTISTEP else "uniform"
     if n_steps is None:
         n_steps = 50 if trajectory else 1
-    return sde.time_grid(n_steps, t_min=t_min, spacing=spacing, dtype=torch.float64)
+    with torch.device("cpu"):
+        return sde.time_grid(n_steps, t_min=t_min, spacing=spacing, dtype=torch.float64)

@@ -78,7 +78,7 @@ _SAME_KERNEL = 1e-5
 # The function of the noise-to-signal ratio in which the times of a grid are even, and its inverse.
 _SPACINGS = {
     "karras": (lambda ratio: ratio ** (1 / 7), lambda even: even**7),
-    "share": (lambda ratio: ratio / (1 + ratio), lambda even: even / (1 - even)),
+    "share": (lambda ratio: 1 / (1 + 1 / ratio), lambda even: even / (1 - even)),
     "angle": (torch.arctan, torch.tan),
     "log": (torch.log, torch.exp),
 }

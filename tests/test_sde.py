@@ -226,6 +226,14 @@ def test_a_time_grid_begins_where_no_signal_is_left_and_takes_numbers_of_numpy(s
     assert len(VPSDE().time_grid(1, spacing=spacing)) == 2
 
 
+def test_the_default_grid_of_the_flow_begins_even_where_alpha_is_0_in_double_precision():
+    sde = VPSDE(0.1, 4000.0)
+    assert sde.alpha(1.0) == 0
+    shares = [sde.sigma(t) / (sde.alpha(t) + sde.sigma(t)) for t in sde.time_grid(8, spacing="share", dtype=F64)]
+    steps = torch.stack(shares).diff()
+    torch.testing.assert_close(steps, steps.mean().expand(8))
+
+
 @EACH_SDE
 def test_numbers_are_times_in_double_precision_and_raise_no_precision(sde):
     t = 0.1

@@ -52,6 +52,18 @@ CALLS = {
         by_row=True,
         sampler=True,
     ),
+    "sample (with_log_prob)": Call(
+        lambda x: probability_flow.sample(SDE, score, x, n_steps=3, with_log_prob=True),
+        x=points(),
+        by_row=True,
+        sampler=True,
+    ),
+    "sample (differentiable)": Call(
+        lambda x: probability_flow.sample(SDE, score, x, n_steps=3, differentiable=True), x=points(), by_row=True
+    ),
+    "log_prob (differentiable)": Call(
+        lambda x: probability_flow.log_prob(SDE, score, x, n_steps=3, differentiable=True), x=points(), by_row=True
+    ),
     "log_prob (adams)": Call(
         lambda x, t_min: probability_flow.log_prob(SDE, score, x, n_steps=3, t_min=t_min),
         x=points(),
