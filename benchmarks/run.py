@@ -97,7 +97,7 @@ def circumstances() -> dict:
 
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": _commit(),
+        "commit": commit(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -136,7 +136,7 @@ def store(name: str, about: dict, rows: list[dict], path: Path = summary.RESULTS
         raise
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     def git(*arguments):
         return subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", check=True

@@ -12,7 +12,7 @@ import pytest
 import torch
 from docutils import nodes
 
-from benchmarks import digits, digits_peers, distances, run, summary, timing
+from benchmarks import book, digits, digits_peers, distances, run, summary, timing
 from scorebook import lab
 from scorebook.lab import training
 
@@ -203,9 +203,13 @@ def invented_results():
         for p, r, v in times(i, ["torch.func"])
         if (p == "scorebook") == (k % 2 == 0)
     ]
-    book = [{"build": "cold", "page": p, "repetition": 0, "seconds": s} for p, s in (("all", 99.0), ("sde", 40.0))]
-    book += [{"build": "cached", "page": "all", "repetition": r, "seconds": 5.0 + r} for r in range(5)]
-    rows = {"overhead": overhead, "quality": quality, "digits": digits, "divergence": divergence, "book": book}
+    of_book = [{"build": "cold", "page": p, "repetition": 0, "seconds": s} for p, s in (("all", 99.0), ("sde", 40.0))]
+    of_book += [{"build": "cached", "page": "all", "repetition": r, "seconds": 5.0 + r} for r in range(5)]
+    of_book += [
+        {"build": b, "page": p, "repetition": 0, "seconds": s, "processor_seconds": c}
+        for b, p, s, c in (("alone", "sde", 40.0, 38.0), ("beside two", "sde", 88.0, 42.0))
+    ]
+    rows = {"overhead": overhead, "quality": quality, "digits": digits, "divergence": divergence, "book": of_book}
     return {name: {"about": about, "rows": some} for name, some in rows.items()}
 
 
@@ -244,6 +248,7 @@ def test_a_conclusion_follows_the_numbers():
     said = benchmark_page.PARTS["book", "conclusion"](invented_results())
     assert "The cold build takes 99 s, of which its 1 notebooks run for 40 s" in said
     assert "it takes 7.0 s (quartiles 6.0 and 8.0 s, 5 repetitions)" in said
+    assert said.endswith("none of sde takes more than 2.2 times as long, or 1.11 times the processor.")
 
 
 def test_each_contest_of_the_divergence_sets_scorebook_against_what_it_names():
@@ -277,8 +282,8 @@ def test_what_is_stored_was_measured_five_times_and_says_where(name):
     assert about["repetitions"] >= 5
     assert {"date", "processor", "threads", "commit", "versions", "load_before"} <= set(about)
     assert about["versions"]["torch"].startswith("2.")
-    # The cold build is the one thing measured once.
-    rows = [row for row in stored["rows"] if row.get("build") != "cold"]
+    # What executes whole notebooks is measured once.
+    rows = [row for row in stored["rows"] if row.get("build") not in ("cold", *book.COMPANY)]
     assert {row["repetition"] for row in rows} == set(range(about["repetitions"]))
 
 
@@ -327,3 +332,33 @@ def test_a_project_that_fails_leaves_the_others_alone(monkeypatch):
     assert [row["budget_s"] for row in measured] == [0.2, 0.4]
     assert all(row["sliced_wasserstein"] > 0 and row["bits_per_dim"] > 0 for row in measured)
     assert {row["project"] for row in rows if "budget_s" not in row} == {"failing", "real digits", "one Gaussian"}
+
+
+def test_a_comparison_that_was_broken_off_goes_on_and_leaves_no_process(monkeypatch, tmp_path):
+    asked, others = [], []
+
+    def execute(page, python, root):
+        asked.append((page, len(others)))
+        if len(asked) == 2:
+            raise RuntimeError("broken off")
+        return {"seconds": 1.0 + len(others), "processor_seconds": 1.0}
+
+    class Other:
+        def __init__(self, command):
+            others.append(self)
+
+        def kill(self):
+            others.remove(self)
+
+        def wait(self):
+            assert self not in others
+
+    monkeypatch.setattr(book, "_execute", execute)
+    monkeypatch.setattr(book.subprocess, "Popen", Other)
+    monkeypatch.setattr(book, "commit", lambda: "0123456789")
+    with pytest.raises(RuntimeError, match="broken off"):
+        book.beside_others(["sde"], root=tmp_path)
+    assert others == []
+    rows = book.beside_others(["sde"], root=tmp_path)
+    assert asked == [("sde", 0), ("sde", 2), ("sde", 2)]
+    assert book.ratios(rows).splitlines()[1].split() == ["sde", "1.0", "3.0", "3.00×", "1.0", "1.0", "1.00×"]

@@ -443,7 +443,22 @@ def book_conclusion(results):
         f"The cold build takes {seconds['all']:.0f} s, of which its {len(pages)} notebooks run for "
         f"{sum(pages.values()):.0f} s; the longest is {longest} with {pages[longest]:.0f} s. Repeated with nothing "
         f"changed it takes {cached.median:.1f} s (quartiles {cached.low:.1f} and {cached.high:.1f} s, "
-        f"{counted(cached.n, 'repetition')})."
+        f"{counted(cached.n, 'repetition')}). " + beside_others(results)
+    ).strip()
+
+
+def beside_others(results):
+    """How much longer chapters take beside two processes that never rest, or nothing where that was not measured."""
+    alone, beside = (rows_of(results, "book", build=name) for name in ("alone", "beside two"))
+    if not beside:
+        return ""
+    worst = {}
+    for unit in ("seconds", "processor_seconds"):
+        of_page = {row["page"]: row[unit] for row in alone}
+        worst[unit] = max(row[unit] / of_page[row["page"]] for row in beside)
+    return (
+        f"Beside two processes that never rest, none of {listed(row['page'] for row in beside)} takes more than "
+        f"{worst['seconds']:.1f} times as long, or {worst['processor_seconds']:.2f} times the processor."
     )
 
 
