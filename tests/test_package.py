@@ -20,6 +20,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 MODULES = [path for path in files(ROOT / "scorebook", "*.py") if path.name != "__init__.py"]
 
 
+# What editors, systems and Jupyter leave in a clone, for nobody else.
+JUNK = (
+    ".DS_Store",
+    "sde.py~",
+    ".ipynb_checkpoints/sde-checkpoint.py",
+    "lab/weights/digits.json~",
+    "lab/weights/._x.json",
+)
+
+
 def run(*command, cwd, **environment):
     variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | environment
     done = subprocess.run([sys.executable, *command], cwd=cwd, env=variables, capture_output=True, encoding="utf-8")
@@ -32,10 +42,14 @@ def archives(tmp_path_factory):
     """A source archive, and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("package")
     copy = folder / "source"
-    copy.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT"):
-        shutil.copy(ROOT / name, copy)
-    shutil.copytree(ROOT / "scorebook", copy / "scorebook", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in files(ROOT):
+        target = copy / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    for name in JUNK:
+        target = copy / "scorebook" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"left behind")
     run("-c", "from setuptools.build_meta import build_sdist; build_sdist('../dist')", cwd=copy)
     (source,) = (folder / "dist").glob("*.tar.gz")
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder / "dist"]
@@ -48,17 +62,21 @@ def shipped():
     return {path.relative_to(ROOT).as_posix() for path in package_files(ROOT)}
 
 
-def test_the_archives_hold_the_package_its_data_and_its_licences(archives):
+def test_the_archives_hold_the_package_its_data_and_its_licences_and_no_half_of_the_tests(archives):
     source, wheel = archives
     with tarfile.open(source) as archive:
-        held = {name.partition("/")[2] for name in archive.getnames()}
-    assert shipped() | {"LICENSE", "LICENSE-TEXT", "README.md", "pyproject.toml"} <= held
+        held = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    beside = {"LICENSE", "LICENSE-TEXT", "README.md", "pyproject.toml", "MANIFEST.in"}
+    made = {
+        name for name in held if name in ("PKG-INFO", "setup.cfg") or name.startswith("scorebook_diffusion.egg-info/")
+    }
+    assert held - made == shipped() | beside
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
         assert [name for name in shipped() if archive.read(name) != (ROOT / name).read_bytes()] == []
     assert shipped() == {name for name in held if name.startswith("scorebook/")}
     assert {Path(name).name for name in held if "licenses/" in name} == {"LICENSE", "LICENSE-TEXT"}
-    assert PROJECT["version"] in wheel.name
+    assert wheel.name.startswith(f"scorebook_diffusion-{PROJECT['version']}-")
 
 
 def test_the_package_runs_from_the_wheel_alone(archives, tmp_path):
