@@ -1,7 +1,9 @@
-"""Two workers share the tests of a run: what both need is made once, and both halves of a run count."""
+"""Two workers share the tests of a run: what both need is made once, both halves count, and none hangs for ever."""
 
+import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 
@@ -45,3 +47,29 @@ def test_both_halves_of_the_tests_run_and_each_can_fail_the_command(root, tmp_pa
     asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
     parts = ["not site", "site"][: 1 if codes[0] == 2 else 2]
     assert asked == [f"-m pytest -m {part} --numprocesses 2 --dist loadgroup tests/test_sde.py" for part in parts]
+
+
+def test_a_test_that_hangs_is_ended_and_shows_where_it_stood(root, tmp_path):
+    (tmp_path / "test_hang.py").write_text("import time\n\ndef test_hang():\n    time.sleep(60)\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-c", root / "pyproject.toml", "--rootdir", tmp_path]
+    command += [
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "faulthandler_timeout=1",
+        "-o",
+        "testpaths=",
+        "-o",
+        "pythonpath=",
+        tmp_path,
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+    assert done.returncode != 0
+    assert "Timeout (0:00:01)!" in done.stderr
+    assert re.search(r'test_hang\.py", line 4 in test_hang', done.stderr)
+
+
+def test_the_limit_of_a_test_lets_the_slowest_machine_pass(pytestconfig):
+    assert float(pytestconfig.getini("faulthandler_timeout")) >= 1800
+    assert pytestconfig.getini("faulthandler_exit_on_timeout")
+    assert pytestconfig.option.nbmake_timeout >= 20 * 90
