@@ -207,8 +207,6 @@ USERS = {
     # Nobody, not even root, can make a folder below /proc.
     "with a home nobody writes to": lambda home: {"HOME": "/proc/home"},
     "without a home": lambda home: {"HOME": None, "MPLCONFIGDIR": None, "IPYTHONDIR": None},
-    "in a locale without umlauts": lambda home: {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    "with temporary files elsewhere": lambda home: {"TMPDIR": str(home)},
 }
 
 
@@ -218,7 +216,9 @@ def test_a_chapter_is_executed_the_same_for_each_user(littered, tmp_path, user):
     home.mkdir()
     cells = tmp_path / "cells.py"
     cells.write_text(CELLS, encoding="utf-8")
-    done = python("-c", EXECUTE, cells, cwd=littered, **USERS[user](home))
+    variables = USERS[user](home)
+    before = sorted(home.rglob("*"))
+    done = python("-c", EXECUTE, cells, cwd=littered, **variables)
     assert done.returncode == 0, done.stderr[-3000:]
     stream, _, told = done.stdout.partition(" ")
     assert stream == "stdout", f"a page on which something complains: {done.stdout}"
@@ -232,16 +232,7 @@ def test_a_chapter_is_executed_the_same_for_each_user(littered, tmp_path, user):
         "encoding": "utf-8",
         "interpreter": sys.prefix,
     }
-
-
-def test_nothing_is_written_into_the_home(littered, tmp_path):
-    cells = tmp_path / "cells.py"
-    cells.write_text("import matplotlib.pyplot as plt; print(1)", encoding="utf-8")
-    home = tmp_path / "home"
-    home.mkdir()
-    unset = dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "MPLCONFIGDIR"))
-    assert python("-c", EXECUTE, cells, cwd=littered, HOME=str(home), **unset).returncode == 0
-    assert list(home.rglob("*")) == []
+    assert sorted(home.rglob("*")) == before
 
 
 # How texts are read and shown
@@ -290,7 +281,7 @@ def test_an_encoding_left_to_the_machine_is_seen(line, seen):
     assert bool(list(nameless(ast.parse(line)))) == seen
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_closing_table_is_shown_on_every_terminal(encoding):
     program = "from scorebook import lab; lab.claims([lab.Claim('the law of σ²', 1e-7, at_most=2.0, error=1e-9)])"
     done = subprocess.run(
