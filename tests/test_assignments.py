@@ -500,7 +500,7 @@ def test_where_nothing_fails_nothing_is_worth_a_point(shared, one_kernel):
 
 def test_assertions_hold_though_the_grader_has_switched_them_off(monkeypatch):
     monkeypatch.setenv("PYTHONOPTIMIZE", "1")
-    assert points_of(handed_in("def double(x):\n    return x")) == [0, 0]
+    assert points_of(handed_in(RIGHT)) == [1, 2]  # where no assertion fails the canary would take them all
 
 
 def test_who_asks_for_input_gets_an_error_and_no_hang(shared):
