@@ -91,13 +91,13 @@ clean:  ## remove what was built; the environment in .venv stays, and so does wh
 # Scripts are started through Python, for the line that names their interpreter knows no spaces and no long paths, and
 # leads to another folder when this one has been moved. Such an environment is made anew, and so is one that does not
 # start or has another Python than PYTHON=... asks for.
-WHICH := -c 'import sys; print(sys.version_info[:2])'
+WHICH := -I -c 'import sys; print(sys.version_info[:2])'
 ASKED := $(filter-out file default,$(origin PYTHON))
 define stale
 $(shell \
 	case "$$(sed -n '/^command = /p' $(1)/pyvenv.cfg 2>/dev/null)" in (''|*" $$(pwd -P)/$(1)") ;; (*) echo moved; exit ;; esac; \
-	$(1)/bin/python -c 'import pip' >/dev/null 2>&1 || { echo absent; exit; }; \
-	test -z "$(ASKED)" || test "$$($(PYTHON) $(WHICH) 2>&1)" = "$$($(1)/bin/python $(WHICH))" || echo other)
+	$(1)/bin/python -I -c 'import pip' >/dev/null 2>&1 || { echo absent; exit; }; \
+	test -z "$(ASKED)" || test "$$($(PYTHON) $(WHICH) 2>/dev/null)" = "$$($(1)/bin/python $(WHICH))" || echo other)
 endef
 ifneq ($(call stale,$(VENV)),)
 $(INSTALLED): $(VENV)-anew

@@ -302,7 +302,9 @@ def made(littered, tmp_path):
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     for name, version in {".venv/bin/python": "(3, 11)", "python3": "(3, 11)", "python3.12": "(3, 12)"}.items():
-        (folder / name).write_text(f"#!/bin/sh\necho '{version}'\n", encoding="utf-8")
+        # Asked without -I, a Python says first what its user's sitecustomize.py has to say.
+        script = f"#!/bin/sh\ntest \"$1\" = -I || echo hello >&2\necho '{version}'\n"
+        (folder / name).write_text(script, encoding="utf-8")
         (folder / name).chmod(0o755)
     (folder / ".venv" / ".installed").touch()
     config = folder / ".venv" / "pyvenv.cfg"
