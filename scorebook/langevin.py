@@ -22,6 +22,7 @@ A run of many steps is worth fewer independent draws than it has states: :func:`
 """
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -199,7 +200,7 @@ def autocorrelation(path: Tensor, *, max_lag: int | None = None) -> Tensor:
     n = _checked_path(path)
     if max_lag is None:
         max_lag = n - 1
-    if isinstance(max_lag, bool) or not isinstance(max_lag, int) or not 0 <= max_lag < n:
+    if isinstance(max_lag, bool) or not isinstance(max_lag, numbers.Integral) or not 0 <= max_lag < n:
         raise ValueError(f"max_lag must be an integer from 0 to {n - 1}, got {max_lag!r}")
     deviation = path - path.mean((0, 1))
     # The correlation of a series with itself is a product in frequency; padding keeps its ends apart.

@@ -12,7 +12,9 @@ and, by the central limit theorem, :math:`\bar f_N \pm 1.96\,\mathrm{se}` covers
 once :math:`N` is large. Every measured number of this book carries such an error.
 """
 
+import numbers
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -56,9 +58,9 @@ class Estimate:
         Raises:
             ValueError: if ``level`` is not in (0, 1).
         """
-        if not isinstance(level, float) or not 0 < level < 1:
+        if not isinstance(level, numbers.Real) or not 0 < level < 1:
             raise ValueError(f"level must be a number between 0 and 1, got {level!r}")
-        quantile = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)).item()
+        quantile = NormalDist().inv_cdf((1 + float(level)) / 2)
         half = quantile * self.standard_error
         return self.mean - half, self.mean + half
 

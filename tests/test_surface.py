@@ -23,15 +23,13 @@ import traceback
 import warnings
 from pathlib import Path
 
-import numpy as np
 import public
 import pytest
 import surface
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from surface import Data, Number
-from torch.overrides import TorchFunctionMode
+from surface import Data, Number, SameDraws
 
 import scorebook
 
@@ -63,34 +61,13 @@ EXAMPLES = st.builds(
 )
 
 
-class SameDraws(TorchFunctionMode):
-    """Gives a call the same normal and uniform numbers in every precision, and to the first rows of every batch."""
-
-    n_draws = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func not in (torch.randn, torch.rand):
-            return func(*args, **kwargs)
-        random = np.random.default_rng(self.n_draws)
-        self.n_draws += 1
-        shape = args[0] if len(args) == 1 else args
-        numbers = random.standard_normal(shape) if func is torch.randn else random.random(shape)
-        return torch.as_tensor(numbers).to(kwargs.get("dtype") or torch.get_default_dtype())
-
-
 # One call and its answer
 
 
 def batch(call, example):
     """Good arguments of a call, by name."""
-    random, event = np.random.default_rng(example.seed), call.events[example.event % len(call.events)]
-    return {
-        name: torch.as_tensor(kind.make(random, example.n_rows, event)).to(kind.dtype)
-        if isinstance(kind, Data)
-        else kind.value
-        for name, kind in call.arguments.items()
-    }
+    event = call.events[example.event % len(call.events)]
+    return surface.batch(call, seed=example.seed, n_rows=example.n_rows, event=event)
 
 
 def answer(call, arguments, *spoiled):

@@ -12,6 +12,7 @@ recovers them, and what remains is the noise.
 
 import contextlib
 import math
+import numbers
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ def check_sde(sde, *, reference: SDE | None = None, seed: int = 0, time_limit: f
 
         def ask(method, *arguments, shape=(n,)):
             result = student.call(getattr(sde, method), *arguments)
-            if isinstance(result, (int, float)) and not isinstance(result, bool):
+            if isinstance(result, numbers.Real) and not isinstance(result, bool):
                 result = torch.as_tensor(result, dtype=_DOUBLE)
             if isinstance(result, Tensor) and result.ndim == 0 and shape == (n,):
                 result = result.expand(n)
@@ -455,7 +456,8 @@ def check_probability_flow(velocity, *, seed: int = 0, time_limit: float | None 
 
     def check():
         n, d = 16, 3
-        exploding = VESDE(*(torch.tensor([0.1, 5.0]) * (1 + torch.rand(2, generator=generator))).tolist())
+        low, high = (1 + torch.rand(2, generator=generator, dtype=torch.float32)).tolist()
+        exploding = VESDE(0.1 * low, 5.0 * high)
         x = 1.5 * standard_normal((n, d), generator=generator, dtype=_DOUBLE)
         law, parts = _random_mixture(d, generator), []
         for process in (_random_sde(generator), exploding):
@@ -564,7 +566,7 @@ def check_log_prob(
 
     def check():
         points, copies = 6, 16
-        process = VPSDE(0.1 + 0.2 * torch.rand((), generator=generator).item(), 4.0)
+        process = VPSDE(0.1 + 0.2 * torch.rand((), generator=generator, dtype=torch.float32).item(), 4.0)
         variances = torch.tensor([0.15, 0.3, 0.8], dtype=_DOUBLE)
         d, axes = len(variances), _telling_axes(variances, generator)
         covariance = (axes * variances @ axes.mT).unsqueeze(0)
@@ -785,8 +787,8 @@ def check_guidance(
         raise ValueError(f"observation must hold one y for all samples, got {len(observation.y)}")
     process = sde or VPSDE()
     dim = _dimension(observation) if prior is None else prior.dim
-    law = (prior or GaussianMixture([1.0], torch.zeros(1, dim, dtype=_DOUBLE), 1.0)).to(_DOUBLE)
-    matrix = observation.predict(torch.eye(dim, dtype=_DOUBLE)).mT
+    law = (prior or GaussianMixture([1.0], torch.zeros(1, dim, dtype=_DOUBLE, device="cpu"), 1.0)).to(_DOUBLE)
+    matrix = observation.predict(torch.eye(dim, dtype=_DOUBLE, device="cpu")).mT
     y, noise_std = observation.y[0].to(_DOUBLE), float(observation.noise_std)
     posterior = law.condition(matrix, y, noise_std)
     student = Student("score(x, t)")

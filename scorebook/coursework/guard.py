@@ -15,6 +15,7 @@ The global seed is put back where it was.
 import ctypes
 import functools
 import inspect
+import numbers
 import threading
 import time
 import traceback
@@ -209,7 +210,7 @@ def under_guard(name: str, check, student: Student, *, time_limit: float | None)
         ValueError: if ``time_limit`` is neither None nor a positive number.
     """
     if time_limit is not None and (
-        isinstance(time_limit, bool) or not isinstance(time_limit, (int, float)) or not time_limit > 0
+        isinstance(time_limit, bool) or not isinstance(time_limit, numbers.Real) or not time_limit > 0
     ):
         raise ValueError(f"time_limit must be a positive number of seconds or None, got {time_limit!r}")
     # Not Thread.join: interrupted by the reader, it takes a thread that runs for one that has ended (Python 3.11).

@@ -7,6 +7,7 @@ statistics is the law of that noise.
 """
 
 import math
+import numbers
 
 import torch
 from torch import Tensor, nn
@@ -618,7 +619,7 @@ class _Spy(nn.Module):
 def _random_sde(generator) -> SDE:
     """An SDE that shrinks its points as well as noising them: where it does not, mistakes about that would not show."""
     kind = (VPSDE, SubVPSDE)[int(torch.randint(2, (), generator=generator))]
-    low, high = torch.rand(2, generator=generator).tolist()
+    low, high = torch.rand(2, generator=generator, dtype=torch.float32).tolist()
     return kind(0.5 + low, 6 + 6 * high)
 
 
@@ -661,9 +662,9 @@ def _rms(values) -> float:
 
 
 def _generator(seed) -> torch.Generator:
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
         raise ValueError(f"seed must be an integer, got {seed!r}")
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(int(seed))
 
 
 def _child(generator) -> torch.Generator:

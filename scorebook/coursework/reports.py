@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from scorebook.lab.arguments import as_given
 from scorebook.lab.tables import Table, plus_minus, significant
 
 __all__ = ["Answer", "Measurement", "Mistake", "Report", "judge"]
@@ -186,7 +187,7 @@ class Answer:
     @property
     def limit(self) -> Tensor:
         """Difference that passes, for each entry or one for all."""
-        return _STANDARD_ERRORS * torch.as_tensor(self.standard_error, dtype=torch.float64) + self.tolerance
+        return _STANDARD_ERRORS * as_given(self.standard_error, torch.float64) + self.tolerance
 
     def misfit(self, prediction, *, slack: float = 0.0) -> float:
         """Greatest distance from a prediction, in limits; one or less is agreement.
@@ -198,7 +199,7 @@ class Answer:
         Returns:
             The distance; infinite where the prediction or the answer is not finite.
         """
-        prediction = torch.as_tensor(prediction, dtype=torch.float64)
+        prediction = as_given(prediction, torch.float64)
         if not (prediction.isfinite().all() and self.measured.isfinite().all()):
             return math.inf
         limit = (self.limit + slack * (prediction - self.expected).abs()).clamp(min=torch.finfo(torch.float64).tiny)
@@ -211,7 +212,7 @@ class Answer:
 
     def row(self) -> Measurement:
         """Summary in one row: the number itself, or a tensor's relative difference, or its worst entry."""
-        error = torch.as_tensor(self.standard_error, dtype=torch.float64)
+        error = as_given(self.standard_error, torch.float64)
         if self.measured.ndim == 0:
             return Measurement(
                 self.quantity, self.measured.item(), self.expected.item(), error.item(), self.limit.item()
@@ -246,7 +247,7 @@ class Answer:
             return f"your {self.quantity} is {_times(m / e)} the right one ({_number(m)} for {_number(e)})"
         factor = (measured @ expected) / (expected @ expected).clamp(min=torch.finfo(torch.float64).tiny)
         offset = (measured - expected).mean()
-        size, noise = _rms(expected), _rms(torch.as_tensor(self.standard_error, dtype=torch.float64))
+        size, noise = _rms(expected), _rms(as_given(self.standard_error, torch.float64))
         resolution = _ALIKE * _rms(measured) + 3 * noise
         if _rms(measured - factor * expected) <= resolution:
             return f"your {self.quantity} is {_times(factor.item())} the true one"

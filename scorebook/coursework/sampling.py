@@ -52,7 +52,7 @@ def check_langevin(sampler, *, seed: int = 0, time_limit: float | None = 30.0) -
     def check():
         d, n_steps = 8, 7
         variances = torch.linspace(0.5, 2.0, d, dtype=_DOUBLE)[torch.randperm(d, generator=generator)]
-        step = 0.04 + 0.06 * torch.rand((), generator=generator).item()
+        step = 0.04 + 0.06 * torch.rand((), generator=generator, dtype=torch.float32).item()
 
         def score(x):
             return -x / variances.to(x)
@@ -176,9 +176,9 @@ def check_annealed(sampler, *, denoise: bool = True, seed: int = 0, time_limit: 
     def check():
         d, n_steps = 8, 3
         variances = torch.linspace(0.2, 3.0, d, dtype=_DOUBLE)[torch.randperm(d, generator=generator)]
-        last = 0.5 + 0.1 * torch.rand((), generator=generator).item()
+        last = 0.5 + 0.1 * torch.rand((), generator=generator, dtype=torch.float32).item()
         sigmas = last * torch.tensor([2.25, 1.5, 1.0], dtype=_DOUBLE)
-        step = last**2 * (0.08 + 0.04 * torch.rand((), generator=generator).item())
+        step = last**2 * (0.08 + 0.04 * torch.rand((), generator=generator, dtype=torch.float32).item())
 
         def score(x, sigma):
             sigma = torch.as_tensor(sigma, dtype=_DOUBLE)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "as_given",
     "at_least_single",
     "batch",
     "expand",
@@ -59,6 +60,16 @@ def standard_normal(shape, *, generator=None, dtype=None, device=None) -> Tensor
     return torch.randn(tuple(shape), generator=generator, dtype=dtype, device=source).to(device)
 
 
+def as_given(value, dtype=None) -> Tensor:
+    """Return a tensor as it is, but for its ``dtype``, and numbers as a tensor on the CPU.
+
+    There a scalar joins tensors of any device. ``torch.as_tensor`` alone would carry both, a tensor too, to the default
+    device, if one has been set.
+    """
+    device = value.device if isinstance(value, Tensor) else "cpu"
+    return torch.as_tensor(value, dtype=dtype, device=device)
+
+
 def real(name: str, value) -> None:
     """Raise a ``ValueError`` if ``value`` is a tensor of complex numbers, which PyTorch would cut in half."""
     if isinstance(value, Tensor) and value.is_complex():
@@ -80,7 +91,7 @@ def batch(name: str, value) -> None:
 
 def integers(name: str, value) -> Tensor:
     """Return ``value`` as a tensor of ``int64``; raise a ``ValueError`` unless it holds integers."""
-    value = torch.as_tensor(value)
+    value = as_given(value)
     if value.dtype == torch.bool or value.is_floating_point() or value.is_complex():
         raise ValueError(f"{name} must be integers, got {value.dtype}")
     return value.long()

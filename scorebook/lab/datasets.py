@@ -154,7 +154,7 @@ def coloured_digits(split: str = "train") -> tuple[Tensor, Tensor]:
     uniforms = _raw_uniforms(_COLOUR_SEED, 2 * len(every_label)).reshape(2, -1)
     hues = 2 * np.pi / 10 * every_label + np.pi * (uniforms[0] < 0.3) + 0.4 * (uniforms[1] - 0.5)
     hues = torch.from_numpy(hues[held_out if split == "test" else ~held_out])
-    paint = 0.5 + 0.5 * (hues.unsqueeze(1) - 2 * math.pi / 3 * torch.arange(3)).cos()
+    paint = 0.5 + 0.5 * (hues.unsqueeze(1) - 2 * math.pi / 3 * torch.arange(3, device="cpu")).cos()
     return ((images.double() + 1) * paint[:, :, None, None] - 1).float(), labels
 
 

@@ -20,11 +20,13 @@ import math
 from abc import ABC
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from scorebook.lab.arguments import (
+    as_given,
     expand,
     finite,
     floating,
@@ -212,8 +214,9 @@ class GaussianMixture(_Mixture):
     """
 
     def __init__(self, weights, means, covariances):
-        means = torch.as_tensor(means)
-        if not means.is_floating_point() and not means.is_complex():
+        listed = not isinstance(means, (Tensor, np.ndarray))
+        means = torch.as_tensor(means) if listed else as_given(means)
+        if not means.is_complex() and (listed or not means.is_floating_point()):
             means = means.to(torch.get_default_dtype())
         if means.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"means must be of type float32 or float64, got {means.dtype}")

@@ -5,6 +5,7 @@ pairwise distances and vanishes on average when the laws agree; mode weights cou
 """
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ def sliced_wasserstein(x, y, *, n_projections: int = 500, p: float = 1, generato
     """
     x, y = _pair("x", x, "y", y)
     positive_integer("n_projections", n_projections)
-    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 1 <= p < math.inf:
+    if isinstance(p, bool) or not isinstance(p, numbers.Real) or not 1 <= p < math.inf:
         raise ValueError(f"p must be a number of at least 1, got {p!r}")
     shape = (x.shape[1], n_projections)
     directions = standard_normal(shape, generator=generator, dtype=x.dtype, device=x.device)
@@ -134,8 +135,9 @@ def _pair(name_x: str, x, name_y: str, y) -> tuple[Tensor, Tensor]:
 def _shared_quantiles(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
     """Cut (0, 1] where either of two empirical quantile functions jumps: an index into each, and the widths."""
     # In integers, on the common scale n * m, so that no rounding splits a cut in two.
-    ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
-    width = ends.diff(prepend=torch.zeros(1, dtype=ends.dtype)).double() / (n * m)
+    own, other = (torch.arange(1, count + 1, device="cpu") for count in (n, m))
+    ends = torch.cat([own * m, other * n]).unique()
+    width = ends.diff(prepend=ends.new_zeros(1)).double() / (n * m)
     return (ends - 1) // m, (ends - 1) // n, width
 
 

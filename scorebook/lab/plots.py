@@ -6,6 +6,7 @@ can be laid over each other: a density, its score on top, samples on top of both
 
 import importlib.util
 import math
+import numbers
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,7 +16,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
 
-from scorebook.lab.arguments import finite, positive, positive_integer, real
+from scorebook.lab.arguments import as_given, finite, positive, positive_integer, real
 
 __all__ = ["density", "image_grid", "samples", "score_field", "trajectories", "use_style"]
 
@@ -122,7 +123,7 @@ def score_field(score, *, extent, resolution=18, ax=None, scale=None, color=_INK
         raise ValueError(f"score must be finite everywhere, got {field[~field.isfinite()][0]:g} on the grid")
     norm = field.norm(dim=1, keepdim=True)
     middle = norm.median().item() if scale is None else float(scale)
-    spacing = torch.tensor([(s[-1] - s[0]).item() / max(len(s) - 1, 1) or 1.0 for s in sides]).min().item()
+    spacing = min((s[-1] - s[0]).item() / max(len(s) - 1, 1) or 1.0 for s in sides)
     arrows = 0.95 * spacing * field / (norm**2 + (middle or 1.0) ** 2).sqrt()
     x, y = points.cpu().double().unbind(1)
     u, v = arrows.unbind(1)
@@ -233,7 +234,7 @@ def trajectories(path, ax=None, *, times=None, color=None, alpha=None, extent=No
         )
     alpha = min(max(12 / path.shape[1], 0.08), 0.7) if alpha is None else alpha
     if path.ndim == 2:
-        clock = torch.arange(len(path)).double() if times is None else _numbers("times", times)
+        clock = _numbers("times", range(len(path)) if times is None else times)
         if clock.shape != (len(path),):
             raise ValueError(f"times must have shape ({len(path)},) like the steps of path, got {tuple(clock.shape)}")
         finite("times", clock)
@@ -282,12 +283,12 @@ def image_grid(images, *, n_cols=10, ax=None, gap=1) -> Axes:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         raise ValueError(f"images must have shape (n, 1, h, w) or (n, 3, h, w), got {tuple(images.shape)}")
     positive_integer("n_cols", n_cols)
-    if isinstance(gap, bool) or not isinstance(gap, int) or gap < 0:
+    if isinstance(gap, bool) or not isinstance(gap, numbers.Integral) or gap < 0:
         raise ValueError(f"gap must be a non-negative integer, got {gap!r}")
     n, _, h, w = images.shape
     n_cols = min(n_cols, n)
     n_rows = math.ceil(n / n_cols)
-    paper = torch.ones(n_rows * (h + gap) - gap, n_cols * (w + gap) - gap, 3, dtype=torch.float64)
+    paper = images.new_ones(n_rows * (h + gap) - gap, n_cols * (w + gap) - gap, 3)
     for i, image in enumerate(images):
         top, left = i // n_cols * (h + gap), i % n_cols * (w + gap)
         paper[top : top + h, left : left + w] = ((image.clamp(-1, 1) + 1) / 2).permute(1, 2, 0)
@@ -350,8 +351,11 @@ def _evaluate(name, function, points, event) -> Tensor:
 
 
 def _numbers(name, value) -> Tensor:
-    value = torch.as_tensor(value).detach()
+    value = as_given(value).detach()
     real(name, value)
     if value.is_meta:
-        raise ValueError(f"{name} must hold values to be drawn, got a tensor on the meta device")
+        raise ValueError(
+            f"{name} must hold values to be drawn, got a tensor on the meta device; where that is the default device, "
+            'give device="cpu"'
+        )
     return value.to(device="cpu", dtype=torch.float64)

@@ -18,10 +18,9 @@ import math
 import sys
 from numbers import Integral, Real
 
-import torch
 from torch import Tensor
 
-from scorebook.lab.arguments import positive_integer
+from scorebook.lab.arguments import as_given, positive_integer
 
 __all__ = ["CLAIMS_MIME", "Claim", "Table", "claims", "plus_minus", "significant", "table"]
 
@@ -337,12 +336,12 @@ def _entries(name, column) -> list:
     if isinstance(column, (str, Real)):
         return [column]
     if _is_estimate(column):
-        mean, error = torch.as_tensor(column.mean), torch.as_tensor(column.standard_error)
+        mean, error = as_given(column.mean), as_given(column.standard_error)
         if mean.ndim > 1 or mean.shape != error.shape:
             raise ValueError(f"column {name!r} must be one-dimensional, got an estimate of shape {tuple(mean.shape)}")
         return list(zip(mean.reshape(-1).tolist(), error.reshape(-1).tolist(), strict=True))
     if not isinstance(column, (list, tuple, range)):
-        column = torch.as_tensor(column).detach().cpu()
+        column = as_given(column).detach().cpu()
         if column.ndim > 1:
             raise ValueError(f"column {name!r} must be one-dimensional, got shape {tuple(column.shape)}")
         column = column.reshape(-1).tolist()

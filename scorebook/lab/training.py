@@ -23,6 +23,7 @@ times or ask it for its ``weight``, as in one process, and all that DDP sees is 
 """
 
 import math
+import numbers
 import os
 import signal
 import sys
@@ -171,7 +172,7 @@ def fit(
     for name, bound in {"clip": clip, "max_seconds": max_seconds}.items():
         if bound is not None:
             positive(name, bound)
-    if ema_decay is not None and not (isinstance(ema_decay, float) and 0 < ema_decay < 1):
+    if ema_decay is not None and not (isinstance(ema_decay, numbers.Real) and 0 < ema_decay < 1):
         raise ValueError(f"ema_decay must lie in (0, 1) or be None, got {ema_decay!r}")
     one_of("schedule", schedule, ("constant", "cosine"))
     if generator is None:

@@ -7,7 +7,7 @@ the browser, so that a published page moves although no Python runs behind it.
 import base64
 import html
 import io
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -58,9 +58,9 @@ def explorer(draw, values, label, *, format="{:g}", alt=None, interval=300, star
         raise ValueError("values must hold at least one value, got none")
     positive_integer("interval", interval)
     positive("pixel_ratio", pixel_ratio)
-    if isinstance(start, bool) or not isinstance(start, int) or not -len(values) <= start < len(values):
+    if isinstance(start, bool) or not isinstance(start, Integral) or not -len(values) <= start < len(values):
         raise ValueError(f"start must be an index into {len(values)} values, got {start!r}")
-    start %= len(values)
+    start = int(start) % len(values)
     names = [_name(value, format) for value in values]
     pages, size = [], None
     for value, name in zip(values, names, strict=True):

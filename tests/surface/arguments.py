@@ -1,7 +1,7 @@
 """The surface of ``scorebook.lab.arguments``."""
 
 from scorebook.lab import arguments
-from surface import Call, per_row, points
+from surface import Call, generator, labels, per_row, points
 
 CALLS = {
     "expand": Call(lambda value, x: arguments.expand(value, x) * x, value=per_row(0.1, 2.0), x=points(), by_row=True),
@@ -12,6 +12,7 @@ CALLS = {
 
 NO_DATA = {
     "at_least_single": "changes the dtype of whatever tensor it is given",
+    "as_given": "takes whatever it is given",
     "batch": "the check of dtype and shape itself",
     "floating": "the check of dtypes itself",
     "integers": "the check of dtypes itself",
@@ -21,4 +22,18 @@ NO_DATA = {
     "same_shape": "compares shapes; what the tensors hold is not looked at",
     "standard_normal": "takes a shape",
     "still_finite": "raises a RuntimeError, for numbers that the caller did not give",
+}
+
+WITHOUT_DATA = {
+    "as_given": Call(lambda x: arguments.as_given(x), x=points()),
+    "at_least_single": Call(lambda x: arguments.at_least_single(x), x=points(), own_dtype=True),
+    "batch": Call(lambda x: arguments.batch("x", x) or x, x=points()),
+    "floating": Call(lambda x: arguments.floating("x", x) or x, x=points()),
+    "integers": Call(lambda label: arguments.integers("label", label), label=labels()),
+    "one_of": Call(lambda: arguments.one_of("kind", "sphere", ("gaussian", "sphere"))),
+    "positive_integer": Call(lambda: arguments.positive_integer("n_steps", 3)),
+    "real": Call(lambda x: arguments.real("x", x) or x, x=points()),
+    "same_shape": Call(lambda x: arguments.same_shape("score", x, x), x=points()),
+    "still_finite": Call(lambda x: arguments.still_finite("states", x, "step", 3), x=points()),
+    "standard_normal": Call(lambda: arguments.standard_normal((3, 2), generator=generator())),
 }

@@ -12,6 +12,7 @@ from surface import (
     Call,
     Data,
     Number,
+    beforehand,
     constant,
     generator,
     labels,
@@ -27,6 +28,7 @@ TIMES = per_row(0.1, 0.9)
 MATRIX = [[1.0, 0.5], [0.0, 1.0]]
 
 
+@beforehand
 def classifier(x):
     """A classifier of noised points, in the precision of the points."""
     network = NoisyClassifier(2, 3, width=8, depth=1, generator=generator())
@@ -34,6 +36,7 @@ def classifier(x):
     return like(network, x)
 
 
+@beforehand
 def model(x):
     """A score model with class labels, in the precision of the points."""
     network = TimeMLP(2, width=8, depth=1, n_classes=3, generator=generator())
@@ -41,6 +44,7 @@ def model(x):
     return like(ScoreModel(network, SDE), x)
 
 
+@beforehand
 def observation(x):
     """Two coordinates seen through a matrix, in the precision of the points."""
     return cg.LinearObservation(like(torch.tensor(MATRIX), x), like(torch.tensor([0.3, -0.2]), x), 0.3)
@@ -87,6 +91,7 @@ CALLS = {
         x=points(),
         labels=labels(),
         events=PLANE,
+        accuracy=1e-9,  # the times are drawn in single precision
     ),
     "condition": Call(
         lambda scale, x: cg.condition(score, lambda x, t: log_prob(x), scale=scale)(x, 0.5),
@@ -139,3 +144,5 @@ CALLS = {
 }
 
 NO_DATA = {"colour_basis": "takes none"}
+
+WITHOUT_DATA = {"colour_basis": Call(lambda: cg.colour_basis())}

@@ -1,7 +1,13 @@
 """The surface of ``scorebook.lab.datasets``."""
 
+import sys
+from types import SimpleNamespace
+from unittest import mock
+
+import torch
+
 from scorebook.lab import datasets
-from surface import Call, Number, generator, points
+from surface import Call, Number, beforehand, generator, points
 
 READ = "takes a name"
 
@@ -16,4 +22,25 @@ NO_DATA = {
     "coloured_digits": READ,
     "digits": READ,
     "mnist": READ,
+}
+
+
+def files():
+    """Torchvision, with two images in its files."""
+    data = torch.arange(2 * 28 * 28).remainder(256).to(torch.uint8).reshape(2, 28, 28)
+    return SimpleNamespace(MNIST=lambda root, train, download: SimpleNamespace(data=data, targets=torch.arange(2)))
+
+
+def mnist():
+    """MNIST as it would be read, had it been downloaded."""
+    made = beforehand(files)()
+    with mock.patch.dict(sys.modules, {"torchvision": SimpleNamespace(datasets=made), "torchvision.datasets": made}):
+        return datasets.mnist("nowhere")
+
+
+WITHOUT_DATA = {
+    "checkerboard": Call(lambda: datasets.checkerboard(4, generator=generator())),
+    "coloured_digits": Call(lambda: datasets.coloured_digits("test")),
+    "digits": Call(lambda: datasets.digits("test")),
+    "mnist": Call(mnist),
 }

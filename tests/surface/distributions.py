@@ -1,12 +1,15 @@
 """The surface of ``scorebook.lab.distributions``."""
 
-from scorebook.lab.distributions import GaussianMixture
+import torch
+
+from scorebook.lab.distributions import GaussianMixture, RowwiseMixture
 from surface import (
     COVARIANCES,
     MEANS,
     PLANE,
     WEIGHTS,
     Call,
+    beforehand,
     constant,
     generator,
     isotropic_mixture,
@@ -22,6 +25,7 @@ OBSERVATION = {"A": constant([[1.0, 0.5]]), "y": constant([0.3]), "noise_std": c
 PROPERTY = "takes none"
 
 
+@beforehand
 def rowwise(alpha, sigma):
     """A law for each row, in the precision of the factors."""
     return like(mixture(), alpha).diffuse(alpha, sigma)
@@ -133,4 +137,27 @@ NO_DATA = {
     "RowwiseMixture.dim": PROPERTY,
     "RowwiseMixture.dtype": PROPERTY,
     "RowwiseMixture.to": "takes a device or a dtype",
+}
+
+WITHOUT_DATA = {
+    "GaussianMixture.covariance": Call(lambda: (mixture().covariance, isotropic_mixture().covariance)),
+    "GaussianMixture.device": Call(lambda: mixture().device),
+    "GaussianMixture.dim": Call(lambda: mixture().dim),
+    "GaussianMixture.dtype": Call(lambda: mixture().dtype),
+    "GaussianMixture.mean": Call(lambda: mixture().mean),
+    "GaussianMixture.sample": Call(
+        lambda: [law().sample(5, generator=generator(), labels=True) for law in (mixture, isotropic_mixture)]
+    ),
+    "GaussianMixture.to": Call(lambda: [parts(law().to(torch.float64)) for law in (mixture, isotropic_mixture)]),
+    "RowwiseMixture": Call(
+        lambda alpha, sigma, x: evaluated(RowwiseMixture(mixture(), alpha, sigma), x),
+        alpha=FACTORS,
+        sigma=FACTORS,
+        x=points(),
+        events=PLANE,
+    ),
+    "RowwiseMixture.device": Call(lambda: rowwise(0.5, [0.1, 0.2]).device),
+    "RowwiseMixture.dim": Call(lambda: rowwise(0.5, [0.1, 0.2]).dim),
+    "RowwiseMixture.dtype": Call(lambda: rowwise(0.5, [0.1, 0.2]).dtype),
+    "RowwiseMixture.to": Call(lambda: rowwise(0.5, [0.1, 0.2]).to(torch.float64).covariance),
 }

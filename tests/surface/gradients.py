@@ -15,4 +15,13 @@ CALLS = {
     "recording": Call(value, x=points(), by_row=True),
 }
 
+
+def outside(x):
+    """The same numbers, computed outside of inference mode."""
+    with gradients.outside_inference_mode():
+        return x.clone()
+
+
 NO_DATA = {"outside_inference_mode": "takes nothing"}
+
+WITHOUT_DATA = {"outside_inference_mode": Call(outside, x=points())}

@@ -3,7 +3,7 @@
 import torch
 
 from scorebook import monte_carlo
-from surface import Call, Number, constant, points
+from surface import Call, Number, constant, given, points
 
 
 def estimate(result):
@@ -11,6 +11,7 @@ def estimate(result):
     return result.mean, result.standard_error
 
 
+@given
 def squares(x):
     """Squares that integers can hold too."""
     return (0.5 * x).square()
@@ -41,3 +42,5 @@ CALLS = {
 }
 
 NO_DATA = {"Estimate": "holds what the functions of this module have measured"}
+
+WITHOUT_DATA = {"Estimate": Call(lambda x: repr(monte_carlo.Estimate(x, x.abs(), 10)), x=points())}

@@ -34,3 +34,5 @@ CALLS = {
 }
 
 NO_DATA = {"suggest_ratio": "takes a whole number"}
+
+WITHOUT_DATA = {"suggest_ratio": Call(lambda: noise_scales.suggest_ratio(8))}

@@ -5,17 +5,18 @@ import torch
 from matplotlib import pyplot as plt
 
 from scorebook.lab import plots
-from surface import Call, Data, constant, points
+from surface import Call, Data, constant, log_prob, points, score
 
 
 def drawn(ax):
     """The points, lines, bars and pixels of a picture."""
     parts = [np.ma.filled(dots.get_offsets(), np.nan) for dots in ax.collections]
+    parts += [line.get_xydata() for line in ax.lines]
     parts += [path.vertices for lines in ax.collections for path in lines.get_paths()]
     parts += [patch.get_path().vertices for patch in ax.patches]
     parts += [np.asarray(image.get_array()) for image in ax.images]
     plt.close(ax.figure)
-    return [torch.as_tensor(np.array(part, dtype=float)) for part in parts]
+    return [torch.as_tensor(np.array(part, dtype=float), device="cpu") for part in parts]
 
 
 CALLS = {
@@ -39,3 +40,10 @@ CALLS = {
 
 FIELD = "takes a field, whose values test_plots spoils"
 NO_DATA = {"density": FIELD, "score_field": FIELD, "use_style": "takes none"}
+
+WITHOUT_DATA = {
+    "density": Call(lambda: drawn(plots.density(log_prob, extent=(-2, 2, -2, 2), resolution=5))),
+    "density (of numbers)": Call(lambda: drawn(plots.density(log_prob, extent=(-2.0, 2.0), resolution=5))),
+    "score_field": Call(lambda: drawn(plots.score_field(score, extent=(-2, 2, -2, 2), resolution=4))),
+    "use_style": Call(plots.use_style),
+}

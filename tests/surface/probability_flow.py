@@ -76,6 +76,7 @@ CALLS = {
         x=points(),
         **TOLERANCES,
         sampler=True,
+        accuracy=1e-3,
     ),
     "velocity": Call(
         lambda t, x: probability_flow.velocity(SDE, score)(t, x), t=per_row(0.1, 0.9), x=points(), by_row=True

@@ -9,8 +9,10 @@ from surface import (
     Call,
     Data,
     Number,
+    beforehand,
     constant,
     generator,
+    given,
     isotropic_mixture,
     labels,
     like,
@@ -25,11 +27,18 @@ TIMES = per_row(0.1, 0.9)
 GRID = constant([1.0, 0.6, 0.3, 0.1])
 
 
+@beforehand
 def model(x):
     """A score model with class labels, in the precision of the points."""
     network = TimeMLP(2, width=8, depth=1, n_classes=3, generator=generator())
     torch.nn.init.normal_(network.trunk.last.weight, generator=generator())
     return like(sde.ScoreModel(network, VP), x)
+
+
+@given
+def drift(x, t):
+    """The drift of a process that forgets its start."""
+    return -x
 
 
 CALLS = {
@@ -101,10 +110,11 @@ CALLS = {
         p_drop=Number(0.2),
         t_min=Number(0.01),
         events=PLANE,
+        accuracy=1e-9,  # the times are drawn in single precision
     ),
     "simulate": Call(
         lambda x, times, increments: sde.simulate(
-            lambda x, t: -x, lambda x, t: 1.0, x, times, increments=increments, generator=generator()
+            drift, lambda x, t: 1.0, x, times, increments=increments, generator=generator()
         ),
         x=points(name="x|increments"),
         times=GRID,
@@ -131,7 +141,7 @@ for name, process in SDES.items():
             unused=("x",) if name == "VESDE" else (),
         ),
         f"{name}.exact_score": Call(
-            lambda x, t, process=process: process.exact_score(isotropic_mixture())(x, t),
+            lambda x, t, process=process: process.exact_score(like(isotropic_mixture(), x))(x, t),
             x=points(),
             t=per_row(0.1, 0.9, name="t|alpha"),
             events=((2,), (2, 1)),
@@ -178,4 +188,14 @@ NO_DATA = {f"{name}.sample_prior": "takes a shape" for name in SDES} | {
     "ScoreModel.set_extra_state": "takes what get_extra_state returned",
     "same_sde": "takes no numbers",
     "sde_of": "takes no numbers",
+}
+
+WITHOUT_DATA = {
+    f"{name}.sample_prior": Call(lambda process=process: process.sample_prior((4, 2), generator=generator()))
+    for name, process in SDES.items()
+} | {
+    "ScoreModel.get_extra_state": Call(lambda: model(None).get_extra_state()),
+    "ScoreModel.set_extra_state": Call(lambda: model(None).set_extra_state(model(None).get_extra_state())),
+    "same_sde": Call(lambda: sde.same_sde("score", model(None), VP)),
+    "sde_of": Call(lambda: sde.sde_of(model(None))),
 }

@@ -3,12 +3,18 @@
 import torch
 
 from scorebook.lab import networks, training
-from surface import PLANE, Call, Number, generator, labels, like, points
+from surface import PLANE, Call, Number, beforehand, generator, labels, like, points
+
+
+@beforehand
+def network(x):
+    """A classifier, in the precision of the points."""
+    return like(networks.MLP(2, width=8, depth=1, out_dim=3, generator=generator()), x)
 
 
 def fitted(x, label, lr):
     """Losses and weights of two steps."""
-    model = like(networks.MLP(2, width=8, depth=1, out_dim=3, generator=generator()), x)
+    model = network(x)
 
     def loss(model, x, label):
         return torch.nn.functional.cross_entropy(model(x), label.long())
@@ -24,3 +30,16 @@ CALLS = {
 }
 
 NO_DATA = {"History": "holds the losses, of which fit lets none pass that is not finite"}
+
+
+@beforehand
+def history():
+    """Three steps of a run."""
+    return training.History(torch.tensor([3.0, 2.0, 1.0]), 0.5)
+
+
+WITHOUT_DATA = {
+    "History": Call(lambda: training.History(beforehand(torch.ones)(3), 0.5).loss),
+    "History.n_steps": Call(lambda: history().n_steps),
+    "History.smoothed": Call(lambda: history().smoothed(2)),
+}
