@@ -1,5 +1,6 @@
 """What the tests share: where the repository is, and the built book."""
 
+import json
 import random
 import subprocess
 import sys
@@ -24,36 +25,41 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Prints what became of each input that the tests of the surface have spoiled, and what could not be run."""
-    tell_surface(terminalreporter)
-    tell_unopened(terminalreporter)
-
-
-def tell_unopened(terminalreporter):
-    """Says in one loud line that the pages were not opened."""
-    reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])]
-    unopened = [reason.removeprefix("Skipped: ") for reason in reasons if "no Chromium starts" in reason]
-    if unopened:
-        line = f"{len(unopened)} tests of the pages were NOT run: {unopened[0]}"
-        terminalreporter.write_line(line, red=True, bold=True)
-
-
-def tell_surface(terminalreporter):
-    """Prints what became of each input that the tests of the surface have spoiled, and writes it to a file."""
+    """Prints what became of each input and of each call, and writes it to files."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     reports = [report for report in reports if getattr(report, "when", None) == "call"]
-    rows = [value for report in reports for key, value in report.user_properties if key == "surface"]
+    properties = [pair for report in reports for pair in report.user_properties]
+    rows = sorted(value for key, value in properties if key == "surface")
+    rows = [(f"{module}.{name}", argument, words) for module, name, argument, words in rows]
+    _show(terminalreporter, "what becomes of bad input", ("function", "argument"), rows, "surface.txt")
+    calls = {}
+    for name, words in (value for key, value in properties if key == "programs"):
+        calls[name] = calls.get(name, {}) | words
+    n_words = max(map(len, calls.values()), default=0)
+    rows = [(name, words) for name, words in sorted(calls.items()) if len(words) == n_words]
+    _show(terminalreporter, "what becomes of each call in other people's programs", ("function",), rows, "programs.txt")
+    if rows:
+        record = {"situations": list(rows[0][1])} | {name: _by_word(words) for name, words in rows}
+        text = ",\n".join(f'"{name}": {json.dumps(words, ensure_ascii=False)}' for name, words in record.items())
+        (ROOT / "_build" / "programs.json").write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
+
+
+def _by_word(words):
+    """The situations for each word but "right", which goes without saying."""
+    return {word: [s for s in words if words[s] == word] for word in sorted({*words.values()} - {"right"})}
+
+
+def _show(terminalreporter, title, heads, rows, file):
     if not rows:
         return
-    kinds = list(rows[0][3])
-    lines = [["function", "argument", *kinds]]
-    lines += [[f"{module}.{name}", argument, *words.values()] for module, name, argument, words in sorted(rows)]
+    lines = [[*heads, *rows[0][-1]]]
+    lines += [[*row[:-1], *row[-1].values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-    terminalreporter.section("what becomes of bad input")
+    terminalreporter.section(title)
     for line in table:
         terminalreporter.write_line(line)
-    path = ROOT / "_build" / "surface.txt"
+    path = ROOT / "_build" / file
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(table) + "\n", encoding="utf-8")
 
