@@ -4,6 +4,9 @@ import itertools
 import json
 import math
 import re
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import benchmark_page
@@ -362,3 +365,17 @@ def test_a_comparison_that_was_broken_off_goes_on_and_leaves_no_process(monkeypa
     rows = book.beside_others(["sde"], root=tmp_path)
     assert asked == [("sde", 0), ("sde", 2), ("sde", 2)]
     assert book.ratios(rows).splitlines()[1].split() == ["sde", "1.0", "3.0", "3.00×", "1.0", "1.0", "1.00×"]
+
+
+def test_a_busy_process_ends_with_the_benchmark_however_that_ends(root):
+    program = f"""
+import os, signal, sys
+sys.path.insert(0, {str(root)!r})
+from benchmarks import book
+with book.busy(2):
+    print("started", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    # The pipe is open as long as one of the three lives.
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, encoding="utf-8", timeout=1200)
+    assert (done.stdout, done.returncode) == ("started\n", -signal.SIGKILL)
