@@ -99,9 +99,9 @@ x = sde.euler_maruyama(process, model, process.sample_prior((2, 1, 8, 8)), n_ste
 lab.use_style()
 law = lab.GaussianMixture([1.0], [[0.0]], 1.0)
 coursework.check_score(law.score, law).require()
-print(Path(scorebook.__file__).parent.parent, scorebook.__version__, version("scorebook-diffusion"), *x.shape)
+print(Path(scorebook.__file__).parent.parent, scorebook.__version__, version("scorebook-diffusion"), *x.shape, sep="\n")
 """
-    told = run("-c", program, cwd=tmp_path, PYTHONPATH=str(home)).split()
+    told = run("-c", program, cwd=tmp_path, PYTHONPATH=str(home)).splitlines()
     assert told == [str(home), PROJECT["version"], PROJECT["version"], "2", "1", "8", "8"]
 
 
