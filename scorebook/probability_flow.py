@@ -494,11 +494,13 @@ def _solve(
     times = times.flip(0) if forwards else times
     x = x.clone() if x.is_inference() else x
     rows, scales = _Rows(x, trace), [1.0] * len(times)
-    # Where the data are, the score is steep, and a part that it hides would show. A solve that starts there has it
-    # looked at as it is first called. Not so if gradients pass later: then it is called again, and must do the same.
     recorded = torch.is_grad_enabled()
-    look_first = trace is not None and forwards and not recorded
+    # Looked at as it is first called, the score need not be called once more for that. But what is called again as
+    # gradients pass must do the same each time.
+    look_first = trace is not None and not recorded
     look, start = _looked_at if look_first else lambda score: score, rows.start(x)
+    if recorded:
+        _look_at(score, x, times[0])
     if method == _MULTISTEP:
         scales, states = _turn(sde, score, look, rows, start, times)
     else:
@@ -510,8 +512,9 @@ def _solve(
     kept = collections.deque(_finite(states, scales, times), maxlen=None if trajectory else 1)
     path = torch.stack([rows.position(state, scale) for state, scale in kept])
     path = path if trajectory else path[0]
-    if (trace is not None or recorded) and not look_first:
-        _look_at(score, x if forwards else path[-1] if trajectory else path, times[0 if forwards else -1])
+    # Where the data are, the score is steep, and a part that it hides shows.
+    if (trace is not None or recorded) and not forwards:
+        _look_at(score, path[-1] if trajectory else path, times[-1])
     if trace is None:
         return path, None
     stretched = torch.stack([rows.stretching(state, scale / scales[0]) for state, scale in kept])
@@ -529,7 +532,7 @@ def _looked_at(score):
 
     def call(x, *t):
         if next(first, False):
-            return checked("score", lambda x: score(x, *t), x, of=score)
+            return checked("score", lambda x: score(x, *t), x)
         return score(x, *t)
 
     return call
@@ -538,7 +541,7 @@ def _looked_at(score):
 def _look_at(score, x, t) -> None:
     with recording(x.detach()) as inside:
         t = t.to(device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
-        checked("score", lambda x: score(x, t), inside, of=score)
+        checked("score", lambda x: score(x, t), inside)
 
 
 def _slope(sde, score, rows, start):
