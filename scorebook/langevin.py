@@ -37,6 +37,7 @@ from scorebook.lab.arguments import (
     same_shape,
     standard_normal,
 )
+from scorebook.lab.gradients import checked, recording
 
 __all__ = [
     "autocorrelation",
@@ -291,14 +292,13 @@ def _report_divergence(before, x, step_size, k, n_steps) -> None:
 
 
 def _log_prob_and_score(log_prob, x) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        log_p = log_prob(x)
+    with recording(x.detach()) as x:
+        log_p = checked("log_prob", log_prob, x)
         if not isinstance(log_p, Tensor) or log_p.shape != (len(x),):
             came = tuple(log_p.shape) if isinstance(log_p, Tensor) else type(log_p).__name__
             raise ValueError(f"log_prob must return one number per row, shape ({len(x)},), got {came}")
         if not log_p.requires_grad:
-            raise ValueError("log_prob must depend on x by autograd, got a result without gradient")
+            raise ValueError("log_prob must depend on x, got the same number wherever x lies")
         (score,) = torch.autograd.grad(log_p.sum(), x, allow_unused=True, materialize_grads=True)
     return log_p.detach().to(at_least_single(score).dtype), at_least_single(score)
 

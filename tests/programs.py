@@ -201,7 +201,7 @@ class Outermost:
             if self.inside:
                 return function(*args, **kwargs)
             self.inside = True
-            first = args[:1] if function.__name__ == "__init__" else ()
+            first = args[:1] if getattr(function, "__name__", "") == "__init__" else ()
             try:
                 if self.defaults:
                     kwargs = {**missing(function, args, kwargs), **kwargs}
@@ -211,7 +211,8 @@ class Outermost:
                     self.convert.settle()
             finally:
                 self.inside = False
-            return self.wrapped(result) if inspect.isfunction(result) else result
+            closed = inspect.isfunction(result) or isinstance(result, functools.partial)
+            return self.wrapped(result) if closed else result
 
         return call
 

@@ -36,11 +36,13 @@ import programs
 import public
 import pytest
 import surface
+import surface.sde as reading
 import torch
 from programs import ROWS, Copied, Outermost, Refused, dressed, numbers_as, outcome, run
 from surface import Data, SameDraws
 
 from scorebook import sde
+from scorebook.lab.training import History
 
 SINGLE, DOUBLE = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
 ROUNDINGS, HALF_ROUNDINGS = 100, 10
@@ -334,7 +336,7 @@ def gradient(name):
     for (part, leaf), ours in zip(leaves.items(), gradients, strict=True):
         if ours is None:
             continue
-        direction = torch.sin(1 + torch.arange(leaf.numel(), dtype=torch.float64)).reshape(leaf.shape)
+        direction = waves(leaf.detach())
         step = 1e-5
         ends = [
             total(exact | leaves | {part: (leaf + sign * step * direction).detach().requires_grad_()}).item()
@@ -381,8 +383,12 @@ def turning(name):
     if result == "never called twice":
         return NOTHING
     if isinstance(result, Refused):
-        check_refusal(name, result, "NaN|nan|finite")
+        check_refusal(name, result, "NaN|nan|not a number|finite")
         return "refused"
+    if ROWS[name].rejects:
+        if not all(bool(plain(part).isfinite().all()) for part in result if not isinstance(part, str)):
+            raise WrongError(f"NaN is taken: {shown(result)}")
+        return "right"
     if ROWS[name].sampler:
         raise WrongError(f"NaN comes out as a sample: {shown(result)}")
     if not any(bool(plain(part).isnan().any()) for part in result if not isinstance(part, str)):
@@ -428,7 +434,7 @@ def in_precision(dtype):
 
 
 def sensitivity(name, arguments, best, unit):
-    """How far each part of the result moves when the arguments move by a rounding."""
+    """How far each part of the result moves when the arguments, and what functions return, move by a rounding."""
     moved = torch.zeros(len(best), dtype=torch.float64)
     for seed in range(3):
         random = np.random.default_rng(seed)
@@ -437,7 +443,7 @@ def sensitivity(name, arguments, best, unit):
             return x * (1 + unit * torch.as_tensor(random.choice([-1.0, 1.0], tuple(x.shape))))
 
         near = arguments | {part: moving(arguments[part]) for part in tensors(name, floating=True)}
-        with SameDraws():
+        with SameDraws(), dressed(lambda function, moving=moving: lambda *args: moving(function(*args))):
             result = run(name, arguments=near)
         if isinstance(result, Refused):
             continue
@@ -449,7 +455,7 @@ def sensitivity(name, arguments, best, unit):
 
 
 def double(name):
-    """Double precision: to its own roundings the same whatever the default type."""
+    """Double precision: to its own roundings the same whatever the default type, and it sees what single cannot."""
     if not tensors(name, floating=True):
         return NOTHING
     arguments = changed(name, lambda x: x.double(), floating=True)
@@ -459,7 +465,42 @@ def double(name):
         best = run(name, arguments=arguments)
     if ROWS[name].own_dtype:
         return judged(name, ours, best, dtypes=False)
-    return judged(name, ours, best, eps=max(DOUBLE, ROWS[name].accuracy), cure="float32")
+    word = judged(name, ours, best, eps=max(DOUBLE, ROWS[name].accuracy), cure="float32")
+    if word == "right":
+        check_response(name, arguments, ours)
+    return word
+
+
+def waves(x):
+    """Numbers like ``x``, between -1 and 1, no two of them alike."""
+    return torch.sin(1 + torch.arange(x.numel(), dtype=torch.float64)).reshape(x.shape)
+
+
+def check_response(name, arguments, result):
+    """A change of the arguments that single precision cannot see changes the result as a greater one foretells."""
+
+    def moved(share):
+        near = arguments | {
+            part: arguments[part] * (1 + share * waves(arguments[part]))
+            for part in tensors(name, floating=True)
+            if ROWS[name].arguments[part].rows
+        }
+        with SameDraws(coarse=torch.float32):
+            return run(name, arguments=near)
+
+    for before, small, great in zip(result, moved(1e-10), moved(1e-6), strict=True):
+        if isinstance(before, str) or not before.is_floating_point():
+            continue
+        seen, foretold = plain(small) - plain(before), 1e-4 * (plain(great) - plain(before))
+        finite = foretold.isfinite()  # the error of a single draw is infinite
+        seen, foretold, before = seen[finite], foretold[finite], plain(before)[finite]
+        if not before.numel():
+            continue
+        slack = 0.1 * foretold.abs().max() + 1e4 * DOUBLE * before.abs().max()
+        if not torch.allclose(seen, foretold, rtol=0, atol=float(slack)):
+            raise WrongError(
+                f"a change by 1e-10 gives {shown([seen])}, foretold {shown([foretold])}: single precision?"
+            )
 
 
 def double_by_default(name):
@@ -717,6 +758,140 @@ def test_every_public_name_is_called():
 def names_of(path):
     code = importlib.import_module(path)
     return {*public.functions(code), *(name for name in code.__all__ if isinstance(getattr(code, name), type))}
+
+
+# The test itself: each of these is wrong in one situation, and that cell has to say so.
+
+
+def zeros_if(condition):
+    return lambda x: 0 * x if condition(x) else 2 * x
+
+
+def derivative_of_a_score(x):
+    with torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
+        value = reading.score(x)
+    return torch.autograd.grad(value.sum(), x)[0] if value.requires_grad else torch.zeros_like(x)
+
+
+def without_its_hook(x):
+    function = reading.score
+    return function.forward(x, 0.5) if isinstance(function, torch.nn.Module) else function(x, 0.5)
+
+
+def by_products_of_great_numbers(x):
+    rows = x.reshape(len(x), -1) + 1000
+    return rows @ torch.eye(rows.shape[1], dtype=x.dtype) - 1000
+
+
+def read_as_if_contiguous(x):
+    strides = torch.empty(x.shape, device="meta").stride()
+    return torch.as_strided(x, x.shape, strides) * 2
+
+
+BROKEN = {
+    "inference_mode": zeros_if(lambda x: torch.is_inference_mode_enabled()),
+    "inference tensor": lambda x: x.requires_grad_().detach() * 2,
+    "no_grad": zeros_if(lambda x: not torch.is_grad_enabled()),
+    "gradient": lambda x: x + x.detach(),
+    "cut score": derivative_of_a_score,
+    "NaN half-way": lambda x: (reading.score(x) + reading.score(x)).nan_to_num(),
+    "autocast": by_products_of_great_numbers,
+    "float16": lambda x: (300 * x).square().sqrt(),
+    "bfloat16": lambda x: (x + 1000) - 1000,
+    "float64": lambda x: 2 * x.float().to(x.dtype),
+    "default float64": lambda x: 2 * x.to(torch.get_default_dtype()),
+    "default device": lambda x: 2 * torch.as_tensor(x),
+    "strides": read_as_if_contiguous,
+    "channels_last": read_as_if_contiguous,
+    "subclass": zeros_if(lambda x: type(x) is Tagged),
+    "parameter": zeros_if(lambda x: isinstance(x, torch.nn.Parameter)),
+    "hooks": without_its_hook,
+    "deterministic": zeros_if(lambda x: torch.are_deterministic_algorithms_enabled()),
+    "anomaly": zeros_if(lambda x: torch.is_anomaly_enabled()),
+}
+
+
+@pytest.fixture
+def row(monkeypatch):
+    """Makes a row for the length of a test."""
+
+    def made(function):
+        monkeypatch.setitem(ROWS, "it", surface.Call(function, x=surface.points(), events=((2,), (2, 3, 4))))
+        truth.cache_clear()
+        return "it"
+
+    yield made
+    truth.cache_clear()
+
+
+@pytest.mark.parametrize("situation", BROKEN)
+def test_a_wrong_answer_is_seen(situation, row):
+    with pytest.raises(WrongError):
+        SITUATIONS[situation](row(BROKEN[situation]))
+
+
+@pytest.mark.parametrize("situation", HERE)
+def test_a_right_answer_passes(situation, row):
+    assert SITUATIONS[situation](row(lambda x: 2 * x)) in ("right", "gradient", NOTHING)
+
+
+def refusing(message, kind=ValueError):
+    def refuse(x):
+        if torch.is_inference_mode_enabled():
+            # As if it were raised in the package.
+            code = compile("def raised(error):\n    raise error", f"{programs._PACKAGE}/somewhere.py", "exec")
+            space = {}
+            exec(code, space)
+            space["raised"](kind(message))
+        return 2 * x
+
+    return refuse
+
+
+def test_a_refusal_names_the_argument_and_the_cure(row):
+    assert inference(row(refusing("x cannot be used here: leave torch.inference_mode() first"))) == "refused"
+    for message in ("x cannot be used here", "leave torch.inference_mode() first", ""):
+        with pytest.raises(WrongError, match=r"is not named|no argument is named"):
+            inference(row(refusing(message)))
+    with pytest.raises(WrongError, match="obscure"):
+        inference(row(refusing("x: leave inference_mode", KeyError)))
+    with pytest.raises(WrongError, match="obscure"):  # not raised in the package
+        inference(row(lambda x: x if not torch.is_inference_mode_enabled() else x.reshape(1000, 7)))
+
+
+def test_numbers_of_numpy_that_are_not_taken_are_seen(monkeypatch):
+    def strict(name, value):
+        if type(value) is not int:
+            raise ValueError(f"{name} must be an int")
+
+    monkeypatch.setattr("scorebook.lab.arguments.positive_integer", strict)
+    with pytest.raises(WrongError):
+        numpy_numbers("arguments.positive_integer")
+
+
+def test_a_state_that_is_lost_on_the_way_is_seen(monkeypatch):
+    monkeypatch.setattr(History, "__reduce__", lambda self: (History, (self.loss[:1], 0.5)), raising=False)
+    with pytest.raises(WrongError):
+        state("training.History.smoothed")
+
+
+@pytest.mark.parametrize("situation", ELSEWHERE)
+def test_another_answer_of_another_process_is_seen(situation, monkeypatch):
+    name = "sde.VPSDE.alpha"
+    wrong = [0 * part for part in run(name)]
+    monkeypatch.setitem(globals(), "spawned", lambda: {name: wrong})
+    monkeypatch.setitem(globals(), "started", lambda *options: {name: (wrong, "never called twice")})
+    with pytest.raises(WrongError):
+        ELSEWHERE[situation](name)
+
+
+def test_a_guard_that_python_takes_out_is_seen(monkeypatch):
+    name = "sde.euler_maruyama"
+    without = (run(name), [torch.full((4, 2), torch.nan)])
+    monkeypatch.setitem(globals(), "started", lambda *options: {name: without})
+    with pytest.raises(WrongError, match="NaN half-way"):
+        ELSEWHERE["-OO"](name)
 
 
 def test_no_fault_is_known_of_what_does_not_exist():

@@ -23,6 +23,7 @@ __all__ = [
     "positive",
     "positive_integer",
     "real",
+    "recordable",
     "same_shape",
     "standard_normal",
     "still_finite",
@@ -43,7 +44,7 @@ def expand(value, x: Tensor, name: str = "value") -> Tensor:
     """
     batch("x", x)
     real(name, value)
-    value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    value = recordable(torch.as_tensor(value, dtype=x.dtype, device=x.device))
     if value.ndim == 0:
         return value
     if value.ndim == 1 and len(value) in (1, len(x)):
@@ -70,6 +71,11 @@ def as_given(value, dtype=None) -> Tensor:
     return torch.as_tensor(value, dtype=dtype, device=device)
 
 
+def recordable(x: Tensor) -> Tensor:
+    """Return ``x``, or a copy if it was made in ``torch.inference_mode()`` and may meet autograd now."""
+    return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
+
+
 def real(name: str, value) -> None:
     """Raise a ``ValueError`` if ``value`` is a tensor of complex numbers, which PyTorch would cut in half."""
     if isinstance(value, Tensor) and value.is_complex():
@@ -94,7 +100,7 @@ def integers(name: str, value) -> Tensor:
     value = as_given(value)
     if value.dtype == torch.bool or value.is_floating_point() or value.is_complex():
         raise ValueError(f"{name} must be integers, got {value.dtype}")
-    return value.long()
+    return recordable(value.long())
 
 
 def positive(name: str, value) -> None:

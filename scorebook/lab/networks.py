@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorebook.lab.arguments import positive_integer, real
+from scorebook.lab.arguments import positive_integer, real, recordable
 
 __all__ = ["MLP", "NoisyClassifier", "TimeMLP", "UNet", "initialise"]
 
@@ -66,7 +66,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the field at ``x``, or one row of outputs for each row."""
-        _check_event(x, self.event_shape, self.layers[0].weight.dtype)
+        x = _checked_event(x, self.event_shape, self.layers[0].weight.dtype)
         out = self.layers(x.reshape(len(x), self.layers[0].in_features))
         if self.out_dim is None:
             return out.reshape(x.shape)
@@ -100,7 +100,7 @@ class TimeMLP(nn.Module):
 
     def forward(self, x: Tensor, t, label=None) -> Tensor:
         """Return the field at ``(x, t)``; ``label`` -1 or ``None`` means that no class is given."""
-        _check_event(x, self.event_shape, self.trunk.first.weight.dtype)
+        x = _checked_event(x, self.event_shape, self.trunk.first.weight.dtype)
         return self.trunk(x.reshape(len(x), self.trunk.first.in_features), t, label).reshape(x.shape)
 
 
@@ -133,7 +133,7 @@ class NoisyClassifier(nn.Module):
 
     def forward(self, x: Tensor, t) -> Tensor:
         """Return unnormalised log-probabilities of the classes, shape ``(B, n_classes)``."""
-        _check_event(x, self.event_shape, self.trunk.first.weight.dtype)
+        x = _checked_event(x, self.event_shape, self.trunk.first.weight.dtype)
         return self.trunk(x.reshape(len(x), self.trunk.first.in_features), t, None)
 
 
@@ -370,11 +370,12 @@ def _event_shape(event_shape) -> tuple[int, ...]:
     return shape
 
 
-def _check_event(x, event_shape, dtype) -> None:
+def _checked_event(x, event_shape, dtype) -> Tensor:
     if x.shape[1:] != event_shape or x.ndim == 0:
         expected = ", ".join(map(str, ("B", *event_shape)))
         raise ValueError(f"x must have shape ({expected}), got {tuple(x.shape)}")
     _check_dtype(x, dtype)
+    return recordable(x)
 
 
 def _check_dtype(x, dtype) -> None:

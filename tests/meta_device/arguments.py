@@ -9,6 +9,7 @@ DRIVEN = {
     "at_least_single": lambda: [arguments.at_least_single(points().to(dtype)) for dtype in (torch.half, torch.double)],
     "as_given": lambda: arguments.as_given(points()),
     "expand": lambda: [arguments.expand(value, points(3, 2)) for value in (0.5, torch.tensor(0.5), times())],
+    "recordable": lambda: arguments.recordable(points()),
     "same_shape": lambda: arguments.same_shape("field", points(), points()),
     "standard_normal": lambda: [
         arguments.standard_normal((8, 2), generator=g, device="meta") for g in (generator(), None)

@@ -65,6 +65,7 @@ class Call:
         any_shape: whether it works number by number, one number alone included.
         own_dtype: whether the result has a precision of its own, whatever that of the arguments.
         accuracy: relative error that the result has by design, such as the tolerance of a solver.
+        rejects: whether it goes on without a value that is not finite, by design.
         dtype_of: the argument in whose precision the result is, by default ``x`` or else the first; ``"widest"`` for
             that of the most precise.
         arguments: :class:`Data` and :class:`Number` by name.
@@ -82,11 +83,12 @@ class Call:
         own_dtype=False,
         dtype_of=None,
         accuracy=0.0,
+        rejects=False,
         **arguments,
     ):
         self.run, self.events, self.by_row, self.sampler, self.arguments = run, events, by_row, sampler, arguments
         self.unused, self.any_shape, self.own_dtype, self.dtype_of = unused, any_shape, own_dtype, dtype_of
-        self.accuracy = accuracy
+        self.accuracy, self.rejects = accuracy, rejects
 
 
 def batch(call, *, seed=0, n_rows=4, event=None):

@@ -28,5 +28,6 @@ CALLS = {
         **CHAIN,
         by_row=True,
         sampler=True,
+        rejects=True,
     ),
 }
