@@ -233,6 +233,7 @@ CALLS = {
             "method": "euler",
             "t_min": 0.1,
             "trajectory": True,
+            "with_log_prob": True,
             "times": Beside(GRID, n_steps=None, times=EVEN, method="adams"),
         }
         | {"rtol": Beside(1e-2, n_steps=None), "atol": Beside(1e-1, n_steps=None)},
@@ -272,6 +273,7 @@ CALLS = {
         {"generator": 0},
         {"generator": 1},
     ),
+    "arguments.as_given": Keywords(lambda **k: arguments.as_given(0.5, **k), {}, {"dtype": torch.float64}),
     "arguments.standard_normal": Keywords(
         lambda **k: arguments.standard_normal((3,), **k),
         {"generator": 0},
@@ -384,6 +386,7 @@ for name, process in {"VESDE": VE, "VPSDE": VP, "SubVPSDE": sde.SubVPSDE()}.item
     }
 
 MEMORY = "how many at once: the result is the same by design, its tests count passes"
+GRAPH = "whether the same numbers lead back to what they were made of"
 TESTED = "what it does is tested for itself, in"
 ONE_RESULT = {
     "arguments.expand.name": "a word of the message",
@@ -396,7 +399,10 @@ ONE_RESULT = {
     "plots.score_field.device": "where the function is asked, in test_plots",
     "plots.score_field.dtype": "in which precision the function is asked, in test_plots",
     "plots.trajectories.times": "colours by time, in test_plots",
+    "probability_flow.encode.differentiable": GRAPH,
     "probability_flow.log_prob.chunk_size": MEMORY,
+    "probability_flow.log_prob.differentiable": GRAPH,
+    "probability_flow.sample.differentiable": GRAPH,
     "score_matching.divergence": MEMORY,
     "score_matching.implicit_score_matching_loss.chunk_size": MEMORY,
     "score_matching.value_and_divergence": MEMORY,

@@ -50,33 +50,6 @@ NOTHING = "·"
 
 # Cells that are known to be wrong, by situation. One that is mended must leave the list.
 KNOWN_FAULTS = {
-    "inference tensor": [
-        "controllable_generation.class_log_likelihood",
-        "controllable_generation.classifier_loss",
-        "controllable_generation.condition",
-        "controllable_generation.diffusion_posterior",
-        "langevin.metropolis_adjusted_langevin",
-        "networks.MLP.forward",
-        "networks.NoisyClassifier.forward",
-        "networks.TimeMLP.forward",
-    ],
-    "autocast": [
-        "controllable_generation.in_basis",
-    ],
-    "float16": [
-        "controllable_generation.in_basis",
-    ],
-    "inference_mode": [
-        "langevin.metropolis_adjusted_langevin",
-        "training.fit",
-    ],
-    "cut score": [
-        "langevin.metropolis_adjusted_langevin",
-    ],
-    "NaN half-way": [
-        "langevin.metropolis_adjusted_langevin",
-        "probability_flow.sample (adaptive)",
-    ],
     "hooks": [
         "probability_flow.log_prob (adams)",
         "probability_flow.log_prob (differentiable)",
@@ -87,15 +60,14 @@ KNOWN_FAULTS = {
         "sde.euler_maruyama (equal steps)",
         "sde.predictor_corrector",
     ],
-    "bfloat16": [
-        "probability_flow.sample (differentiable)",
-        "probability_flow.sample (with_log_prob)",
-    ],
     "default device": [
         "sde.euler_maruyama (equal steps)",
         "sde.log_normal_times",
         "sde.time_sampler",
         "training.History.smoothed",
+        "training.fit",
+    ],
+    "inference_mode": [
         "training.fit",
     ],
     "no_grad": [
