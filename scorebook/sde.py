@@ -27,6 +27,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
@@ -74,6 +75,9 @@ _ROUNDING = 1e-6
 # no difference that a sample could show.
 _PROBES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _SAME_KERNEL = 1e-5
+
+# Where alpha underflows, for the steps of a grid.
+_LARGEST_RATIO = 1e300
 
 # The function of the noise-to-signal ratio in which the times of a grid are even, and its inverse.
 _SPACINGS = {
@@ -169,7 +173,7 @@ class SDE(abc.ABC):
         return -0.5 * (z**2).sum(1) - z.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
 
     def time_grid(self, n_steps: int, *, t_min: float = 1e-3, spacing: str = "uniform", dtype=None) -> Tensor:
-        r"""Times from 1 down to ``t_min``, shape ``(n_steps + 1,)``.
+        r"""Times from 1 down to ``t_min``, shape ``(n_steps + 1,)``, on the CPU.
 
         Args:
             n_steps: number of steps between them.
@@ -187,14 +191,14 @@ class SDE(abc.ABC):
         positive_integer("n_steps", n_steps)
         one_of("spacing", spacing, ("uniform", *_SPACINGS))
         _check_t_min(t_min)
-        ends = torch.tensor([1.0, float(t_min)], dtype=torch.float64)
+        ends = torch.tensor([1.0, float(t_min)], dtype=torch.float64, device="cpu")
         # The ends are known. Computed, the first could be lost: near t = 1 all signal may be below the rounding.
-        fraction = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)[1:-1]
+        fraction = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64, device="cpu")[1:-1]
         if spacing == "uniform":
             between = 1 + fraction * (ends[1] - 1)
         else:
             even, back = _SPACINGS[spacing]
-            high, low = even(self.sigma(ends) / self.alpha(ends))
+            high, low = even((self.sigma(ends) / self.alpha(ends)).clamp(max=_LARGEST_RATIO))
             between = self.time_of(back(high + fraction * (low - high)))
         return torch.cat([ends[:1], between, ends[1:]]).to(dtype or torch.get_default_dtype())
 
@@ -207,27 +211,33 @@ class SDE(abc.ABC):
         Returns:
             ``score(x, t)`` with ``t`` scalar or of shape ``(B,)``; an event of several axes is taken as one vector.
         """
-
-        def score(x, t):
-            batch("x", x)
-            flat = x.reshape(len(x), math.prod(x.shape[1:]))
-            return mixture.diffuse(self.alpha(t), self.sigma(t)).score(flat).reshape(x.shape)
-
+        score = functools.partial(self._exact_score, mixture)
         score.sde = self
         return score
+
+    def _exact_score(self, mixture, x, t) -> Tensor:
+        batch("x", x)
+        flat = x.reshape(len(x), math.prod(x.shape[1:]))
+        return mixture.diffuse(self.alpha(t), self.sigma(t)).score(flat).reshape(x.shape)
 
     def denoise(self, score, x: Tensor, t) -> Tensor:
         r"""Posterior mean of the clean point, :math:`E[x_0 \mid x_t] = (x_t + \sigma^2 s)/\alpha`, shaped like ``x``.
 
         Raises:
-            ValueError: if ``score`` returns another shape than that of ``x``, or belongs to another SDE.
+            ValueError: if ``score`` returns another shape than that of ``x``, or belongs to another SDE; if at time
+                ``t`` the signal in ``x`` is below its rounding, so that it says nothing about the clean point.
 
         Source: Efron (2011), eq. 1.4, for :math:`x_t/\alpha`.
         """
         batch("x", x)
         s = at_least_single(same_shape("score", same_sde("score", score, self)(x, t), x))
-        state = at_least_single(x)
-        return ((state + expand(self.sigma(t), state, "t") ** 2 * s) / expand(self.alpha(t), state, "t")).to(x.dtype)
+        state, alpha, sigma = at_least_single(x), self.alpha(t), self.sigma(t)
+        if not alpha.is_meta and not bool((alpha > torch.finfo(x.dtype).eps * sigma).all()):
+            raise ValueError(
+                f"t must leave a signal in x: alpha(t) falls to {float(alpha.min()):.3g} there, below the rounding of "
+                f"{x.dtype}. Denoise at an earlier time, in a finer type, or under a smaller beta_max or sigma_max"
+            )
+        return ((state + expand(sigma, state, "t") ** 2 * s) / expand(alpha, state, "t")).to(x.dtype)
 
 
 @final
@@ -495,12 +505,23 @@ class ScoreModel(nn.Module):
         return self._score(x, *self._coefficients(_at_least_single("t", t, x)), **condition)
 
     def on_grid(self, times: Tensor) -> list:
-        """See the function :func:`on_grid`: what depends on time alone is computed once, for all times together."""
+        """See the function :func:`on_grid`: what depends on time alone is computed once, for all times together.
+
+        Only where a call of the model is a call of :meth:`forward` and nothing else. With a hook, in a subclass, or
+        where the model was compiled in place, each evaluation is a call as ever.
+        """
         _check_grid(times)
+        if not self._is_plain():
+            return [functools.partial(_at, self, t) for t in times]
         return [
             lambda x, at_t=at_t, **condition: self._score(x, *at_t, **condition)
             for at_t in zip(*self._coefficients(times), strict=True)
         ]
+
+    def _is_plain(self) -> bool:
+        own = (self._forward_hooks, self._forward_pre_hooks, self._backward_hooks, self._backward_pre_hooks)
+        overridden = "forward" in vars(self) or self._compiled_call_impl is not None
+        return type(self) is ScoreModel and not overridden and not any(own) and not _has_any_global_hook()
 
     def _coefficients(self, t):
         precise = _double(t)
@@ -557,7 +578,9 @@ class ScoreModel(nn.Module):
         t = _floating("t", t)
         alpha, sigma = self.sde.alpha(_double(t)), self.sde.sigma(_double(t))
         signal = (alpha * self.data_std) ** 2
-        return (sigma**2 * (sigma**2 + signal) / signal).to(t.dtype)
+        weight = (sigma**2 * (sigma**2 + signal) / signal).to(t.dtype)
+        finite("weight(t)", weight)
+        return weight
 
 
 def on_grid(score, times: Tensor) -> list:
@@ -568,7 +591,11 @@ def on_grid(score, times: Tensor) -> list:
     _check_grid(times)
     if isinstance(score, ScoreModel):
         return score.on_grid(times)
-    return [lambda x, t=t: score(x, t) for t in times]
+    return [functools.partial(_at, score, t) for t in times]
+
+
+def _at(score, t, x, **condition) -> Tensor:
+    return score(x, t, **condition)
 
 
 def score_matching_loss(
@@ -675,18 +702,20 @@ def time_sampler(sde: SDE, *, uniform_in: str = "t", low_discrepancy: bool = Tru
     one_of("uniform_in", uniform_in, ("t", "log_noise"))
     _check_t_min(t_min)
 
-    def sample_times(n, generator=None):
-        if low_discrepancy:
-            shift = _uniform(1, generator)
-            u = (shift + torch.arange(n, dtype=shift.dtype, device=shift.device) / n) % 1
-        else:
-            u = _uniform(n, generator)
-        if uniform_in == "t":
-            return t_min + (1 - t_min) * u
-        low, high = (sde._log_noise_to_signal(end) for end in (t_min, 1.0))
-        return sde.time_of(torch.exp(low + (high - low) * u)).clamp(min=t_min)
+    return functools.partial(_sample_times, sde, uniform_in, low_discrepancy, float(t_min))
 
-    return sample_times
+
+def _sample_times(sde, uniform_in, low_discrepancy, t_min, n, generator=None) -> Tensor:
+    if low_discrepancy:
+        shift = _uniform(1, generator)
+        u = (shift + torch.arange(n, dtype=shift.dtype, device=shift.device) / n) % 1
+    else:
+        u = _uniform(n, generator)
+    if uniform_in == "t":
+        return t_min + (1 - t_min) * u
+    low, high = (sde._log_noise_to_signal(end) for end in (t_min, 1.0))
+    ratio = torch.exp(low + (high - low) * _double(u)).clamp(max=_LARGEST_RATIO)
+    return sde.time_of(ratio).clamp(min=t_min).to(u.dtype)
 
 
 def log_normal_times(sde: SDE, *, mean: float = -1.2, std: float = 1.2, t_min: float = 1e-3):
@@ -712,14 +741,14 @@ def log_normal_times(sde: SDE, *, mean: float = -1.2, std: float = 1.2, t_min: f
     finite("mean", mean)
     positive("std", std)
     _check_t_min(t_min)
-    ends = torch.tensor([t_min, 1.0], dtype=torch.float64)
-    low, high = (sde.sigma(ends) / sde.alpha(ends)).tolist()
+    ends = torch.tensor([t_min, 1.0], dtype=torch.float64, device="cpu")
+    low, high = (sde.sigma(ends) / sde.alpha(ends)).clamp(max=_LARGEST_RATIO).tolist()
+    return functools.partial(_log_normal_times, sde, mean, std, float(t_min), low, high)
 
-    def sample_times(n, generator=None):
-        ratio = torch.exp(mean + std * standard_normal((n,), generator=generator, dtype=torch.float64))
-        return sde.time_of(ratio.clamp(low, high)).clamp(t_min, 1.0)
 
-    return sample_times
+def _log_normal_times(sde, mean, std, t_min, low, high, n, generator=None) -> Tensor:
+    normal = standard_normal((n,), generator=generator, dtype=torch.float64, device="cpu")
+    return sde.time_of(torch.exp(mean + std * normal).clamp(low, high)).clamp(t_min, 1.0)
 
 
 def at_noise_scale(score, sde: SDE):
@@ -743,14 +772,15 @@ def at_noise_scale(score, sde: SDE):
     """
     same_sde("score", score, sde)
 
-    def score_at_noise_scale(y, sigma, **condition):
-        batch("y", y)
-        non_negative("sigma", sigma)
-        t = sde.time_of(_at_least_single("sigma", sigma, y))
-        alpha = expand(sde.alpha(t), y, "sigma")
-        return alpha * score(alpha * y, t, **condition)
+    return functools.partial(_at_noise_scale, score, sde)
 
-    return score_at_noise_scale
+
+def _at_noise_scale(score, sde, y, sigma, **condition) -> Tensor:
+    batch("y", y)
+    non_negative("sigma", sigma)
+    t = sde.time_of(_at_least_single("sigma", sigma, y))
+    alpha = expand(sde.alpha(t), y, "sigma")
+    return alpha * score(alpha * y, t, **condition)
 
 
 def at_time(score, sde: SDE):
@@ -771,14 +801,16 @@ def at_time(score, sde: SDE):
     if (own := sde_of(score)) is not None:
         raise ValueError(f"score must be one in noise scale, got one in the time of {own!r}")
 
-    def score_at_time(x, t, **condition):
-        batch("x", x)
-        t = _at_least_single("t", t, x)
-        alpha = sde.alpha(t)
-        return score(x / expand(alpha, x, "t"), sde.sigma(t) / alpha, **condition) / expand(alpha, x, "t")
-
+    score_at_time = functools.partial(_at_time, score, sde)
     score_at_time.sde = sde
     return score_at_time
+
+
+def _at_time(score, sde, x, t, **condition) -> Tensor:
+    batch("x", x)
+    t = _at_least_single("t", t, x)
+    alpha = sde.alpha(t)
+    return score(x / expand(alpha, x, "t"), sde.sigma(t) / alpha, **condition) / expand(alpha, x, "t")
 
 
 @torch.no_grad()
@@ -1062,7 +1094,7 @@ def _floating(name, value) -> Tensor:
     if isinstance(value, Tensor):
         real(name, value)
         return value if value.is_floating_point() else value.to(torch.get_default_dtype())
-    return torch.as_tensor(value, dtype=torch.float64)
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu")
 
 
 def _at_least_single(name, value, x: Tensor) -> Tensor:
@@ -1077,4 +1109,4 @@ def _double(t: Tensor) -> Tensor:
 
 
 def _uniform(n, generator) -> Tensor:
-    return torch.rand(n, generator=generator, device=None if generator is None else generator.device)
+    return torch.rand(n, generator=generator, device="cpu" if generator is None else generator.device)
