@@ -229,10 +229,10 @@ def faults(folder):
     training.from_first(path.write_text, "my thesis")
     found["text"] = outcome(lambda: train(perceptron(), shrinking, checkpoint=path))
     training.from_first(path.unlink)
-    write = training._write
-    training._write = no_room
+    write = training.write
+    training.write = no_room
     tried("no room")
-    training._write = write
+    training.write = write
     return found
 
 
@@ -242,12 +242,12 @@ def no_room(state, path):
 
 def who_does_what(folder):
     """Who shows a bar, who writes, and when a clock that is ahead on one rank stops the run."""
-    bars, writes, bar, write, watched = [], [], training.tqdm, training._write, training._is_watched
+    bars, writes, bar, write, watched = [], [], training.tqdm, training.write, training._is_watched
     training._is_watched = lambda: True
     training.tqdm = lambda **options: (bars.append(not options["disable"]), bar(**options | {"disable": True}))[1]
-    training._write = lambda state, path: (writes.append(state["step"]), write(state, path))
+    training.write = lambda state, path: (writes.append(state["step"]), write(state, path))
     train(perceptron(), shrinking, checkpoint=folder / "who.pt", checkpoint_every=4)
-    training._is_watched, training.tqdm, training._write = watched, bar, write
+    training._is_watched, training.tqdm, training.write = watched, bar, write
 
     def hurry(value):
         training.time = Ahead()

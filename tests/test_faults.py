@@ -29,7 +29,7 @@ from small_run import DATA, Interrupting, assert_same_run, assert_same_weights, 
 from tqdm import tqdm
 
 from scorebook import lab
-from scorebook.lab import training
+from scorebook.lab import checkpoints
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["__main__", "pytest", "scorebook.lab", "torch._dynamo", "torch._refs"])
@@ -563,7 +563,7 @@ def test_the_malicious_files_would_do_harm_if_they_were_trusted(path):
 
 def test_a_file_that_was_cleared_before_it_had_its_lock_is_written_anew(path, monkeypatch):
     """Another run may take it for a leftover in that moment."""
-    flock, cleared = training.fcntl.flock, []
+    flock, cleared = checkpoints.fcntl.flock, []
 
     def clearing(file, how):
         if not cleared and fresh_files(path):
@@ -571,7 +571,7 @@ def test_a_file_that_was_cleared_before_it_had_its_lock_is_written_anew(path, mo
             cleared[0].unlink()
         flock(file, how)
 
-    monkeypatch.setattr(training.fcntl, "flock", clearing)
+    monkeypatch.setattr(checkpoints.fcntl, "flock", clearing)
     train(10, checkpoint=path)
     assert cleared
     assert torch.load(path)["step"] == 10
@@ -580,7 +580,7 @@ def test_a_file_that_was_cleared_before_it_had_its_lock_is_written_anew(path, mo
 
 def test_who_clears_leftovers_spares_the_file_that_took_the_name(path, monkeypatch):
     """Between opening a leftover and locking it, its writer may have renamed it and begun another."""
-    leftover, flock = path.with_name(f".{path.name}.1.new"), training.fcntl.flock
+    leftover, flock = path.with_name(f".{path.name}.1.new"), checkpoints.fcntl.flock
     leftover.write_bytes(b"old")
 
     def renewing(file, how):
@@ -588,6 +588,6 @@ def test_who_clears_leftovers_spares_the_file_that_took_the_name(path, monkeypat
         leftover.write_bytes(b"live")
         flock(file, how)
 
-    monkeypatch.setattr(training.fcntl, "flock", renewing)
-    training._clear_leftovers(path)
+    monkeypatch.setattr(checkpoints.fcntl, "flock", renewing)
+    checkpoints.clear_leftovers(path)
     assert leftover.read_bytes() == b"live"

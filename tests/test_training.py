@@ -10,8 +10,8 @@ import pytest
 import torch
 from small_run import DATA, Interrupting, assert_same_run, assert_same_weights, denoising, network, seeded, train
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.optim.swa_utils import AveragedModel
 
+from scorebook.lab import training
 from scorebook.lab.networks import TimeMLP
 from scorebook.lab.training import History, fit
 
@@ -83,13 +83,13 @@ def test_a_second_control_c_does_not_wait_for_the_step(tmp_path):
 
 
 def test_weights_that_were_caught_in_mid_update_are_not_written(tmp_path, monkeypatch):
-    def interrupted(average, model):
-        if average.n_averaged == 9:
+    def interrupted(average, n):
+        if n == 10:
             raise KeyboardInterrupt
-        update(average, model)
+        update(average, n)
 
-    update = AveragedModel.update_parameters
-    monkeypatch.setattr(AveragedModel, "update_parameters", interrupted)
+    update = training._Average.update
+    monkeypatch.setattr(training._Average, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(40, checkpoint=tmp_path / "c.pt", checkpoint_every=4)
     monkeypatch.undo()

@@ -9,8 +9,13 @@ whose memory grows with the run (about a tenth of the steps so far) until it rea
 decay :math:`d` asks for. A short run is thus not dominated by the weights it began with.
 
 All randomness, the order of the data and whatever the loss draws, comes from one generator. Its state is in the
-checkpoint, beside the weights, the moments of Adam and the place in the data, so that a run of 20 steps resumed for 20
-more equals one of 40 bit for bit on a CPU (with the same number of threads).
+checkpoint, beside the weights, the moments of Adam, the place in the data and what else the modules keep, so that a run
+of 20 steps resumed for 20 more equals one of 40 bit for bit on a CPU (with the same number of threads). What layers
+draw from PyTorch's global generators, as dropout does, follows from it too, and those are left as they were.
+
+Weights, their average and the moments are kept in single precision at least: a model in half precision gets what they
+round to, since a step of 0.001 is lost on a half-precision weight of 1. Buffers are averaged with the weights, and the
+statistics of a BatchNorm are taken anew under the averaged ones at the end.
 
 Under ``torchrun`` the processes share each batch of :math:`N` rows, and PyTorch's ``DistributedDataParallel`` sums
 their gradients while it goes backwards,
@@ -22,28 +27,29 @@ model that is wrapped but the whole loss with the model inside. So a loss may di
 times or ask it for its ``weight``, as in one process, and all that DDP sees is one backward pass at the end.
 """
 
+import copy
+import hashlib
 import math
 import numbers
 import os
-import signal
 import sys
-import threading
 import time
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from glob import escape
 from inspect import Parameter, signature
-from io import BytesIO
-from pathlib import Path
-from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from scorebook.lab.arguments import finite, one_of, positive, positive_integer
+from scorebook.lab.checkpoints import HeldInterrupt, read, readable, usable_path, write
 from scorebook.lab.distributed import (
     alike,
     any_rank,
@@ -57,15 +63,20 @@ from scorebook.lab.distributed import (
     share,
     summed,
 )
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from scorebook.lab.fingerprints import describe, difference, fingerprint
 
 __all__ = ["History", "fit"]
 
-_FORMAT = "scorebook.lab.training, version 1"
+_FORMAT, _FIRST_FORMAT = "scorebook.lab.training, version 2", "scorebook.lab.training, version 1"
+_PARTS_OF_FIRST = {"format", "settings", "step", "seconds", "losses", "model", "average", "optimizer", "order"}
+_PARTS_OF_FIRST |= {"position", "generator", "generator_device"}
+_PARTS = {
+    _FORMAT: _PARTS_OF_FIRST | {"description", "schedule_begins", "precise", "keepsakes", "frozen"},
+    _FIRST_FORMAT: _PARTS_OF_FIRST,
+}
+_MAY_CHANGE = ("batch_size", "lr", "ema_decay", "clip", "schedule", "data", "loss", "model")
+_MOST_BATCHES = 100
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,8 @@ class History:
         return ((total[end] - total[start]) / (end - start)).to(self.loss.dtype)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit(
     model: nn.Module,
     loss,
@@ -109,6 +122,7 @@ def fit(
     checkpoint=None,
     checkpoint_every=500,
     resume=True,
+    changed=(),
     progress=True,
     clip=1.0,
     schedule="constant",
@@ -118,6 +132,16 @@ def fit(
 
     Each epoch takes the rows of ``data`` in a new random order; its last batch may be smaller. Batches are moved to the
     device of the model one by one, and the model is moved nowhere.
+
+    Any module can be trained: one with dropout, tied or sparse weights, several precisions, buffers that grow, hooks,
+    an extra state. Submodules that are in evaluation mode within a model in training mode, such as a frozen BatchNorm,
+    stay so; a model that is in evaluation mode as a whole trains as a whole, or as its checkpoint says. A BatchNorm
+    needs two rows, in each process: where fewer would be left over at the end of an epoch they join the batch before.
+    At the end it sees one epoch more, a hundred batches at most, for its statistics under the averaged weights.
+
+    It does the same within ``torch.inference_mode()``, ``torch.no_grad()`` and under any default type or device. Within
+    ``torch.autocast`` it trains in that precision; the weights and their average stay in their own. For float16 prefer
+    bfloat16: gradients are not rescaled, and those below 6e-8 are lost.
 
     A script that calls it runs unchanged on several GPUs or machines, as ``torchrun --nproc-per-node 4 train.py``, if
     it puts the model on :func:`~scorebook.lab.devices.device` and gives the same arguments in each process. The
@@ -129,8 +153,8 @@ def fit(
 
     Args:
         model: module with at least one parameter that is trained.
-        loss: callable ``(model, *batch, generator=g) -> scalar tensor``. It must draw from ``g`` alone.
-            A loss without an argument ``generator`` is called without it.
+        loss: callable ``(model, *batch, generator=g) -> scalar tensor``, such as a ``functools.partial``. It should
+            draw from ``g``. A loss without an argument ``generator`` is called without it.
         data: floating-point tensor ``(N, *event)``, or a tuple of tensors with ``N`` rows each, of which the first is
             floating point and the others may be integers (labels).
         n_steps: number of optimiser steps in all, those of a resumed checkpoint included.
@@ -141,10 +165,16 @@ def fit(
         checkpoint: path of a file that holds the whole state, replaced atomically; ``None`` for none.
         checkpoint_every: number of steps between two writings; it is also written at the end and on Ctrl-C.
         resume: go on from ``checkpoint`` if it exists. ``False`` begins anew and replaces it.
+        changed: names of what may differ on purpose from the run in ``checkpoint``: ``"lr"``, ``"batch_size"``,
+            ``"clip"``, ``"ema_decay"``, ``"schedule"``, ``"data"``, ``"loss"``, ``"model"`` (its attributes and the
+            modes of its modules; weights of other shapes never fit). The run goes on with the new from its next step,
+            with other data from a new epoch.
         progress: show a bar while a person is watching; a page that is built or a log shows none.
         clip: greatest norm of the gradient, all parameters together; ``None`` for no limit.
         schedule: ``"constant"``, or ``"cosine"``, which lowers the step size to 0 along half a cosine over
-            ``n_steps``: such a run can be resumed only with the same ``n_steps``.
+            ``n_steps``. Such a run can be resumed only with the same ``n_steps``, or with ``changed="schedule"``: then
+            a half cosine from ``lr`` to 0 begins where the run stands and ends at the new ``n_steps``. So training goes
+            on for longer than first asked, or a constant run comes to its end.
         max_seconds: stop after the step that exceeds this wall time of this call. What you get then depends on the
             speed of the machine, so do not combine it with a claim that must repeat exactly.
 
@@ -152,12 +182,18 @@ def fit(
         The :class:`History` of the run.
 
     Raises:
-        ValueError: if an argument, the data, or the value of the loss is not as described; if ``checkpoint`` cannot be
-            read, belongs to another model or other settings, or holds more than ``n_steps`` steps. The file is then
-            left as it is. Under ``torchrun``, if a setting or the number of rows differs between processes.
+        ValueError: if an argument, the data, or the value of the loss is not as described; if the model has a lazy
+            layer without a shape, or was made within ``torch.inference_mode()``; if ``checkpoint`` cannot be read, or
+            belongs to other data, another loss, another model or other settings that ``changed`` does not name, or
+            holds more than ``n_steps`` steps. The file is then left as it is. Of a model, classes and attributes are
+            compared beside the weights; of a loss its code, and what it encloses or names; of both what does not move
+            in the course of the run. Under ``torchrun``, if a setting or the number of rows differs between processes.
         RuntimeError: if the loss or its gradient is NaN or infinite in any process. The last checkpoint stays as it is.
         OSError: if the checkpoint cannot be written, for want of room or of its folder. The one before stays whole.
         KeyboardInterrupt: on Ctrl-C, after the step under way, once the checkpoint is written.
+
+    Warns:
+        UserWarning: if the checkpoint is of the first version, which does not say all that is compared today.
 
     Whatever is raised after the first step, the model then holds the average over the whole steps before.
 
@@ -175,45 +211,53 @@ def fit(
     if ema_decay is not None and not (isinstance(ema_decay, numbers.Real) and 0 < ema_decay < 1):
         raise ValueError(f"ema_decay must lie in (0, 1) or be None, got {ema_decay!r}")
     one_of("schedule", schedule, ("constant", "cosine"))
+    changed = (changed,) if isinstance(changed, str) else tuple(changed)
+    for name in changed:
+        one_of("changed", name, _MAY_CHANGE)
     if generator is None:
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), device="cpu")))
     elif not isinstance(generator, torch.Generator):
         raise ValueError(f"generator must be a torch.Generator or None, got {generator!r}")
-    first = _trained_parameters(model)[0]
-    data = _checked_data(data, first.dtype)
+    parameters = _trained_parameters(model)
+    data = _checked_data(data, parameters)
 
+    n_steps = int(n_steps)
     settings = {
         "rows": len(data[0]),
-        "batch_size": batch_size,
+        "batch_size": int(batch_size),
         "lr": float(lr),
         "ema_decay": None if ema_decay is None else float(ema_decay),
         "clip": None if clip is None else float(clip),
         "schedule": schedule if schedule == "constant" else f"{schedule} over {n_steps} steps",
     }
-    join(first.device)
+    join(parameters[0].device)
     alike(
         **settings,
         n_steps=n_steps,
         checkpoint="none" if checkpoint is None else "a path",
         checkpoint_every=checkpoint_every,
         resume=resume,
+        changed=changed,
         max_seconds=max_seconds,
     )
     common_state(generator)
     run = _Run(model, loss, data, generator, settings, n_steps)
     if checkpoint is not None:
-        checkpoint, state = from_first(_found, checkpoint, run.state().keys())
-        if state is not None and resume:
-            run.restore(state, checkpoint)
+        try:
+            checkpoint, state = from_first(run.found, checkpoint, resume, changed)
+        except BaseException:
+            run.refuse()
+            raise
+        if state is not None:
+            run.restore(state)
 
     began = time.perf_counter()
     earlier = run.seconds
-    out_of_time = False
+    out_of_time = complete = False
     shown = progress and rank() == 0 and _is_watched()
     bar = tqdm(total=n_steps, initial=run.step, leave=False, mininterval=0.2, disable=not shown)
-    model.train()
     try:
-        with bar, _HeldInterrupt() as interrupt:
+        with bar, HeldInterrupt() as interrupt:
             while run.step < n_steps and not out_of_time:
                 run.advance()
                 run.seconds = earlier + time.perf_counter() - began
@@ -223,72 +267,109 @@ def fit(
                 if last:
                     run.agree()
                 if checkpoint is not None and (last or run.step % checkpoint_every == 0):
-                    from_first(_write, run.state(), checkpoint)
+                    from_first(run.save, checkpoint)
                 if not bar.disable:
                     bar.set_postfix_str(f"loss {run.losses[-1]:.4g}", refresh=False)
                     bar.update()
                 if any_rank(interrupt.came, run.device):
                     raise KeyboardInterrupt
+        complete = True
     except KeyboardInterrupt:
         if checkpoint is not None and rank() == 0 and run.is_whole and run.step > 0:
-            _write(run.state(), checkpoint)
+            run.save(checkpoint)
         raise
     finally:
-        run.finish()
-    return History(torch.tensor(run.losses), run.seconds, stopped_early=run.step < n_steps)
+        run.finish(complete=complete)
+    losses = torch.tensor(run.losses, device="cpu")
+    return History(losses, run.seconds, stopped_early=run.step < n_steps)
 
 
 class _Run:
     """The whole state of a training run: weights, their average, Adam, the generator and the place in the data.
 
-    The generator's state and the place in the data are recorded at the end of each step, together: whatever ends a step
-    half-way, what is recorded belongs to the weights.
+    The generator's state, the place in the data and what the modules keep beside their weights are recorded at the end
+    of each step, together: whatever ends a step half-way, what is recorded belongs to the weights.
     """
 
     def __init__(self, model, loss, data, generator, settings, n_steps):
-        self.model, self.data, self.generator, self.settings = model, data, generator, settings
-        self.n_steps = n_steps
+        self.model, self.loss, self.data, self.generator = model, loss, data, generator
+        self.settings, self.n_steps = settings, n_steps
         self.parameters = _trained_parameters(model)
         self.device = self.parameters[0].device
-        self.objective = _Objective(model, loss)
+        self.modes, self.says_modes = [(module, module.training) for module in model.modules()], model.training
+        self.frozen = _set_to_training(model)
+        self.objective = self.shared_objective = _Objective(model, loss)
         if n_ranks() > 1:  # from here on every rank has the weights of the first
-            self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
-        fused = self.device.type in ("cpu", "cuda")  # a sixth of the time of the plain one on a CPU
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings["lr"], fused=fused)
-        self.average = None
-        if settings["ema_decay"] is not None:
-            self.average = AveragedModel(model, multi_avg_fn=self._average)
+            self.shared_objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
+        self.precise = _Precise(self.parameters)
+        # The fused one takes a sixth of the time of the plain one on a CPU.
+        fused = self.device.type in ("cpu", "cuda") and all(p.is_floating_point() for p in self.parameters)
+        self.optimizer = torch.optim.Adam(self.precise.parameters, lr=settings["lr"], fused=fused)
+        self.average = None if settings["ema_decay"] is None else _Average(model, self.precise, settings["ema_decay"])
         self.takes_generator = _takes_generator(loss)
         self.step, self.seconds, self.losses = 0, 0.0, []
-        self.order, self.position = torch.empty(0, dtype=torch.long), 0
+        self.schedule_begins = 0
+        self.order, self.position = torch.empty(0, dtype=torch.long, device="cpu"), 0
+        self.global_draws = _GlobalDraws(self.parameters, generator)
+        self.keepsakes = _Keepsakes(model)
         self.generator_state = generator.get_state()
         self.is_whole = True
+        self.description = None
+
+    def found(self, checkpoint, resume, changed) -> tuple:
+        """The path where to write, and the state from which to go on, or ``None``. Nothing is taken over yet."""
+        path = usable_path(checkpoint)
+        self.description = _Description(self.model, self.loss, self.data)
+        state = read(path, _PARTS) if path.exists() else None
+        if state is None or not resume:
+            return path, None
+        state = _of_today(state, path)
+        self._compare(state, path, changed)
+        return path, state
+
+    def refuse(self) -> None:
+        """Leave the model as it came."""
+        for module, mode in self.modes:
+            module.training = mode
 
     def advance(self) -> None:
         """Take one step, or raise and leave the weights as they are."""
+        torch.clear_autocast_cache()  # an autocast around fit would go on with the weights that it has cast before
+        self.global_draws.seed(self.generator_state, self.step)
         order, position = self.order, self.position
         if position >= len(order):
             n = len(self.data[0])
             order = torch.randperm(n, generator=self.generator, device=self.generator.device)
             position = 0
-        rows = order[position : position + self.settings["batch_size"]]
+        rows = self._next_of(order[position:])
 
-        self.optimizer.zero_grad()
+        self.precise.forget_gradients()
         loss = self._backward(rows)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings["clip"] or math.inf)
+        gradients = self.precise.gradients()
+        norm = nn.utils.get_total_norm(gradients)
         self._stop_unless_finite(loss, norm)
+        nn.utils.clip_grads_with_norm_(self.precise.parameters, self.settings["clip"] or math.inf, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings["lr"] * self._schedule()
 
         self.is_whole = False
-        self.optimizer.step()
+        with torch.device("cpu"):  # where Adam counts its steps, whatever device is the default
+            self.optimizer.step()
+        self.precise.round()
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update(self.step + 1)
         self.losses.append(_value(loss))
         self.order, self.position = order, position + len(rows)
         self.generator_state = self.generator.get_state()
+        self.keepsakes.record()
         self.step += 1
         self.is_whole = True
+
+    def _next_of(self, rest) -> Tensor:
+        """The next rows of an epoch. Too few for statistics of a batch are not left over: they join those before."""
+        size = self.settings["batch_size"]
+        fewest = 2 * n_ranks() if any(map(_takes_statistics, self.model.modules())) else 1
+        return rest if len(rest) < size + fewest else rest[:size]
 
     def _backward(self, rows) -> Tensor:
         """Leave the gradient of the loss over all these rows in the parameters of every rank; return that loss."""
@@ -296,54 +377,127 @@ class _Run:
         portion = len(own) / len(rows)
         if len(own) == 0:
             own = rows[:1]  # DDP needs every rank to go backwards: this one does so in vain, with a row that counts 0
-        batch = [tensor[own.to(tensor.device)].to(self.device) for tensor in self.data]
-        keywords = {"generator": own_generator(self.generator)} if self.takes_generator else {}
-        loss = self.objective(*batch, **keywords)
+        loss = self._loss(self.shared_objective, own, self.generator)
         if n_ranks() == 1:
             loss.backward()
             return loss
         (loss * (portion * n_ranks())).backward()  # of these DDP takes the mean
         return summed(loss.detach() * portion)
 
+    def _loss(self, objective, rows, generator) -> Tensor:
+        batch = [tensor[rows.to(tensor.device)].to(self.device) for tensor in self.data]
+        keywords = {"generator": own_generator(generator)} if self.takes_generator else {}
+        try:
+            return objective(*batch, **keywords)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                "batch_size must give a BatchNorm in training mode at least two rows, in each process, got "
+                f"{len(rows)}, of {len(self.data[0])} rows by {self.settings['batch_size']}. Take a larger one, or put "
+                "the layer into evaluation mode before fit, which leaves it there"
+            ) from error
+
     def agree(self) -> None:
         """Give all ranks what the first has gathered in buffers, as DDP does before each step."""
         for buffer in self.model.buffers():
             copy_from_first(buffer)
+        if self.average is not None:
+            for mean in self.average.of_buffers():
+                copy_from_first(mean)
+        self.keepsakes.record()
 
-    def finish(self) -> None:
+    def finish(self, *, complete) -> None:
         """Give the model its averaged weights, no gradients, and the mode of evaluation."""
-        if self.average is not None and self.step > 0:
-            with torch.no_grad():
-                for parameter, mean in zip(self.model.parameters(), self.average.module.parameters(), strict=True):
-                    parameter.copy_(mean)
-        self.optimizer.zero_grad()
-        self.objective = None
-        self.model.eval()
+        try:
+            self.keepsakes.put_back()
+            if self.average is not None and self.step > 0:
+                self.average.hand_over()
+                if complete:
+                    self._retake_statistics()
+        finally:
+            self.precise.forget_gradients()
+            self.objective = self.shared_objective = None
+            self.model.eval()
+            self.global_draws.put_back()
+            torch.clear_autocast_cache()
 
-    def state(self) -> dict:
-        return {
+    def _retake_statistics(self) -> None:
+        """Take the statistics of each BatchNorm anew, under the averaged weights; what else the calls move, goes back.
+
+        They are the means over the batches of one epoch, of a hundred batches at most.
+        """
+        norms = [norm for norm in self.model.modules() if _takes_statistics(norm) and norm.running_mean is not None]
+        if not norms:
+            return
+        before, momenta = _Keepsakes(self.model), [norm.momentum for norm in norms]
+        extra_states = [(m, copy.deepcopy(m.get_extra_state())) for m in self.model.modules() if _has_extra_state(m)]
+        generator = torch.Generator(self.generator.device)
+        generator.set_state(self.generator_state)
+        rest = torch.randperm(len(self.data[0]), generator=generator, device=generator.device)
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+        try:
+            for number in range(_MOST_BATCHES):
+                torch.clear_autocast_cache()
+                self.global_draws.seed(self.generator_state, self.step + number)
+                rows = self._next_of(rest)
+                self._loss(self.objective, share(rows), generator)
+                rest = rest[len(rows) :]
+                if len(rest) == 0:
+                    break
+            taken = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+        finally:
+            before.put_back()
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            for module, state in extra_states:
+                module.set_extra_state(state)
+        with torch.no_grad():
+            for norm, statistics in zip(norms, taken, strict=True):
+                for buffer, value in zip((norm.running_mean, norm.running_var), statistics, strict=True):
+                    buffer.copy_(value)
+                    copy_from_first(buffer)
+
+    def save(self, path) -> None:
+        """Write the state after the last whole step."""
+        self.keepsakes.put_back()
+        weights = self.model.state_dict()
+        for name, value in weights.items():
+            if not isinstance(value, Tensor):
+                readable(f"model: its extra state {name!r}", value)
+        state = {
             "format": _FORMAT,
             "settings": self.settings,
+            "description": self.description.constant(),
             "step": self.step,
             "seconds": self.seconds,
-            "losses": torch.tensor(self.losses, dtype=torch.float64),
-            "model": self.model.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            "losses": torch.tensor(self.losses, dtype=torch.float64, device="cpu"),
+            "schedule_begins": self.schedule_begins,
+            "model": weights,
+            "precise": self.precise.state(),
+            "average": None if self.average is None else self.average.means,
+            "keepsakes": self.keepsakes.state(weights),
+            "frozen": self.frozen,
             "optimizer": self.optimizer.state_dict(),
             "order": self.order,
             "position": self.position,
             "generator": self.generator_state,
             "generator_device": self.generator.device.type,
         }
+        write(state, path)
 
-    def restore(self, state, path) -> None:
-        """Take over a state that was read, after checking all of it."""
-        _check_weights(state["model"], self.model, path)
+    def _compare(self, state, path, changed) -> None:
+        """Raise a ``ValueError`` if a state that was read belongs to another run."""
+        _check_weights(state, self.model, path)
+        _check_extra_states(state["model"], self.model, path)
         for name, value in self.settings.items():
-            if (written := state["settings"].get(name)) != value:
+            allowed = "data" if name == "rows" else name
+            if (written := state["settings"].get(name)) != value and allowed not in changed:
                 raise ValueError(
-                    f"checkpoint {path} was written with {name}={written!r}, not {value!r}; "
-                    "take the same, another path, or resume=False to replace it"
+                    f"checkpoint {path} was written with {name}={written!r}, not {value!r}; take the same, say "
+                    f"changed=[{allowed!r}] to go on with the new, or take another path, or resume=False to replace it"
                 )
         if state["generator_device"] != self.generator.device.type:
             raise ValueError(
@@ -352,27 +506,44 @@ class _Run:
             )
         if state["step"] > self.n_steps:
             raise ValueError(f"n_steps must be at least the {state['step']} steps in {path}, got {self.n_steps}")
-        try:
-            self.model.load_state_dict(state["model"])
-        except ValueError as error:
-            raise ValueError(f"checkpoint {path} belongs to another model: {error}; it is left as it is") from error
+        for part, lines in state["description"].items():
+            if part not in changed and (differing := difference(lines, self.description.lines[part])):
+                raise ValueError(
+                    f"checkpoint {path} was written for another {part} ({differing}); take the same, say "
+                    f"changed=[{part!r}] to go on with the new, or take another path, or resume=False to replace it"
+                )
+        if self.says_modes and "model" not in changed and state["frozen"] not in (None, self.frozen):
+            raise ValueError(
+                f"checkpoint {path} was written with these modules in evaluation mode: {state['frozen']}, not "
+                f"{self.frozen}; take the same, say changed=['model'] to go on with the new, or take another path, or "
+                "resume=False to replace it"
+            )
+
+    def restore(self, state) -> None:
+        """Take over a state that was read and compared."""
+        _load_weights(state["model"], self.model)
+        self.precise.restore(state["precise"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            self.average.restore(state["average"] or {})
+        self.keepsakes.restore(state["keepsakes"])
+        if not self.says_modes and state["frozen"] is not None:
+            self.frozen = state["frozen"]
+            for name, module in self.model.named_modules():
+                module.training = name not in self.frozen
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"].tolist()
-        self.order, self.position = state["order"].to(self.generator.device), state["position"]
+        same_schedule = state["settings"]["schedule"] == self.settings["schedule"]
+        self.schedule_begins = state["schedule_begins"] if same_schedule else self.step
+        if state["settings"]["rows"] == self.settings["rows"]:
+            self.order, self.position = state["order"].to(self.generator.device), state["position"]
         self.generator.set_state(state["generator"])
         self.generator_state = state["generator"]
 
     def _schedule(self) -> float:
         if self.settings["schedule"] == "constant":
             return 1.0
-        return 0.5 * (1 + math.cos(math.pi * self.step / self.n_steps))
-
-    def _average(self, means, weights, n_averaged) -> None:
-        # The number averaged so far is the number of steps, known here without asking the device.
-        n = self.step + 1
-        get_ema_multi_avg_fn(min(self.settings["ema_decay"], n / (n + 9)))(means, weights, n_averaged)
+        done, steps = self.step - self.schedule_begins, self.n_steps - self.schedule_begins
+        return 0.5 * (1 + math.cos(math.pi * done / steps))
 
     def _stop_unless_finite(self, loss, norm) -> None:
         if loss.is_meta or (math.isfinite(loss.item()) and math.isfinite(norm.item())):
@@ -384,6 +555,198 @@ class _Run:
             f"Try a smaller lr than {self.settings['lr']:g}, data of about unit scale, or times and noise scales "
             "further from zero."
         )
+
+
+class _Precise:
+    """The trained parameters as Adam sees them, in single precision at least.
+
+    A step of 0.001 is lost on a weight of 1 in half precision, and so is what a square of 0.0001 adds to a mean. Of
+    parameters in half precision Adam therefore has a copy, and the model what the copy rounds to.
+    """
+
+    def __init__(self, parameters):
+        self.of_model = parameters
+        self.parameters = [
+            p if _precise(p.dtype) == p.dtype else nn.Parameter(p.detach().to(_precise(p.dtype))) for p in parameters
+        ]
+        self.copies = [(p, precise) for p, precise in zip(parameters, self.parameters, strict=True) if p is not precise]
+
+    def forget_gradients(self) -> None:
+        for parameter in (*self.of_model, *self.parameters):
+            parameter.grad = None
+
+    def gradients(self) -> list[Tensor]:
+        for parameter in self.of_model:
+            if parameter.grad is not None and parameter.grad.layout != torch.strided:  # of a sparse embedding
+                parameter.grad = parameter.grad.to_dense()
+        for parameter, precise in self.copies:
+            precise.grad = None if parameter.grad is None else parameter.grad.to(precise.dtype)
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
+    @torch.no_grad()
+    def round(self) -> None:
+        for parameter, precise in self.copies:
+            parameter.copy_(precise)
+
+    def state(self) -> list[Tensor]:
+        return [precise.detach() for _, precise in self.copies]
+
+    @torch.no_grad()
+    def restore(self, state) -> None:
+        for number, (parameter, precise) in enumerate(self.copies):
+            precise.copy_(state[number] if state else parameter)
+
+
+class _Average:
+    """The moving average of weights and buffers, in single precision at least.
+
+    Buffers are averaged like the weights to which they belong, such as the statistics of a BatchNorm. The vectors of a
+    spectral norm are not: a mean of unit vectors is none.
+    """
+
+    def __init__(self, model, precise, decay):
+        self.model, self.decay, self.means = model, decay, {}
+        copies = {id(p): copy_of_p for p, copy_of_p in precise.copies}
+        trained = {name: copies.get(id(p), p) for name, p in model.named_parameters() if p.requires_grad}
+        self.trained = {name: p for name, p in trained.items() if _has_fractions(p)}
+        self.as_they_are = set(_spectral_vectors(model))
+
+    def _others(self) -> dict[str, Tensor]:
+        """Buffers, and parameters that are not trained and may yet be set by the loss."""
+        others = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
+        others |= {name: b for name, b in self.model.named_buffers() if name not in self.as_they_are}
+        return {name: tensor for name, tensor in others.items() if _has_fractions(tensor)}
+
+    @torch.no_grad()
+    def update(self, n) -> None:
+        """Take in the weights after step ``n``."""
+        decay = min(self.decay, n / (n + 9))
+        others = self._others()
+        for name, tensor in (self.trained | others).items():
+            if name not in self.means or self.means[name].shape != tensor.shape:
+                self.means[name] = tensor.detach().to(_precise(tensor.dtype), copy=True)
+        get_ema_multi_avg_fn(decay)([self.means[name] for name in self.trained], [*self.trained.values()], n)
+        for name, tensor in others.items():
+            mean, tensor = self.means[name], tensor.to(self.means[name].dtype)
+            # What stays the same may be infinite, as in a mask, and has no difference then.
+            mean.copy_(torch.where(mean == tensor, mean, torch.lerp(mean, tensor, 1 - decay)))
+
+    def of_buffers(self) -> list[Tensor]:
+        return [self.means[name] for name, _ in self.model.named_buffers() if name in self.means]
+
+    @torch.no_grad()
+    def hand_over(self) -> None:
+        """Give the model the means."""
+        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+            if name in self.means and self.means[name].shape == tensor.shape:
+                _set(tensor, self.means[name].to(tensor.dtype))
+
+    def restore(self, means) -> None:
+        for name, tensor in (self.trained | self._others()).items():
+            if name in means:
+                self.means[name] = means[name].to(tensor.device, _precise(tensor.dtype))
+
+
+class _Keepsakes:
+    """What modules keep beside their weights as it was after the last whole step: buffers, generators of their own."""
+
+    def __init__(self, model):
+        self.model = model
+        self.generators = {
+            f"{name}.{attribute}": value
+            for name, module in model.named_modules()
+            for attribute, value in vars(module).items()
+            if isinstance(value, torch.Generator)
+        }
+        self.record()
+
+    def _buffers(self):
+        for prefix, module in self.model.named_modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                if buffer.layout == torch.strided:
+                    yield f"{prefix}.{name}".removeprefix("."), module, name, buffer
+
+    def record(self) -> None:
+        self.buffers = {path: (buffer, buffer.detach().clone()) for path, _, _, buffer in self._buffers()}
+        self.states = {path: generator.get_state() for path, generator in self.generators.items()}
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        for path, module, name, buffer in self._buffers():
+            kept, value = self.buffers.get(path, (buffer, None))
+            if kept is not buffer:
+                setattr(module, name, kept)
+            if value is not None and kept.shape == value.shape:
+                _set(kept, value)
+        for path, state in self.states.items():
+            self.generators[path].set_state(state)
+
+    def state(self, weights) -> dict:
+        """What is not among the weights that are written."""
+        buffers = {path: value for path, (_, value) in self.buffers.items() if path not in weights}
+        return {"buffers": buffers, "generators": self.states}
+
+    @torch.no_grad()
+    def restore(self, state) -> None:
+        for path, value in state["buffers"].items():
+            _set_buffer(self.model, path, value)
+        for path, value in state["generators"].items():
+            if path in self.generators:
+                self.generators[path].set_state(value)
+        self.record()
+
+
+class _GlobalDraws:
+    """PyTorch's global generators, lent to the layers that draw from them, such as dropout, for the length of a run.
+
+    Each step seeds them from the state of the run's own generator and its number, so that they need no place in a
+    checkpoint; afterwards they are as if nobody had drawn.
+    """
+
+    def __init__(self, parameters, own):
+        devices = {parameter.device for parameter in parameters}
+        generators = [torch.default_generator]
+        generators += [torch.cuda.default_generators[device.index] for device in devices if device.type == "cuda"]
+        if any(device.type == "mps" for device in devices):
+            generators.append(torch.mps._get_default_mps_generator())
+        self.lent = [(generator, generator.get_state()) for generator in generators if generator is not own]
+
+    def seed(self, state, step) -> None:
+        digest = hashlib.blake2b(state.numpy().tobytes() + f"{step} {rank()}".encode(), digest_size=7).digest()
+        for generator, _ in self.lent:
+            generator.manual_seed(int.from_bytes(digest))
+
+    def put_back(self) -> None:
+        for generator, before in self.lent:
+            generator.set_state(before)
+
+
+class _Description:
+    """What a run depends on beside its settings: the model, the loss and the data, line by line."""
+
+    def __init__(self, model, loss, data):
+        self.model, self.loss, self.data, self.read_before = model, loss, data, {}
+        self.lines = self._of_now()
+        self.lines["data"] = {f"data[{k}]": fingerprint(tensor) for k, tensor in enumerate(data)}
+
+    def _of_now(self) -> dict:
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        buffers = {
+            f"model.{name}": f"{buffer.dtype} {tuple(buffer.shape)}" for name, buffer in self.model.named_buffers()
+        }
+        known = [*self.model.modules(), *tensors, *self.data]
+        return {
+            "model": describe("model", self.model, apart_from=tensors, read_before=self.read_before) | buffers,
+            "loss": describe("loss", self.loss, apart_from=known, read_before=self.read_before),
+        }
+
+    def constant(self) -> dict:
+        """What is as it was when the run began; the rest is no setting, but a part of the course."""
+        now = self._of_now()
+        return self.lines | {
+            part: {path: line for path, line in self.lines[part].items() if lines.get(path) == line}
+            for part, lines in now.items()
+        }
 
 
 class _Objective(nn.Module):
@@ -425,13 +788,23 @@ def _takes_generator(loss) -> bool:
 def _trained_parameters(model) -> list:
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise ValueError(
+                f"model has a lazy layer, whose {name!r} has no shape yet: call the model on a batch before fit"
+            )
+        if tensor.is_inference():
+            raise ValueError(
+                f"model holds {name!r}, made within torch.inference_mode(), which cannot be trained: make the model "
+                "outside, or train a copy.deepcopy(model) that is made outside"
+            )
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError("model must have at least one parameter that requires a gradient, got none")
     return parameters
 
 
-def _checked_data(data, dtype) -> tuple:
+def _checked_data(data, parameters) -> tuple:
     tensors = (data,) if isinstance(data, Tensor) else data
     if not isinstance(tensors, (tuple, list)) or not tensors or not all(isinstance(t, Tensor) for t in tensors):
         raise ValueError(f"data must be a tensor or a tuple of tensors, got {type(data).__name__}")
@@ -439,63 +812,47 @@ def _checked_data(data, dtype) -> tuple:
         raise ValueError(f"data must have at least one row, got shapes {[tuple(t.shape) for t in tensors]}")
     if len({len(tensor) for tensor in tensors}) > 1:
         raise ValueError(f"data must have as many rows in each tensor, got {[len(t) for t in tensors]}")
-    if tensors[0].dtype != dtype:
-        raise ValueError(f"data must be {dtype} like the weights of the model, got {tensors[0].dtype}")
+    dtypes = {dtype: None for p in parameters for dtype in (p.dtype, p.dtype.to_real())}
+    if tensors[0].dtype not in dtypes:
+        raise ValueError(
+            f"data must be {' or '.join(map(str, dtypes))} like the weights of the model, got {tensors[0].dtype}"
+        )
     for tensor in tensors:
         finite("data", tensor)
     return tuple(tensor.detach() for tensor in tensors)
 
 
-def _checked_path(checkpoint) -> Path:
-    """The path with its links followed, once it is known that a file can be made beside it."""
-    path = Path(checkpoint).resolve()
-    if path.is_dir():
-        raise ValueError(f"checkpoint must be the path of a file, got the folder {path}")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"checkpoint must be the path of a file, got the pipe or device {path}")
-    _clear_leftovers(path)
-    trial = _fresh(path)
-    try:
-        trial.touch()
-        trial.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ValueError(
-            f"checkpoint must lie in a folder that exists and can be written, got {path} ({reason})"
-        ) from error
-    return path
-
-
-def _found(checkpoint, parts) -> tuple:
-    """The path where to write, and what stands there already, or ``None``."""
-    path = _checked_path(checkpoint)
-    return path, _read(path, parts) if path.exists() else None
-
-
-def _read(path, parts) -> dict:
-    try:
-        with ZipFile(path) as archive:  # torch.load takes a byte that has changed on the disk for a weight
-            if damaged := archive.testzip():
-                raise ValueError(f"{damaged} is damaged")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise ValueError(f"checkpoint {path} cannot be read ({reason}); it is left as it is") from error
-    if not isinstance(state, dict) or state.get("format") != _FORMAT or state.keys() != parts:
-        raise ValueError(f"checkpoint {path} is not a whole one of {_FORMAT}; it is left as it is")
-    return state
+def _of_today(state, path) -> dict:
+    """A state that was read, with what the first version did not hold."""
+    if state["format"] == _FORMAT:
+        return state
+    warnings.warn(
+        f"checkpoint {path} is one of {state['format']}, which does not say for which data, loss and attributes of the "
+        "model it was written: they could not be compared, nor could the modes of its modules",
+        stacklevel=2,
+    )
+    average = state["average"] or {}
+    return state | {
+        "description": {},
+        "schedule_begins": 0,
+        "precise": [],
+        "average": {name.removeprefix("module."): mean for name, mean in average.items() if name != "n_averaged"},
+        "keepsakes": {"buffers": {}, "generators": {}},
+        "frozen": None,
+    }
 
 
 def _check_weights(state, model, path) -> None:
-    # What a module keeps beside its tensors, it compares itself as it loads them.
-    own, state = (
+    own, written = (
         {name: value for name, value in entries.items() if not name.endswith("_extra_state")}
-        for entries in (model.state_dict(), state)
+        for entries in (model.state_dict(), state["model"])
     )
-    differing = sorted(own.keys() ^ state.keys()) or [
-        f"{name} {tuple(state[name].shape)} {state[name].dtype}"
+    # A buffer may have come, gone or grown in the course of the run; one that has not is in the description.
+    may_vary = {name for name, _ in _registered_buffers(model)} if state["description"] else set()
+    differing = sorted((own.keys() ^ written.keys()) - may_vary) or [
+        f"{name} {tuple(written[name].shape)} {written[name].dtype}"
         for name in own
-        if own[name].shape != state[name].shape or own[name].dtype != state[name].dtype
+        if name not in may_vary and (own[name].shape != written[name].shape or own[name].dtype != written[name].dtype)
     ]
     if differing:
         raise ValueError(
@@ -503,67 +860,86 @@ def _check_weights(state, model, path) -> None:
         )
 
 
-def _write(state, path) -> None:
-    """Replace ``path`` in one stroke: a crash leaves the old file or the new one, never half of one."""
-    content = BytesIO()
-    torch.save(state, content)
-    fresh = _fresh(path)
-    try:
-        with _opened(fresh) as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-            if fcntl is not None:  # still under the lock: without it the file passes for a leftover
-                os.replace(fresh, path)
-        if fcntl is None:  # there an open file cannot be renamed
-            os.replace(fresh, path)
-    except OSError as error:
-        earlier = "the one written before is whole" if path.is_file() else "there is no earlier one"
-        raise OSError(
-            f"checkpoint {path} of step {state['step']} could not be written ({error.strerror or error}); {earlier}. "
-            "Make room there or name another path, and call fit again: it goes on from the checkpoint it finds"
-        ) from error
-    finally:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
+def _check_extra_states(weights, model, path) -> None:
+    """Let each module compare its extra state with the one that was written, if it does, and keep its own."""
+    for prefix, module in model.named_modules():
+        name = f"{prefix}._extra_state".removeprefix(".")
+        if name in weights:
+            own = copy.deepcopy(module.get_extra_state())
+            try:
+                module.set_extra_state(copy.deepcopy(weights[name]))
+            except Exception as error:
+                raise ValueError(f"checkpoint {path} belongs to another model: {error}; it is left as it is") from error
+            finally:
+                with suppress(Exception):
+                    module.set_extra_state(own)
 
 
-def _fresh(path) -> Path:
-    """Where this process writes a checkpoint before it takes its name."""
-    return path.with_name(f".{path.name}.{os.getpid()}.new")
+def _load_weights(weights, model) -> None:
+    for name, buffer in _registered_buffers(model):
+        value = weights.get(name)
+        # One that has come or grown in the course of the run, or that is expanded, cannot be written to.
+        if value is not None and (buffer is None or buffer.shape != value.shape or 0 in buffer.stride()):
+            _set_buffer(model, name, value)
+    model.load_state_dict(weights, strict=False)
 
 
-def _opened(fresh):
-    """A new file under a lock. Until it has the lock, whoever clears leftovers may take it away: then once more."""
-    while True:
-        file = fresh.open("wb")
-        with suppress(OSError):  # some network folders have no locks
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)  # the one who clears holds it for a moment
-        if _is_at(file, fresh):
-            return file
-        file.close()
+def _registered_buffers(model):
+    """Paths of all buffers and what they are, those without a value included."""
+    for prefix, module in model.named_modules():
+        for name, buffer in module._buffers.items():
+            yield f"{prefix}.{name}".removeprefix("."), buffer
 
 
-def _clear_leftovers(path) -> None:
-    """Remove what killed processes left of a checkpoint; one that is being written is locked."""
-    for leftover in path.parent.glob(f".{escape(path.name)}.*.new"):
-        with suppress(OSError):
-            if fcntl is None:  # there an open file cannot be removed
-                leftover.unlink()
-                continue
-            with leftover.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_at(file, leftover):
-                    leftover.unlink()
+def _set_buffer(model, path, value) -> None:
+    prefix, _, name = path.rpartition(".")
+    module = model.get_submodule(prefix)
+    device = next(model.parameters()).device if module._buffers.get(name) is None else module._buffers[name].device
+    setattr(module, name, value.to(device, copy=True))
 
 
-def _is_at(file, path) -> bool:
-    """Whether the open file is the one that has this name now."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+def _set(tensor, value) -> None:
+    if tensor.is_meta or not torch.equal(tensor, value):  # an expanded one can be read and not written
+        tensor.copy_(value)
+
+
+def _precise(dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _has_fractions(tensor) -> bool:
+    return tensor.layout == torch.strided and (tensor.is_floating_point() or tensor.is_complex())
+
+
+def _takes_statistics(module) -> bool:
+    return module.training and isinstance(module, _BATCH_NORMS)
+
+
+def _set_to_training(model) -> list[str]:
+    """Set the model to training and return the names of the modules that are not.
+
+    Those in evaluation mode within a model in training mode stay there. A model that is in evaluation mode as a whole,
+    as ``fit`` leaves it, says nothing about its parts.
+    """
+    frozen = [module for module in model.modules() if not module.training] if model.training else []
+    model.train()  # which a module may answer in its own way
+    for module in frozen:
+        module.training = False
+    return [name for name, module in model.named_modules() if not module.training]
+
+
+def _has_extra_state(module) -> bool:
+    return type(module).get_extra_state is not nn.Module.get_extra_state
+
+
+def _spectral_vectors(model):
+    """Paths of the buffers in which a spectral norm keeps its vectors."""
+    for prefix, module in model.named_modules():
+        hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
+        names = [f"{hook.name}_{vector}" for hook in hooks for vector in "uv"]
+        if isinstance(module, ParametrizationList):
+            names += [name for name, _ in module.named_buffers()]
+        yield from (f"{prefix}.{name}".removeprefix(".") for name in names)
 
 
 def _is_watched() -> bool:
@@ -572,31 +948,3 @@ def _is_watched() -> bool:
     Jupyter names the open notebook to the kernels it starts; programs that execute notebooks do not.
     """
     return sys.stderr.isatty() or "google.colab" in sys.modules or "JPY_SESSION_NAME" in os.environ
-
-
-class _HeldInterrupt:
-    """Hold Ctrl-C back until the step under way is complete; a second one acts at once."""
-
-    def __enter__(self):
-        self.came = False
-        self.held = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if self.held:
-            signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, kind, *rest):
-        if self.held:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        if kind is None:
-            self.deliver()
-
-    def _note(self, number, frame):
-        self.came = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def deliver(self) -> None:
-        if self.came:
-            raise KeyboardInterrupt
