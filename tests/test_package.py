@@ -99,10 +99,11 @@ x = sde.euler_maruyama(process, model, process.sample_prior((2, 1, 8, 8)), n_ste
 lab.use_style()
 law = lab.GaussianMixture([1.0], [[0.0]], 1.0)
 coursework.check_score(law.score, law).require()
-print(Path(scorebook.__file__).parent.parent, scorebook.__version__, version("scorebook-diffusion"), *x.shape, sep="\n")
+print(Path(scorebook.__file__).parent.parent)
+print(scorebook.__version__, version("scorebook-diffusion"), *x.shape)
 """
     told = run("-c", program, cwd=tmp_path, PYTHONPATH=str(home)).splitlines()
-    assert told == [str(home), PROJECT["version"], PROJECT["version"], "2", "1", "8", "8"]
+    assert told == [str(home), f"{PROJECT['version']} {PROJECT['version']} 2 1 8 8"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
