@@ -50,20 +50,7 @@ NOTHING = "·"
 
 # Cells that are known to be wrong, by situation. One that is mended must leave the list.
 KNOWN_FAULTS = {
-    "hooks": [
-        "probability_flow.log_prob (adams)",
-        "probability_flow.log_prob (differentiable)",
-        "probability_flow.sample (adams)",
-        "probability_flow.sample (differentiable)",
-        "probability_flow.sample (with_log_prob)",
-        "sde.euler_maruyama",
-        "sde.euler_maruyama (equal steps)",
-        "sde.predictor_corrector",
-    ],
     "default device": [
-        "sde.euler_maruyama (equal steps)",
-        "sde.log_normal_times",
-        "sde.time_sampler",
         "training.History.smoothed",
         "training.fit",
     ],
