@@ -605,7 +605,7 @@ def started(*options):
             [sys.executable, *options, script, file],
             env={**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stderr
         asserts, documented, results = _loaded(file.read_bytes())

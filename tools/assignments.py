@@ -319,7 +319,7 @@ def kernel():
                 client.wait_for_ready(timeout=START)
             except RuntimeError as error:
                 raise RuntimeError(
-                    f"no kernel could be started: {error}\n{said.read_text(errors='replace')}"
+                    f"no kernel could be started: {error}\n{said.read_text(encoding='utf-8', errors='replace')}"
                 ) from error
             yield lambda source, timeout: _execute(manager, client, source, timeout)
         finally:
