@@ -49,18 +49,7 @@ ROUNDINGS, HALF_ROUNDINGS = 100, 10
 NOTHING = "·"
 
 # Cells that are known to be wrong, by situation. One that is mended must leave the list.
-KNOWN_FAULTS = {
-    "default device": [
-        "training.History.smoothed",
-        "training.fit",
-    ],
-    "inference_mode": [
-        "training.fit",
-    ],
-    "no_grad": [
-        "training.fit",
-    ],
-}
+KNOWN_FAULTS = {}
 
 # Public names that are in no program.
 EXCUSED = {"sde.SDE": "abstract"}

@@ -101,8 +101,9 @@ class History:
     def smoothed(self, window: int = 50) -> Tensor:
         """Mean of the last ``window`` losses at each step (of as many as there are, at the first ones)."""
         positive_integer("window", window)
-        total = torch.cat([torch.zeros(1, dtype=torch.float64), self.loss.double().cumsum(0)])
-        end = torch.arange(1, len(total))
+        losses = self.loss.double()
+        total = torch.cat([losses.new_zeros(1), losses.cumsum(0)])
+        end = torch.arange(1, len(total), device=total.device)
         start = (end - window).clamp(min=0)
         return ((total[end] - total[start]) / (end - start)).to(self.loss.dtype)
 
