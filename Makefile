@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH := .venv-bench
+MUTANTS := .venv-mutants
 PAGE := _build/html/index.html
 
 .DEFAULT_GOAL := help
@@ -23,7 +24,7 @@ export PYTHONUTF8 := 1
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 
-.PHONY: help book test test-fast test-full lint places audit bench colab pdf coursework serve picture weights repository clean
+.PHONY: help book test test-fast test-full lint places mutants audit bench colab pdf coursework serve picture weights repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -57,6 +58,10 @@ lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent
 
 places:  ## try clones with spaces, copied, without git, of other users (ten minutes)
 	@$(PYTHON) tools/places.py
+
+mutants: $(MUTANTS)/.installed  ## put small faults into the modules and count which the tests notice (MODULES="langevin" SAMPLE=40)
+	$(MUTANTS)/bin/python -m pytest -q -p no:cacheprovider tests/test_mutants.py
+	$(MUTANTS)/bin/python tools/mutants.py $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 bench: $(INSTALLED) $(BENCH)/.installed  ## measure scorebook beside its peers on this idle machine (ONLY="quality overhead")
 	$(BENCH)/bin/python -m benchmarks.run $(ONLY)
@@ -105,9 +110,12 @@ endif
 ifneq ($(call stale,$(BENCH)),)
 $(BENCH)/.installed: $(BENCH)-anew
 endif
+ifneq ($(call stale,$(MUTANTS)),)
+$(MUTANTS)/.installed: $(MUTANTS)-anew
+endif
 
-.PHONY: $(VENV)-anew $(BENCH)-anew
-$(VENV)-anew $(BENCH)-anew:
+.PHONY: $(VENV)-anew $(BENCH)-anew $(MUTANTS)-anew
+$(VENV)-anew $(BENCH)-anew $(MUTANTS)-anew:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "scorebook needs Python 3.11 or newer, and $(PYTHON) is not. Name one that is: make PYTHON=python3.12 ..."; exit 1; }
 	@test ! -e $(@:-anew=) || echo "The environment in $(@:-anew=) is of another folder or Python: it is made anew."
@@ -125,4 +133,11 @@ $(BENCH)/.installed: benchmarks/requirements.txt pyproject.toml
 	$(BENCH)/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	$(BENCH)/bin/python -m pip install --quiet --no-deps --editable .
 	@$(BENCH)/bin/python tools/namesake.py
+	@touch $@
+
+# It sees what is installed in the other environment, and adds only the tool.
+$(MUTANTS)/.installed: $(INSTALLED) tests/mutants-requirements.txt
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$($(MUTANTS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	$(MUTANTS)/bin/python -m pip install --quiet --requirement tests/mutants-requirements.txt
 	@touch $@

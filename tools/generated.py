@@ -17,7 +17,7 @@ NOTES = ".generated"
 
 # Filled by Jupyter Book, the test run and the tools, and by nobody's hand.
 FILES = ("surface.txt",)
-FOLDERS = ("html", ".doctrees", "jupyter_execute", ".jupyter_cache", ".settings", "colab")
+FOLDERS = ("html", ".doctrees", "jupyter_execute", ".jupyter_cache", ".settings", "colab", "mutants")
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache")
 
 

@@ -1,8 +1,8 @@
 """A Sphinx extension that tells what the execution of the notebooks has left: times, claims, versions, hardware.
 
 Below the title of each notebook stands how long it takes to read and how long its code ran in this build. Three
-directives, ``{this-build}``, ``{running-times}`` and ``{measured-claims}``, make the status page. Everything comes from
-the notebooks as they were executed, nothing is written by hand.
+directives, ``{this-build}``, ``{running-times}`` and ``{measured-claims}``, make the status page from the notebooks as
+they were executed, and ``{faults-caught}`` from what ``make mutants`` has left. Nothing is written by hand.
 """
 
 import math
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import mutants
 import nbformat
 from docutils import nodes
 from execution_cache import recorded
@@ -239,6 +240,26 @@ def measured_claims(app, here):
     return found
 
 
+def faults_caught(app, here):
+    """A row per module: which part of the small faults put into it the unit tests notice."""
+    return [faults_table(mutants.read())]
+
+
+def faults_table(records):
+    """The table of the records, module by module; one that was not tried says so."""
+    rows = []
+    for name, record in records.items():
+        if record is None:
+            rows.append((name, "not run", "", "", "", ""))
+            continue
+        same = sum(each["reason"] is not None for each in record["survivors"])
+        left = len(record["survivors"]) - same
+        when = f"{record['commit']}, {record['date']}"
+        rows.append((name, mutants.percent(record), mutants.told(record), left, same, when))
+    header = ("Module", "Caught ± standard error", "Faults tried", "Survived", "Equivalent", "Commit, date")
+    return shown_table(header, rows, numeric=(1, 2, 3, 4))
+
+
 class Told(nodes.General, nodes.Element):
     """The place of a table that can be made only after every notebook has run."""
 
@@ -251,7 +272,12 @@ class Tell(SphinxDirective):
         return [Told("", what=self.name)]
 
 
-TABLES = {"this-build": this_build, "running-times": running_times, "measured-claims": measured_claims}
+TABLES = {
+    "this-build": this_build,
+    "running-times": running_times,
+    "faults-caught": faults_caught,
+    "measured-claims": measured_claims,
+}
 
 
 def fill(app, document, name):
