@@ -130,7 +130,7 @@ def test_another_process_describes_the_same():
             env=os.environ | {"PYTHONHASHSEED": seed},
             check=True,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         ).stdout
         for seed in ("1", "2")
     ]

@@ -358,7 +358,7 @@ except RuntimeError as error:
     sys.exit("shrank to nothing" not in str(error))
 sys.exit(1)
 """
-    done = subprocess.run([sys.executable, flag, "-c", program], timeout=300, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, flag, "-c", program], timeout=300, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
 
 

@@ -454,7 +454,7 @@ def test_a_checkpoint_remembers_which_layers_are_frozen(tmp_path):
 
 
 def test_a_refusal_leaves_the_modes(tmp_path):
-    (tmp_path / "c.pt").write_text("my thesis")
+    (tmp_path / "c.pt").write_text("my thesis", encoding="utf-8")
     for model in (perceptron(), perceptron().eval(), frozen()):
         before = [module.training for module in model.modules()]
         with pytest.raises(ValueError, match="cannot be read"):
