@@ -59,6 +59,26 @@ def test_seconds_are_those_of_one_call(monkeypatch):
     assert timing.interleaved({"a": case}, 2, at_least=0.03)["a"] == pytest.approx([0.01, 0.01])
 
 
+@pytest.mark.parametrize(("takes", "asked"), [(0.0004, {}), (0.01, {}), (0.3, {}), (0.01, {"at_least": 0.2})])
+def test_a_measurement_lasts_as_long_as_asked_and_the_first_calls_are_not_in_it(takes, asked, monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def case():
+        calls.append(None)
+        now[0] += takes if len(calls) > 1 else 7.0
+
+    (seconds,) = timing.interleaved({"a": case}, 3, **asked).values()
+    each = max(1, round(asked.get("at_least", 0.05) / takes))
+    assert len(calls) == 2 + 3 * each
+    assert seconds == pytest.approx([takes] * 3)
+
+
+def test_rounds_that_are_not_as_many_on_both_sides_are_refused():
+    with pytest.raises(ValueError, match="zip"):
+        timing.per_evaluation([1.0, 2.0], [1.0], 5)
+
+
 def test_a_sampler_is_set_against_the_bare_network_of_its_own_round():
     rows = timing.per_evaluation([3.0, 4.0, 9.0], [2.0, 1.0, 3.0], 5)
     assert [row["ratio"] for row in rows] == [1.5, 4.0, 3.0]
