@@ -1,7 +1,14 @@
 """The status page says what the rows of the closing tables say, each sign and number as it stands there."""
 
+from types import SimpleNamespace
+
+import nbformat
 import pytest
 import run_record
+from docutils import nodes
+from stopwatch import Cost
+
+from scorebook.lab.tables import CLAIMS_MIME
 
 ROW = {
     "text": "a law",
@@ -45,3 +52,111 @@ def test_what_was_expected_has_the_sign_of_its_bound(row, shown):
 )
 def test_a_wrong_answer_is_shown_with_its_error_and_its_name(row, shown):
     assert run_record._rival(ROW | row) == shown
+
+
+# A small book, told by hand
+
+
+def executed(*claims, budget=60, cost=None):
+    """A page whose cells have left these rows, in one output each, among outputs that hold none."""
+    code, text = nbformat.v4.new_code_cell(), nbformat.v4.new_markdown_cell("x")
+    metadata = [{}, *({CLAIMS_MIME: {"claims": [ROW | row]}} for row in claims)]
+    code.outputs = [nbformat.v4.new_output("display_data", metadata=each) for each in metadata]
+    code.outputs.append(nbformat.v4.new_output("stream", text="y"))
+    return run_record.Run([text, code], cost or Cost(50.0, 49.5), budget)
+
+
+BOOK = {
+    "first": executed({"expected": 0.5, "resolution": 0.02, "note": "at 300 points"}, {"at_most": 1.3, "error": 0.0}),
+    "second": executed(budget=90, cost=Cost(200.4, 91.6)),
+    "third": executed({"at_least": 0.9, "measured": -2.0, "rival": 0.7, "rival_error": 0.012, "rival_name": "median"}),
+}
+
+
+@pytest.fixture
+def app(monkeypatch):
+    """A stand-in for Sphinx with that book."""
+    monkeypatch.setattr(run_record, "_pages", lambda app: list(app.book.items()))
+    titles = {name: nodes.title("", name.capitalize()) for name in BOOK}
+    address = SimpleNamespace(get_relative_uri=lambda here, name: f"{here}->{name}")
+    return SimpleNamespace(book=dict(BOOK), env=SimpleNamespace(titles=titles), builder=address)
+
+
+def told(node):
+    """The texts of a table, and in which columns numbers stand."""
+    rows = [[entry.astext() for entry in row.findall(nodes.entry)] for row in node.findall(nodes.row)]
+    first = next(node.findall(nodes.row))
+    return rows, [k for k, entry in enumerate(first.findall(nodes.entry)) if entry["classes"] == ["num"]]
+
+
+def test_the_times_are_those_of_the_runs_and_their_sums(app):
+    (table,) = run_record.running_times(app, "status")
+    rows, numeric = told(table)
+    assert rows == [
+        ["Page", "Seconds", "on a processor", "Budget", "Claims", ""],
+        ["First", "50", "50", "60", "2", ""],
+        ["Second", "200", "92", "90", "0", "over its budget, busy machine"],
+        ["Third", "50", "50", "60", "1", ""],
+        ["All", "300", "191", "", "3", ""],
+    ]
+    assert numeric == [1, 2, 3, 4]
+    addresses = [link["refuri"] for link in table.findall(nodes.reference)]
+    assert addresses[:2] == ["status->first", "status->status#claims-first"]
+
+
+def test_a_sum_of_which_a_part_is_not_known_is_not_known(app):
+    app.book["second"] = executed(cost=Cost(200.4))
+    (table,) = run_record.running_times(app, "status")
+    rows, _ = told(table)
+    assert rows[2][:3] == ["Second", "200", "–"]
+    assert rows[-1] == ["All", "300", "–", "", "3", ""]
+
+
+def test_the_claims_stand_page_by_page_with_what_was_measured(app):
+    first, third = run_record.measured_claims(app, "status")  # the second page has none
+    assert [first["ids"], third["ids"]] == [["claims-first"], ["claims-third"]]
+    assert next(first.findall(nodes.title)).astext() == "First"
+    rows, numeric = told(first)
+    assert rows == [
+        ["Claim", "Expected", "Measured ± standard error", "A wrong answer gives"],
+        ["a law (at 300 points)", "0.5 within 0.02", "0.5012 ± 0.0041", "–"],
+        ["a law", "≤ 1.3", "0.5012", "–"],
+    ]
+    assert numeric == [1, 2]
+    assert told(third)[0][1] == ["a law", "≥ 0.9", "−2 ± 0.0041", "0.7 ± 0.012: median"]
+
+
+def test_a_page_takes_as_long_as_its_words_lines_and_formulas():
+    words = nodes.paragraph("", "word " * 400)
+    formula, code = nodes.math_block("", "a b c"), nodes.literal_block("", "x = 1\n\ny = x + 2\n")
+    output = nodes.container("", nodes.literal_block("", "1 2 3\n" * 500), classes=["cell_output"])
+    page = nodes.container("", words, *(formula.deepcopy() for _ in range(8)), *(code.deepcopy() for _ in range(25)))
+    page += output
+    assert run_record.reading_minutes(page) == (400 + 8 * 25 + 50 * 4) / 200
+    assert run_record.reading_minutes(words) == 400 / 200
+    assert run_record.reading_minutes(nodes.paragraph("", "word")) == 1
+
+
+@pytest.mark.parametrize(
+    ("metadata", "seconds"), [({}, 60), ({"scorebook": {}}, 60), ({"scorebook": {"budget_s": 90}}, 90)]
+)
+def test_a_page_has_a_minute_unless_it_says_otherwise(metadata, seconds):
+    assert run_record.budget_of(nbformat.v4.new_notebook(metadata=metadata)) == seconds
+
+
+def test_the_pages_stand_in_the_order_of_the_book(monkeypatch):
+    monkeypatch.setattr(run_record, "run_of", lambda app, name: None if name == "intro" else name.upper())
+    includes = {"intro": ["b", "part"], "part": ["a", "b"], "a": ["c"]}
+    app = SimpleNamespace(config=SimpleNamespace(root_doc="intro"), env=SimpleNamespace(toctree_includes=includes))
+    assert run_record._pages(app) == [("b", "B"), ("part", "PART"), ("a", "A"), ("c", "C")]
+
+
+def test_the_times_stand_below_the_title_of_a_page_that_was_executed(monkeypatch):
+    page = nodes.document(None, None)
+    page += nodes.section("", nodes.title("", "Title"), nodes.paragraph("", "word"))
+    monkeypatch.setattr(run_record, "run_of", lambda app, name: BOOK.get(name))
+    run_record.tell_times(None, page, "none")
+    assert [child.astext() for child in page[0]] == ["Title", "word"]
+    run_record.tell_times(None, page, "first")
+    assert [child.astext() for child in page[0]] == ["Title", "1 minute to read · 50 s to run, in this build", "word"]
+    assert page[0][1]["classes"] == ["at-a-glance"]

@@ -52,6 +52,7 @@ TESTS = {
     "scorebook/coursework/learning.py": ("tests/test_learning.py", "tests/test_coursework.py"),
     "scorebook/coursework/sampling.py": ("tests/test_sampling.py", "tests/test_coursework.py"),
     "tools/benchmark_page.py": ("tests/test_benchmarks.py",),
+    "tools/run_record.py": ("tests/test_run_record.py", "tests/test_stopwatch.py", "tests/test_execution_cache.py"),
 }
 
 # The time that a mutant is given: so many times what the unmutated tests take of a processor, and so many seconds more.
