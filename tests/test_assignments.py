@@ -761,6 +761,31 @@ def test_a_terminal_shows_what_it_can(encoding, tmp_path, monkeypatch):
     assert rows_of(tmp_path / "marks.csv")[0]["remark"] == remark
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_course_is_written_where_no_terminal_can_show(encoding, tmp_path):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    with contextlib.redirect_stdout(terminal):
+        assignments.main(["generate", str(tmp_path / "осень")])
+    terminal.flush()
+    assert b"/?????/nbgrader" in terminal.buffer.getvalue()
+    assert len(list((tmp_path / "осень" / "student").iterdir())) == len(MASTERS)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"scorebook": None}, {"scorebook": {"assignment": "renamed"}}])
+def test_a_notebook_that_has_lost_its_name_is_known_by_its_cells(master, student, metadata):
+    """As a master has none, and as an editor may throw it away."""
+    for notebook in (master, student):
+        nameless = nbformat.from_dict({"metadata": metadata, "cells": notebook.cells})
+        assert master_of(nameless).cells == master.cells
+
+
+def test_what_mixes_two_assignments_is_neither():
+    first, second = (nbformat.read(path, 4) for path in masters()[:2])
+    mixture = nbformat.from_dict({"metadata": {}, "cells": first.cells + second.cells})
+    with pytest.raises(ValueError, match="does not say which assignment"):
+        master_of(mixture)
+
+
 @pytest.mark.parametrize("limit", ["0", "-1", "soon", "nan", "inf"])
 def test_a_time_limit_is_a_positive_number_of_seconds(limit, capsys):
     with pytest.raises(SystemExit):

@@ -270,16 +270,24 @@ def _dictionary(value):
 
 
 def master_of(submission, root=ROOT):
-    """The master of a submitted notebook, found by the name in its metadata.
+    """The master of a submitted notebook, found by the name in its metadata or, where that is lost, by its cells.
 
     Raises:
-        ValueError: if it names none, or one that is not there.
+        ValueError: if it names none that is there, and its cells are those of no master, or of more than one.
     """
     name = _dictionary(submission.metadata.get("scorebook")).get("assignment")
-    found = [path for path in masters(root) if path.stem == name]
-    if not found:
+    known = {path.stem: nbformat.read(path, 4) for path in masters(root)}
+    if isinstance(name, str) and name in known:
+        return known[name]
+    alike = [master for master in known.values() if _parts(submission) & _parts(master)]
+    if len(alike) != 1:
         raise ValueError(f"the notebook does not say which assignment it answers, got {name!r}")
-    return nbformat.read(found[0], 4)
+    return alike[0]
+
+
+def _parts(notebook):
+    names = (_nbgrader(cell).get("grade_id") for cell in notebook.cells)
+    return {name for name in names if isinstance(name, str)}
 
 
 @dataclass(frozen=True)
@@ -472,9 +480,6 @@ def _generate(arguments):
 
 
 def _grade(arguments):
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="replace")
     failed = []
     with contextlib.ExitStack() as stack:
         try:
@@ -547,6 +552,9 @@ def main(arguments=None):
     grading.add_argument("--timeout", type=_seconds, default=PATIENCE, help="processor seconds that a cell may take")
     grading.set_defaults(run=_grade)
     given = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="replace")
     given.run(given)
 
 
