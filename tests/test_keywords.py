@@ -7,6 +7,7 @@ for another, and to leave the global generators where they were, with and withou
 keywords bring into play.
 """
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -580,3 +581,21 @@ def test_chains_that_swing_are_worth_their_states_times_a_logarithm_at_most(n, c
     n_states = n * chains
     found = langevin.effective_sample_size(swinging + 1e-9 * torch.randn(n, chains, 1, generator=seeded()))
     assert found.item() == pytest.approx(n_states * np.log10(n_states))
+
+
+# What is returned stays as it was returned
+
+RECORDS = [
+    pytest.param(getattr(importlib.import_module(path), name), id=f"{module}.{name}")
+    for module, path in public.MODULES.items()
+    for name in importlib.import_module(path).__all__
+    if dataclasses.is_dataclass(getattr(importlib.import_module(path), name))
+]
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_record_cannot_be_changed(record):
+    empty = object.__new__(record)
+    for part in dataclasses.fields(record):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(empty, part.name, 1.0)
