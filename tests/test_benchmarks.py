@@ -249,6 +249,187 @@ def test_every_part_of_the_page_is_made_from_results_or_says_that_there_are_none
         assert image["alt"]
 
 
+AHEAD, BEHIND, PEER = (1.1, 1.2, 1.3), (9.1, 9.2, 9.3), (5.1, 5.2, 5.3)
+
+
+def drawn(ax):
+    """What an axes shows of each project: places, with the lower quartile, the median and the upper quartile."""
+    shown = {}
+    for container in ax.containers:
+        line, _, (bars,) = container
+        x, middle = line.get_data()
+        ends = [segment[:, 1] for segment in bars.get_segments()]
+        spread = [(at, *np.sort([*end, m])) for at, end, m in zip(x, ends, middle, strict=True)]
+        shown[container.get_label().partition(":")[0]] = spread
+    return shown
+
+
+def expected(*cases):
+    return [pytest.approx((at, *of)) for at, of in cases]
+
+
+def test_the_figure_of_overhead_draws_medians_and_quartiles_of_each_project_side_by_side():
+    picture, alt = benchmark_page.overhead_figure(invented_results())
+    assert [ax.get_title() for ax in picture.axes] == ["Euler", "flow"]
+    for ax in picture.axes:
+        shown = drawn(ax)
+        assert list(shown) == ["scorebook", "azula", "torchdiffeq"]
+        assert shown["scorebook"] == expected((-0.12, AHEAD), (0.88, BEHIND))
+        assert shown["azula"] == expected((0, PEER), (1, PEER))
+        assert shown["torchdiffeq"] == expected((0.12, PEER), (1.12, PEER))
+        assert [list(line.get_ydata()) for line in ax.lines if len(set(line.get_ydata())) == 1][-1] == [1, 1]
+    labels = picture.axes[1].get_xticklabels()
+    assert [(label.get_position()[0], label.get_text()) for label in labels] == [
+        (0, "MLP\nbatch 1"),
+        (1, "UNet\nbatch 1"),
+    ]
+    assert [text.get_text() for text in picture.legends[0].get_texts()] == ["scorebook", "azula", "torchdiffeq"]
+    assert alt.startswith("2 panels, one for each kind of sampler")
+    assert "for 2 network and batch sizes" in alt
+
+
+def test_the_figure_of_quality_draws_each_law_and_where_the_exact_flow_ends():
+    picture, alt = benchmark_page.quality_figure(invented_results())
+    assert [ax.get_title() for ax in picture.axes] == ["one", "", "two", ""]
+    assert [ax.get_ylabel() for ax in picture.axes[:2]] == list(benchmark_page.QUALITY.values())
+    for k, ax in enumerate(picture.axes):
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+        assert drawn(ax)["scorebook"] == expected((5, AHEAD), (10, BEHIND))
+        assert drawn(ax)["azula"] == expected((5, PEER), (10, PEER))
+        floors = [list(line.get_ydata()) for line in ax.lines if line.get_label() == "exact flow"]
+        assert floors == ([[0.4, 0.4]] if k == 0 else [])
+    assert "for one and two:" in alt
+
+
+def test_the_figure_of_digits_draws_the_budgets_and_real_digits():
+    picture, _ = benchmark_page.digits_figure(invented_results())
+    for k, ax in enumerate(picture.axes):
+        assert ax.get_ylabel() == list(benchmark_page.DIGITS.values())[k]
+        assert drawn(ax)["scorebook"] == expected((15, AHEAD), (30, BEHIND), (45, AHEAD))
+        real = [list(line.get_ydata()) for line in ax.lines if line.get_label() == "real digits"]
+        assert real == ([[0.4, 0.4]] if k == 0 else [])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["15", "30", "45"]
+
+
+def test_the_figure_of_the_divergence_draws_a_line_for_each_way():
+    picture, alt = benchmark_page.divergence_figure(invented_results())
+    assert [ax.get_title() for ax in picture.axes[::2]] == ["exact divergence", "training step", "likelihood"]
+    for ax in picture.axes:
+        ways = [[m for _, _, m, _ in of] for of in drawn(ax).values()]
+        assert ways
+        assert all(way == pytest.approx([1.2, 9.2]) or way == pytest.approx([5.2, 5.2]) for way in ways)
+        assert all([at for at, *_ in of] == [2, 8] for of in drawn(ax).values())
+    legend = [text.get_text() for text in picture.axes[2].get_legend().get_texts()]
+    assert sorted(legend) == sorted(
+        [
+            "scorebook: sliced loss",
+            "scorebook: exact loss",
+            "torch.func: sliced loss, jvp",
+            "torch.func: exact loss, loop",
+        ]
+    )
+    assert len({line.get_linestyle() for line in picture.axes[2].lines}) > 1
+    assert "each of exact divergence, training step and likelihood:" in alt
+
+
+def test_the_figure_of_the_book_has_the_longest_page_on_top():
+    results = invented_results()
+    rows = [
+        {"build": "cold", "page": p, "repetition": 0, "seconds": s} for p, s in (("all", 99), ("b", 40), ("a", 7.4))
+    ]
+    results["book"]["rows"] = rows
+    picture, _ = benchmark_page.book_figure(results)
+    (ax,) = picture.axes
+    assert [(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in ax.patches] == [(0, 7.4), (1, 40)]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert [(text.get_text(), text.xy) for text in ax.texts] == [("7", (7.4, 0)), ("40", (40, 1))]
+
+
+def cells(table):
+    """The texts of a table, those in bold between stars."""
+    rows = [list(row.findall(nodes.entry)) for row in table.findall(nodes.row)]
+    return [[f"*{e.astext()}*" if list(e.findall(nodes.strong)) else e.astext() for e in row] for row in rows]
+
+
+def test_a_table_marks_who_is_ahead():
+    (table,) = benchmark_page.overhead_table(invented_results())
+    assert cells(table) == [
+        ["", "scorebook", "best peer"],
+        ["Euler, MLP, batch 1 (10 ms)", "*1.2*", "5.2 azula"],
+        ["Euler, UNet, batch 1 (10 ms)", "9.2", "*5.2 azula*"],
+        ["flow, MLP, batch 1 (10 ms)", "*1.2*", "5.2 azula"],
+        ["flow, UNet, batch 1 (10 ms)", "9.2", "*5.2 azula*"],
+    ]
+
+
+def test_a_table_leaves_out_where_there_is_nobody_to_compare_with_and_marks_none_that_are_level():
+    alone, level = (summary.summary_of(values) for values in ([1.0], [1.0, 2.0, 3.0]))
+    cases = {"alone": {"scorebook": (alone, "")}, "theirs": {"azula": (alone, "")}}
+    cases["both"] = {"scorebook": (level, ""), "azula": (level, "")}
+    assert cells(benchmark_page.comparison(cases, str, "a", "b")) == [["", "a", "b"], ["both", "2", "2 azula"]]
+    (said,) = benchmark_page.verdict(cases, str)
+    assert said.astext() == (
+        "Scorebook is ahead of every peer in 0 of 1 case, level with the best in 1 and behind it in 0."
+    )
+
+
+def test_the_tables_of_quality_and_digits_name_their_cases():
+    (table,) = benchmark_page.quality_table(invented_results())
+    assert cells(table)[1:3] == [
+        ["one, 5 evaluations", "*1.2*", "5.2 azula"],
+        ["one, 10 evaluations", "9.2", "*5.2 azula*"],
+    ]
+    first, table, second, _ = benchmark_page.digits_table(invented_results())
+    assert (first.astext(), second.astext()) == ("Sliced Wasserstein distance:", "Bits per dimension:")
+    assert cells(table)[1:3] == [["15 s of training", "*1.2*", "5.2 azula"], ["30 s of training", "9.2", "*5.2 azula*"]]
+
+
+def test_the_table_of_the_divergence_is_of_the_highest_dimension_in_milliseconds():
+    results = invented_results()
+    for row in results["divergence"]["rows"]:
+        row["peak_megabytes"] = 3 * row["seconds"]
+    table = cells(benchmark_page.divergence_table(results)[0])
+    assert table[0] == ["In 8 dimensions", "ms", "MB"]
+    assert table[1] == ["exact divergence: scorebook, divergence", "9,200", "27.6"]
+
+
+def test_how_it_was_measured_is_told_in_full():
+    assert benchmark_page.measured(invented_results(), "overhead") == (
+        "Measured on 2 January 2026 in 1 minute on a processor, 2 threads on 2 cores; 0.1 processes at work on average "
+        "in the minute before; 5 repetitions; Python 3.11.0, scorebook 0.1.0; commit 0123456789."
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.001, "0.001"),
+        (0.000999, "1.0e-03"),
+        (-0.5, "-0.5"),
+        (12.345, "12.3"),
+        (999.4, "999"),
+        (1000, "1,000"),
+        (1234567.8, "1,234,568"),
+    ],
+)
+def test_a_number_has_three_digits(value, text):
+    assert benchmark_page.number(value) == text
+
+
+def test_words_are_counted_and_listed_as_in_a_sentence():
+    assert [benchmark_page.counted(n, "case") for n in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+    assert [benchmark_page.listed("abc"[:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+
+
+def test_rows_are_chosen_by_all_their_columns():
+    rows = [{"a": 1, "b": 2}, {"a": 1, "b": 3}, {"b": 2}]
+    results = {"x": {"rows": rows}}
+    assert benchmark_page.rows_of(results, "x", a=1, b=2) == [{"a": 1, "b": 2}]
+    assert benchmark_page.rows_of(results, "x") == rows
+    assert benchmark_page.rows_of(results, "y") == benchmark_page.rows_of({"x": {}}, "x") == []
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "word"),
     [([1, 2, 3], [4, 5, 6], "ahead"), ([4, 5, 6], [1, 2, 3], "behind"), ([1, 4, 6], [3, 5, 7], "level")],

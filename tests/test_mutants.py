@@ -167,6 +167,17 @@ def test_each_operator_does_as_its_examples_say(mutations):
             assert mutations.mutate_code(each.pre_mutation_code, operator(), 0) == each.post_mutation_code
 
 
+@pytest.mark.parametrize(
+    ("handler", "n"),
+    [("OSError", 1), ("os.error", 1), ("(OSError, os.error)", 2), ("os.error as e", 1), ("(KeyError)", 1)],
+)
+def test_a_handler_forgets_each_of_its_exceptions(mutations, handler, n):
+    code = f"try: f()\nexcept {handler}: g()\n"
+    changed = {mutate.code for mutate in mutations.drawn(code, 0) if mutate.key.startswith("ForgetException")}
+    assert len(changed) == n
+    assert all(word.count("CosmicRayTestingException") == 1 for word in changed)
+
+
 def test_a_seed_draws_the_order(mutations):
     first, again, other = ([m.key for m in mutations.drawn(MODULE, seed)] for seed in ("a", "a", "b"))
     assert first == again != other

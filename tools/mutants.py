@@ -146,7 +146,11 @@ class Runner:
         child = os.fork()
         if not child:
             self._child(learned, log, until)
-        status, spent = self._wait(child)
+        try:
+            status, spent = self._wait(child)
+        except BaseException:  # interrupted: the child is of another session, which no key reaches
+            _end(child)
+            raise
         self.learned = json.loads(learned.read_text(encoding="utf-8")) if learned.exists() else None
         told = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         return {"hung": "hung", 0: "survived"}.get(status, "caught"), spent, told
@@ -469,6 +473,7 @@ def main(arguments=None):
     if not hasattr(os, "fork"):
         raise SystemExit("mutants are tried in forked processes, which this system does not have")
     os.nice(10)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for module in [] if asked.page else resolve(asked.modules, modules()) or modules():
         record = try_module(module, asked.sample, asked.seed)
         write(read() | {module: record})
