@@ -1,8 +1,10 @@
 """Tools overwrite, and ``make clean`` removes, what tools have written, and nothing that a person wrote."""
 
+import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import generated
 import pretrain
@@ -22,7 +24,7 @@ def state(folder):
 def built(tmp_path):
     """A clone in which everything was made, in a folder with a space."""
     root = tmp_path / "a clone"
-    names = ["_build/html/index.html", "_build/html/_static/a.css", "_build/.doctrees/index.doctree"]
+    names = ["_build/.doctrees/index.doctree", "_build/.site", "_build/programs.json", "_build/company/0123.json"]
     names += ["_build/.jupyter_cache/0123456789abcdef/global.db", "_build/jupyter_execute/a.png", "_build/surface.txt"]
     names += [
         "_build/colab/venv/bin/python",
@@ -34,7 +36,19 @@ def built(tmp_path):
     for name in names:
         write(root / name, b"made")
     generated.write(root / "_build", {"scorebook.pdf": b"%PDF \0 made"})
+    build(root)
     return root
+
+
+def build(root, **pages):
+    """What a build does, of a page, its style and the ``pages``; its copies keep the dates of what was copied."""
+    html = root / "_build" / "html"
+    app = SimpleNamespace(outdir=html)
+    generated.began(app, None)
+    for name in ("index.html", "_static/a.css", *pages):
+        write(html / name, pages.get(name, b"made"))
+        os.utime(html / name, (0, 0))
+    generated.note_pages(app, None, root)
 
 
 def test_clean_removes_what_was_made(built):
@@ -55,6 +69,9 @@ def test_clean_removes_what_was_made(built):
         "_build/scorebook.pdf",
         "_build/scorebook (annotated).pdf",
         "_build/html.zip",
+        "_build/html/CNAME",
+        "_build/html/my own/page.html",
+        "_build/html/index.html",
         "coursework/html/index.html",
     ],
 )
@@ -65,6 +82,33 @@ def test_clean_keeps_what_a_person_wrote_and_says_so(built, name):
     assert [path.relative_to(built).as_posix() for path in kept] == ["/".join(name.split("/")[:2])] * name.startswith(
         "_b"
     )
+
+
+@pytest.mark.parametrize("name", ["CNAME", "notes/index.html"])
+def test_a_later_build_takes_nobodys_file_for_its_own(built, name):
+    write(built / "_build" / "html" / name)
+    build(built, new=b"made")
+    generated.clean(built)
+    assert state(built) == {f"_build/html/{name}": b"mine"}
+
+
+def test_pages_of_which_nobody_knows_who_wrote_them_stay(built):
+    (built / "_build" / generated.NOTES).unlink()
+    kept = generated.clean(built)
+    assert [path.name for path in kept] == ["html", "scorebook.pdf"]
+    assert len(state(built / "_build" / "html")) == 2
+
+
+def test_the_build_of_another_folder_is_not_noted(tmp_path):
+    app = SimpleNamespace(outdir=tmp_path / "_build" / "epub")
+    generated.began(app, None)
+    write(app.outdir / "index.html")
+    generated.note_pages(app, None, tmp_path)
+    assert not (tmp_path / "_build" / generated.NOTES).exists()
+
+
+def test_each_build_of_the_book_notes_its_pages(root):
+    assert "\n    generated: tools\n" in (root / "_config.yml").read_text(encoding="utf-8")
 
 
 def test_clean_follows_no_link(built, tmp_path):

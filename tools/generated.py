@@ -2,22 +2,27 @@
 
 A tool that writes files for people to keep writes them through :func:`write`, which notes the digest of each in a file
 ``.generated`` beside them. A file that is not noted there, or no longer is as noted, is somebody's own. ``make clean``
-runs this file: it removes what is noted in ``_build``, and the folders that tools fill by themselves.
+runs this file: it removes what is noted in ``_build``, and the folders that tools fill out of sight. As a Sphinx
+extension it notes which pages a build has written, for somebody may put a file of their own among them.
 """
 
 import hashlib
 import json
+import os
 import shutil
+import tempfile
+import time
 from pathlib import Path
 
-__all__ = ["clean", "guard", "own", "prune", "unix", "write"]
+__all__ = ["clean", "guard", "own", "prune", "setup", "unix", "write"]
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTES = ".generated"
 
 # Filled by Jupyter Book, the test run and the tools, and by nobody's hand.
-FILES = ("surface.txt",)
-FOLDERS = ("html", ".doctrees", "jupyter_execute", ".jupyter_cache", ".settings", "colab", "mutants")
+FILES = (".site", "surface.txt", "programs.txt", "programs.json")
+FOLDERS = (".doctrees", "jupyter_execute", ".jupyter_cache", ".settings", "colab", "company", "mutants")
+PAGES = "html"
 CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache")
 
 
@@ -37,6 +42,10 @@ def _noted(folder):
         return {}
 
 
+def _note(folder, noted):
+    (folder / NOTES).write_text(json.dumps(noted, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def write(folder, contents):
     """Writes files into a folder, over those that were written so before, and over no others.
 
@@ -54,7 +63,7 @@ def write(folder, contents):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
         noted[name] = _digest(content)
-        (folder / NOTES).write_text(json.dumps(noted, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        _note(folder, noted)
 
 
 def guard(folder, contents):
@@ -89,7 +98,7 @@ def prune(folder, names):
         if place != folder and place.is_dir() and not any(place.iterdir()):
             place.rmdir()
         del noted[name]
-    (folder / NOTES).write_text(json.dumps(noted, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    _note(folder, noted)
     return kept
 
 
@@ -116,11 +125,45 @@ def clean(root=ROOT):
     for name, digest in noted.items():
         if not _is_own(build / name, digest):
             (build / name).unlink(missing_ok=True)
+    for place, _, _ in os.walk(build / PAGES, topdown=False):
+        if not os.listdir(place):
+            os.rmdir(place)
     if not any((build / name).exists() for name in noted):
         (build / NOTES).unlink(missing_ok=True)
     if build.is_dir() and not build.is_symlink() and not any(build.iterdir()):
         build.rmdir()
     return sorted(path for path in build.glob("*") if path.name != NOTES)
+
+
+def began(app, config):
+    """Remembers when a build has begun, by the clock of the file system, whose next tick tells what follows."""
+    Path(app.outdir).mkdir(parents=True, exist_ok=True)
+    before = _tick(app.outdir)
+    while (now := _tick(app.outdir)) == before:
+        time.sleep(0.001)
+    app.scorebook_began = now
+
+
+def _tick(folder):
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_ctime_ns
+
+
+def note_pages(app, error, root=ROOT):
+    """Notes which pages are this build's. A copied file keeps its date, but not that of its last change of any kind."""
+    pages, build = Path(app.outdir), root / "_build"
+    if pages.resolve() != (build / PAGES).resolve():
+        return
+    written = [p for p in pages.rglob("*") if p.is_file() and p.lstat().st_ctime_ns >= app.scorebook_began]
+    noted = _noted(build) | {p.relative_to(build).as_posix(): _digest(p.read_bytes()) for p in written}
+    _note(build, noted)
+
+
+def setup(app):
+    """Registers the extension."""
+    app.connect("config-inited", began)
+    app.connect("build-finished", note_pages, priority=1000)  # after those that still write something
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 if __name__ == "__main__":
