@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def path(tmp_path):
 def as_the_first_version(path):
     """Rewrite a checkpoint as the first version of the package wrote it."""
     state = torch.load(path)
-    for name in ("description", "schedule_begins", "precise", "keepsakes", "frozen"):
+    for name in ("description", "schedule_begins", "precise", "keepsakes", "frozen", "trained"):
         del state[name]
     state["format"] = "scorebook.lab.training, version 1"
     if state["average"] is not None:
@@ -45,6 +46,33 @@ def test_a_checkpoint_of_the_first_version_is_resumed_with_a_warning(path, setti
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(20, checkpoint=path, **settings)
+
+
+class Line(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.5, -0.5]))
+
+    def forward(self, x, c_noise):
+        return x * self.weight
+
+
+def test_a_file_of_the_first_version_goes_on_to_where_that_version_would_have_gone(path):
+    """The file holds its first ten steps; it took 25 in one run to the weights and losses that stand here."""
+
+    def loss(model, x, *, generator):
+        return sde.score_matching_loss(model, model.sde, x, generator=generator)
+
+    path.write_bytes(Path(__file__).with_name("first_version.checkpoint").read_bytes())
+    model = sde.ScoreModel(Line(), sde.VPSDE(), 2.0)
+    x = torch.linspace(-2, 2, 22).reshape(11, 2)
+    with (
+        pytest.warns(UserWarning, match="version 1, which does not say for which data, loss"),
+        pytest.warns(UserWarning, match="could not be compared with VPSDE"),
+    ):
+        history = fit(model, loss, x, n_steps=25, batch_size=4, lr=0.01, generator=seeded(3), checkpoint=path)
+    assert model.network.weight.tolist() == pytest.approx([0.3655736744403839, -0.4820092022418976], rel=1e-5)
+    assert history.loss[-3:].tolist() == pytest.approx([0.6270958781, 0.2066960335, 0.3255422115], rel=1e-5)
 
 
 def stopping(n):
@@ -96,6 +124,26 @@ def nudged(number):
     return tuple(moved)
 
 
+def only_trained(*untrained):
+    model = network()
+    for name in untrained:
+        model.get_parameter(name).requires_grad_(False)
+    return model
+
+
+class ByPower:
+    """A loss with attributes as they are given."""
+
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+    def __call__(self, model, x, label, *, generator):
+        return by_power(model, x, label, **vars(self), generator=generator)
+
+
+INNER, OUTER = "trunk.blocks.0.inner.bias", "trunk.blocks.0.outer.bias"  # of the same shape
+
+
 class Own(sde.VPSDE):
     """The same kernel under another name."""
 
@@ -110,6 +158,33 @@ OTHERS = [
         {"loss": functools.partial(by_power, power=4)},
         {"loss": functools.partial(by_power, power=2)},
         r"another loss \(loss.keywords\['power'\] was 2, is 4\)",
+    ),
+    (
+        "loss",
+        {"loss": functools.partial(by_power, power=4)},
+        {"loss": by_power},
+        "loss was by_power, is by_power with 0 arguments, power",
+    ),
+    (
+        "loss",
+        {"loss": functools.partial(by_power)},
+        {"loss": functools.partial(by_power, power=4)},
+        "loss was by_power with 0 arguments, power, is by_power with 0 arguments",
+    ),
+    ("loss", {"loss": ByPower(power=4)}, {"loss": ByPower()}, "loss: attributes was none, is power"),
+    ("loss", {"loss": ByPower()}, {"loss": ByPower(power=4)}, "loss: attributes was power, is none"),
+    ("model", {"model": only_trained(INNER)}, {}, f"another model .model.{INNER} was trained, is not trained"),
+    (
+        "model",
+        {"model": network()},
+        {"model": only_trained(INNER)},
+        f"another model .model.{INNER} was not trained, is trained",
+    ),
+    (
+        "model",
+        {"model": only_trained(OUTER)},
+        {"model": only_trained(INNER)},
+        f"another model .model.{INNER} was not trained, is trained",
     ),
     ("model", {"model": Scaled(2.0)}, {"model": Scaled(1.0)}, r"another model \(model.scale was 1.0, is 2.0\)"),
     ("model", {"model": with_dropout(0.5)}, {"model": with_dropout(0.1)}, r"another model \(model.*.p was 0.1, is 0.5"),
@@ -189,6 +264,20 @@ def test_what_moves_in_the_course_of_a_run_is_no_setting(path):
     assert_same_run(resumed, train(18, model=Counting()))
 
 
+def test_an_attribute_that_came_in_the_course_of_a_run_is_no_setting(path):
+    """Not in the process where it came, which goes on twice, and not in the next one, where it is yet to come."""
+
+    class Caching(Scaled):
+        def forward(self, x, t, label=None):
+            self.cache = torch.ones(3)
+            return super().forward(x, t, label)
+
+    model = Caching()
+    for n_steps in (4, 8, 12):
+        train(n_steps, model=model, checkpoint=path, changed=())
+    assert_same_run(train(16, model=Caching(), checkpoint=path, changed=()), train(16))
+
+
 # Going on with something else, on purpose
 
 
@@ -251,22 +340,67 @@ def test_a_constant_schedule_can_end_in_a_cosine(path):
     assert step_sizes(14, checkpoint=path, schedule="cosine", changed="schedule") == pytest.approx(cosine(4))
 
 
-def test_other_data_begin_a_new_epoch(path):
+@pytest.mark.parametrize("n", [37, 50])
+def test_other_data_begin_a_new_epoch(path, n):
     def seeing(model, x, label, *, generator):
         seen.append(label)
         return denoising(model, x, label % 3, generator=generator)
 
     seen = []
-    more = torch.randn(50, 2, generator=seeded(8)), torch.arange(50)
+    other = torch.randn(n, 2, generator=seeded(8)), torch.arange(n)
     train(7, loss=seeing, checkpoint=path)
     seen.clear()
-    train(14, loss=seeing, data=more, checkpoint=path, changed=["data", "loss"])
-    assert torch.equal(torch.cat(seen).sort().values, more[1])
+    train(7 + math.ceil(n / 8), loss=seeing, data=other, checkpoint=path, changed=["data", "loss"])
+    assert torch.equal(torch.cat(seen).sort().values, other[1])
 
 
 def test_what_may_change_is_said_by_name():
     with pytest.raises(ValueError, match=r"changed must be one of 'batch_size', 'lr', .*, got 'learning_rate'"):
         train(5, changed="learning_rate")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_trained_can_be_changed_on_purpose(path, dtype):
+    """Moments go by name: what is trained no more stays, what is trained anew starts, and the others go on as ever.
+
+    Each weight has a loss of its own, so that it takes the course that it takes alone.
+    """
+
+    class Weights(nn.Module):
+        def __init__(self, untrained=""):
+            super().__init__()
+            for name in "abc":
+                self.register_parameter(name, nn.Parameter(torch.ones(2, dtype=dtype), name not in untrained))
+
+    def quartic(model, x):
+        return sum(w.float().pow(4).sum() * k for k, w in enumerate(model.parameters(), start=1))
+
+    def go(model, n_steps, **options):
+        x = torch.zeros(4, 1, dtype=dtype)
+        options = {"lr": 0.05, "clip": None, "ema_decay": None, "progress": False} | options
+        fit(model, quartic, x, n_steps=n_steps, generator=seeded(), **options)
+        return model
+
+    alone, short = go(Weights(), 20), go(Weights(), 10)
+    begun = go(Weights("a"), 10, checkpoint=path)
+    assert torch.equal(begun.c, short.c)
+    resumed = go(Weights("b"), 20, checkpoint=path, changed="model")
+    assert torch.equal(resumed.c, alone.c)
+    assert torch.equal(resumed.b, short.b)
+    assert torch.equal(resumed.a, short.a)  # its first ten steps
+
+
+def test_a_first_version_of_other_trained_weights_is_refused(path):
+    train(6, checkpoint=path)
+    as_the_first_version(path)
+    model = only_trained(INNER)
+    before = copy.deepcopy(model)
+    with (
+        pytest.warns(UserWarning, match="version 1"),
+        pytest.raises(ValueError, match=r"another model \(it trained 19 parameters, not 18"),
+    ):
+        train(12, model=model, checkpoint=path)
+    assert_same_weights(model, before)
 
 
 # Extra state

@@ -114,6 +114,8 @@ class _Description:
     def parts(self, path, value, depth) -> None:
         if isinstance(value, functools.partial):
             self.add(path, value.func, depth)
+            given = ", ".join([f"{len(value.args)} arguments", *sorted(value.keywords)])
+            self.line(path, f"{self.lines.get(path, 'partial')} with {given}")
             for number, argument in enumerate(value.args):
                 self.add(f"{path}.args[{number}]", argument, depth)
             for name, argument in value.keywords.items():
@@ -173,6 +175,7 @@ class _Description:
             depth = min(depth, 1)  # modules hold modules to any depth
         elif isinstance(call := vars(kind).get("__call__"), FunctionType):
             self.add(f"{path}.__call__", call, depth)
+        self.line(f"{path}: attributes", ", ".join(sorted(attributes)) or "none")
         for name, part in attributes.items():
             self.add(f"{path}.{name}", part, depth)
 

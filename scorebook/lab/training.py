@@ -71,7 +71,7 @@ _FORMAT, _FIRST_FORMAT = "scorebook.lab.training, version 2", "scorebook.lab.tra
 _PARTS_OF_FIRST = {"format", "settings", "step", "seconds", "losses", "model", "average", "optimizer", "order"}
 _PARTS_OF_FIRST |= {"position", "generator", "generator_device"}
 _PARTS = {
-    _FORMAT: _PARTS_OF_FIRST | {"description", "schedule_begins", "precise", "keepsakes", "frozen"},
+    _FORMAT: _PARTS_OF_FIRST | {"description", "schedule_begins", "precise", "keepsakes", "frozen", "trained"},
     _FIRST_FORMAT: _PARTS_OF_FIRST,
 }
 _MAY_CHANGE = ("batch_size", "lr", "ema_decay", "clip", "schedule", "data", "loss", "model")
@@ -167,9 +167,9 @@ def fit(
         checkpoint_every: number of steps between two writings; it is also written at the end and on Ctrl-C.
         resume: go on from ``checkpoint`` if it exists. ``False`` begins anew and replaces it.
         changed: names of what may differ on purpose from the run in ``checkpoint``: ``"lr"``, ``"batch_size"``,
-            ``"clip"``, ``"ema_decay"``, ``"schedule"``, ``"data"``, ``"loss"``, ``"model"`` (its attributes and the
-            modes of its modules; weights of other shapes never fit). The run goes on with the new from its next step,
-            with other data from a new epoch.
+            ``"clip"``, ``"ema_decay"``, ``"schedule"``, ``"data"``, ``"loss"``, ``"model"`` (its attributes, the
+            modes of its modules, which weights are trained; weights of other shapes never fit). The run goes on with
+            the new from its next step, with other data from a new epoch.
         progress: show a bar while a person is watching; a page that is built or a log shows none.
         clip: greatest norm of the gradient, all parameters together; ``None`` for no limit.
         schedule: ``"constant"``, or ``"cosine"``, which lowers the step size to 0 along half a cosine over
@@ -296,6 +296,7 @@ class _Run:
         self.model, self.loss, self.data, self.generator = model, loss, data, generator
         self.settings, self.n_steps = settings, n_steps
         self.parameters = _trained_parameters(model)
+        self.trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.device = self.parameters[0].device
         self.modes, self.says_modes = [(module, module.training) for module in model.modules()], model.training
         self.frozen = _set_to_training(model)
@@ -326,6 +327,9 @@ class _Run:
             return path, None
         state = _of_today(state, path)
         self._compare(state, path, changed)
+        if state["settings"]["rows"] != self.settings["rows"] or self.description.has_other_data(state["description"]):
+            state |= {"order": self.order, "position": 0}
+        self.description.go_on_from(state["description"])
         return path, state
 
     def refuse(self) -> None:
@@ -481,6 +485,7 @@ class _Run:
             "average": None if self.average is None else self.average.means,
             "keepsakes": self.keepsakes.state(weights),
             "frozen": self.frozen,
+            "trained": self.trained,
             "optimizer": self.optimizer.state_dict(),
             "order": self.order,
             "position": self.position,
@@ -500,6 +505,12 @@ class _Run:
                     f"checkpoint {path} was written with {name}={written!r}, not {value!r}; take the same, say "
                     f"changed=[{allowed!r}] to go on with the new, or take another path, or resume=False to replace it"
                 )
+        n_trained, n_written = len(self.trained), len(state["optimizer"]["param_groups"][0]["params"])
+        if state["trained"] is None and n_written != n_trained:
+            raise ValueError(
+                f"checkpoint {path} belongs to another model (it trained {n_written} parameters, not {n_trained}); "
+                "it is left as it is"
+            )
         if state["generator_device"] != self.generator.device.type:
             raise ValueError(
                 f"checkpoint {path} was written with a generator on {state['generator_device']}, "
@@ -523,8 +534,12 @@ class _Run:
     def restore(self, state) -> None:
         """Take over a state that was read and compared."""
         _load_weights(state["model"], self.model)
-        self.precise.restore(state["precise"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        trained = self.trained if state["trained"] is None else state["trained"]
+        precise = dict(zip(trained, state["precise"], strict=False))
+        self.precise.restore([precise.get(name) for name in self.trained])
+        moments = {trained[number]: of_one for number, of_one in state["optimizer"]["state"].items()}
+        moments = {number: moments[name] for number, name in enumerate(self.trained) if name in moments}
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         if self.average is not None:
             self.average.restore(state["average"] or {})
         self.keepsakes.restore(state["keepsakes"])
@@ -535,8 +550,7 @@ class _Run:
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"].tolist()
         same_schedule = state["settings"]["schedule"] == self.settings["schedule"]
         self.schedule_begins = state["schedule_begins"] if same_schedule else self.step
-        if state["settings"]["rows"] == self.settings["rows"]:
-            self.order, self.position = state["order"].to(self.generator.device), state["position"]
+        self.order, self.position = state["order"].to(self.generator.device), state["position"]
         self.generator.set_state(state["generator"])
         self.generator_state = state["generator"]
 
@@ -589,13 +603,14 @@ class _Precise:
         for parameter, precise in self.copies:
             parameter.copy_(precise)
 
-    def state(self) -> list[Tensor]:
-        return [precise.detach() for _, precise in self.copies]
+    def state(self) -> list[Tensor | None]:
+        pairs = zip(self.of_model, self.parameters, strict=True)
+        return [None if precise is parameter else precise.detach() for parameter, precise in pairs]
 
     @torch.no_grad()
     def restore(self, state) -> None:
-        for number, (parameter, precise) in enumerate(self.copies):
-            precise.copy_(state[number] if state else parameter)
+        for parameter, precise, written in zip(self.of_model, self.parameters, state, strict=True):
+            precise.copy_(parameter if written is None else written)
 
 
 class _Average:
@@ -732,14 +747,23 @@ class _Description:
 
     def _of_now(self) -> dict:
         tensors = [*self.model.parameters(), *self.model.buffers()]
-        buffers = {
-            f"model.{name}": f"{buffer.dtype} {tuple(buffer.shape)}" for name, buffer in self.model.named_buffers()
-        }
+        held = {f"model.{name}": f"{buffer.dtype} {tuple(buffer.shape)}" for name, buffer in self.model.named_buffers()}
+        for name, parameter in self.model.named_parameters():
+            held[f"model.{name}"] = "trained" if parameter.requires_grad else "not trained"
         known = [*self.model.modules(), *tensors, *self.data]
         return {
-            "model": describe("model", self.model, apart_from=tensors, read_before=self.read_before) | buffers,
+            "model": describe("model", self.model, apart_from=tensors, read_before=self.read_before) | held,
             "loss": describe("loss", self.loss, apart_from=known, read_before=self.read_before),
         }
+
+    def has_other_data(self, written) -> bool:
+        return written.get("data", self.lines["data"]) != self.lines["data"]
+
+    def go_on_from(self, written) -> None:
+        """Leave out what has moved in the course of the run before."""
+        for part, lines in self.lines.items():
+            if part in written and difference(written[part], lines) is None:
+                self.lines[part] = {path: line for path, line in lines.items() if path in written[part]}
 
     def constant(self) -> dict:
         """What is as it was when the run began; the rest is no setting, but a part of the course."""
@@ -840,6 +864,7 @@ def _of_today(state, path) -> dict:
         "average": {name.removeprefix("module."): mean for name, mean in average.items() if name != "n_averaged"},
         "keepsakes": {"buffers": {}, "generators": {}},
         "frozen": None,
+        "trained": None,
     }
 
 
