@@ -58,6 +58,8 @@ NO_USERS = (
     "topics",
     "users",
 )
+# Where a notebook of a repository can be seen, run or installed from; the repository lies elsewhere.
+VIEWERS = r"(^|\.)(google\.com|nbviewer\.org|jupyter\.org|mybinder\.org|pypi\.org|readthedocs\.(io|org)|netlify\.app)$"
 # What a forge puts between a repository and a branch in the addresses of its pages.
 VIEWS = ("tree", "blob", "raw", "edit", "blame", "commits", "src")
 
@@ -101,7 +103,8 @@ def split_address(url):
     host = HOSTS.get(host, host)
     if pages := re.fullmatch(r"([^.]+)\.(github|gitlab)\.io", host):
         raise _refusal(given, f"the pages are published there; the repository is https://{pages[2]}.com/{pages[1]}/...")
-    if re.search(r"(^|\.)(github|githubusercontent|gitlab|bitbucket)\.(com|org|dev)$", host) and host not in OWNED:
+    forge = re.search(r"(^|\.)(github|githubusercontent|gitlab|bitbucket)\.(com|org|dev)$", host) and host not in OWNED
+    if forge or re.search(VIEWERS, host):
         raise _refusal(given, f"{host} serves no repositories")
     names, branch = _below(parts.path, host, given)
     # ssh's port says nothing of the pages. Where http was asked for at a port of its own, https is not to be had there.
