@@ -160,3 +160,62 @@ def test_the_times_stand_below_the_title_of_a_page_that_was_executed(monkeypatch
     run_record.tell_times(None, page, "first")
     assert [child.astext() for child in page[0]] == ["Title", "1 minute to read · 50 s to run, in this build", "word"]
     assert page[0][1]["classes"] == ["at-a-glance"]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "cost", "line"),
+    [
+        (1, Cost(49.2), "1 minute to read · 50 s to run, in this build"),
+        (2, Cost(60.0, 49.5), "2 minutes to read · 60 s to run, in this build"),
+        (
+            2,
+            Cost(90.0, 49.5),
+            "2 minutes to read · 90 s to run, in this build on a busy machine, 50 s of them on a processor",
+        ),
+    ],
+)
+def test_a_page_says_how_long_it_takes(minutes, cost, line):
+    assert run_record.at_a_glance(minutes, cost) == line
+
+
+def test_a_table_is_made_as_its_columns_say():
+    box = run_record.shown_table(("a", "b"), [("x", 1), (nodes.strong("", "y"), 2.5)], numeric=(1,))
+    (table,), (group,) = box.findall(nodes.table), box.findall(nodes.tgroup)
+    assert (box["classes"], table["classes"]) == (["scorebook-table-box"], ["scorebook-table"])
+    assert (group["cols"], len(list(box.findall(nodes.colspec)))) == (2, 2)
+    assert [len(list(part.findall(nodes.row))) for part in (*box.findall(nodes.thead), *box.findall(nodes.tbody))] == [
+        1,
+        2,
+    ]
+    assert told(box)[0] == [["a", "b"], ["x", "1"], ["y", "2.5"]]
+    assert [entry["classes"] for entry in box.findall(nodes.entry)] == [["txt"], ["num"]] * 3
+    assert next(box.findall(nodes.strong)).astext() == "y"
+
+
+def test_the_build_says_its_commit_and_whether_that_is_all(monkeypatch):
+    known = {
+        "device": "d",
+        "processor": "p",
+        "system": "s",
+        "python": "3",
+        "scorebook": "0.1",
+        "installed": {"torch": "2"},
+    }
+    monkeypatch.setattr(run_record, "recorded", lambda path: known)
+    app = SimpleNamespace(config=SimpleNamespace(nb_execution_cache_path=""))
+
+    def rows(commit, changes):
+        monkeypatch.setattr(run_record, "_git", lambda *words: commit if words[0] == "rev-parse" else changes)
+        return dict(told(run_record.this_build(app, "status")[0])[0][1:])
+
+    assert rows("0123456789", "")["Commit"] == "0123456789"
+    assert rows("0123456789", "M a.py")["Commit"] == "0123456789, with changes that are not committed"
+    assert rows(None, None)["Commit"] == "not known, built outside a repository"
+    found = rows("0", "")
+    assert [found[name] for name in ("Device", "Processor", "System", "Python", "scorebook", "torch")] == [
+        *"dps3",
+        "0.1",
+        "2",
+    ]
+    assert set(run_record.MAKERS) <= set(found)
+    assert "numpy" not in found
