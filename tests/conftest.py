@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Prints what became of each input and of each call, and writes it to files."""
+    """Prints what became of each input and of each call, writes it to files, and says what could not be run."""
+    tell_unopened(terminalreporter)
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     reports = [report for report in reports if getattr(report, "when", None) == "call"]
     properties = [pair for report in reports for pair in report.user_properties]
@@ -42,6 +43,15 @@ def pytest_terminal_summary(terminalreporter):
         record = {"situations": list(rows[0][1])} | {name: _by_word(words) for name, words in rows}
         text = ",\n".join(f'"{name}": {json.dumps(words, ensure_ascii=False)}' for name, words in record.items())
         (ROOT / "_build" / "programs.json").write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
+
+
+def tell_unopened(terminalreporter):
+    """Says in one loud line that the pages were not opened."""
+    reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])]
+    unopened = [reason.removeprefix("Skipped: ") for reason in reasons if "no Chromium starts" in reason]
+    if unopened:
+        line = f"{len(unopened)} tests of the pages were NOT run: {unopened[0]}"
+        terminalreporter.write_line(line, red=True, bold=True)
 
 
 def _by_word(words):
