@@ -83,9 +83,11 @@ def tried(root, tmp_path_factory):
     """What became of each version of a module of one's own, what was left out, and where the copies were."""
     home = tmp_path_factory.mktemp("sums")
     (home / "tests").mkdir()
-    (home / "pyproject.toml").write_text("[tool.pytest.ini_options]\nmarkers = ['site']\npythonpath = ['.']\n")
-    (home / "sums.py").write_text(MODULE)
-    (home / "tests" / "test_sums.py").write_text(LAWS)
+    (home / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\nmarkers = ['site']\npythonpath = ['.']\n", encoding="utf-8"
+    )
+    (home / "sums.py").write_text(MODULE, encoding="utf-8")
+    (home / "tests" / "test_sums.py").write_text(LAWS, encoding="utf-8")
     versions = {name: MODULE.replace(was, became) for name, (_, was, became) in VERSIONS.items()}
     done = subprocess.run(
         [sys.executable, "-c", DRIVER.format(tools=str(root / "tools"), root=str(home))],
@@ -110,7 +112,7 @@ def test_a_test_that_fails_without_a_fault_catches_none(tried):
 
 def test_the_repository_stays_as_it_was_and_no_copy_is_left(tried):
     home, _, _, copies = tried
-    assert (home / "sums.py").read_text() == MODULE
+    assert (home / "sums.py").read_text(encoding="utf-8") == MODULE
     assert sorted(path.name for path in home.iterdir()) == ["pyproject.toml", "sums.py", "tests"]
     assert not any(mutants.Path(copy).exists() for copy in copies)
 
@@ -265,18 +267,18 @@ def test_a_module_is_called_by_the_end_of_its_path():
 def test_what_was_caught_stays_caught_until_the_module_changes(tmp_path):
     for name, text in {"sums.py": "1", "tools/mutations.py": "", "tests/test_sums.py": "2"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
 
     def ended():
         return mutants.session("sums.py", ["tests/test_sums.py"], tmp_path)[1]["ended"]
 
     path, notes = mutants.session("sums.py", ["tests/test_sums.py"], tmp_path)
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(notes | {"ended": {"a": "caught", "b": "survived", "c": "hung"}}))
+    path.write_text(json.dumps(notes | {"ended": {"a": "caught", "b": "survived", "c": "hung"}}), encoding="utf-8")
     assert ended() == {"a": "caught", "b": "survived", "c": "hung"}
-    (tmp_path / "tests/test_sums.py").write_text("3")
+    (tmp_path / "tests/test_sums.py").write_text("3", encoding="utf-8")
     assert ended() == {"a": "caught", "c": "hung"}
-    (tmp_path / "sums.py").write_text("4")
+    (tmp_path / "sums.py").write_text("4", encoding="utf-8")
     assert ended() == {}
 
 

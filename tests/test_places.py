@@ -261,7 +261,7 @@ def nameless(tree):
         )
         mode = [part.value for part in [*node.args, given.get("mode")] if isinstance(part, ast.Constant)]
         binary = name == "open" and any(re.fullmatch(r"[rwxa+]*b[rwxa+]*", str(part)) for part in mode)
-        opener = method and ast.unparse(node.func.value) in ("Image", "tarfile", "gzip")
+        opener = method and ast.unparse(node.func.value) in ("Image", "tarfile", "gzip", "os")
         piped = any(getattr(given.get(key), "value", False) for key in ("universal_newlines", "text"))
         reads = position is not None and len(node.args) <= position and not binary and not opener
         if (reads or (piped and name in ("run", "Popen", "check_output", "npm", "node"))) and "encoding" not in given:
@@ -284,6 +284,7 @@ def test_every_text_is_read_and_written_in_a_named_encoding(path):
         ("path.read_text(encoding='utf-8')", False),
         ("open(path, 'rb')", False),
         ("path.open('r+b')", False),
+        ("os.open(path, os.O_RDONLY)", False),
         ("subprocess.run(command, capture_output=True)", False),
     ],
 )
