@@ -23,6 +23,7 @@ A run of many steps is worth fewer independent draws than it has states: :func:`
 
 import math
 import numbers
+import warnings
 
 import torch
 from torch import Tensor
@@ -131,8 +132,8 @@ def metropolis_adjusted_langevin(
     otherwise the chain stays where it is. One gradient of ``log_prob`` by autograd per step.
 
     Args:
-        log_prob: callable ``(B, *event) -> (B,)``, differentiable; it need not be normalised. A proposal at which it
-            is not finite is refused.
+        log_prob: callable ``(B, *event) -> (B,)``, differentiable; it need not be normalised, and is ``-inf`` where
+            there is no density. A proposal there, or where it is not finite otherwise, is refused.
         x: start points, shape ``(B, *event)``.
         step_size: :math:`\epsilon`, in the squared units of ``x``; scalar or shape ``(B,)``.
         n_steps: number of steps.
@@ -148,6 +149,10 @@ def metropolis_adjusted_langevin(
             integer, or ``log_prob`` returns another shape, does not depend on ``x`` by autograd, or is not finite, or
             has no finite gradient, at a start point.
 
+    Warns:
+        UserWarning: if proposals were refused because ``log_prob`` was NaN or ``inf`` there, or its gradient not
+            finite; the message says from which step on, and for how many. A chain that only refuses stands still.
+
     Source: Roberts & Tweedie (1996); Roberts & Rosenthal (1998) for the choice of the step.
     """
     step = _checked(x, step_size, n_steps)
@@ -156,7 +161,7 @@ def metropolis_adjusted_langevin(
     log_p, score = _log_prob_and_score(log_prob, x)
     finite("log_prob at the start", log_p)
     finite("the gradient of log_prob at the start", score)
-    accepted = state.new_zeros(len(x))
+    accepted, undefined = state.new_zeros(len(x)), []
     states = [x]
     for _ in range(n_steps):
         z = standard_normal(x.shape, generator=generator, dtype=state.dtype, device=x.device)
@@ -172,9 +177,24 @@ def metropolis_adjusted_langevin(
         state, score = torch.where(rows, y, state), torch.where(rows, score_y, score)
         log_p = torch.where(take, log_p_y, log_p)
         accepted += take
+        without = ~torch.isfinite(score_y.reshape(len(x), -1).sum(1)) | ~torch.isfinite(log_p_y)
+        undefined.append((without & (log_p_y != -math.inf)).sum())
         if trajectory:
             states.append(state.to(dtype))
+    _warn_of_undefined(torch.stack(undefined), len(x))
     return torch.stack(states) if trajectory else state.to(dtype), accepted / n_steps
+
+
+def _warn_of_undefined(n_rows, n_chains) -> None:
+    if n_rows.is_meta or not bool(n_rows.any()):
+        return
+    step = int(n_rows.nonzero()[0])
+    warnings.warn(
+        f"{int(n_rows.sum())} of {len(n_rows) * n_chains} proposals were refused because log_prob or its gradient is "
+        f"not a finite number there, first at step {step + 1} of {len(n_rows)}, in {int(n_rows[step])} of {n_chains} "
+        "rows: see what log_prob returns; where there is no density it should return -inf",
+        stacklevel=4,  # of them one is torch.no_grad's
+    )
 
 
 def autocorrelation(path: Tensor, *, max_lag: int | None = None) -> Tensor:

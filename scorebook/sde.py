@@ -574,13 +574,19 @@ class ScoreModel(nn.Module):
 
         one over the square of the factor in front of :math:`F`; ``weighting=model.weight`` passes it to
         :func:`score_matching_loss`. Source: Karras et al. (2022), table 1, in units of the score.
+
+        Raises:
+            ValueError: at a time that leaves no signal in ``x``, by the rounding of ``t``.
         """
-        t = _floating("t", t)
+        t = at_least_single(_floating("t", t))
         alpha, sigma = self.sde.alpha(_double(t)), self.sde.sigma(_double(t))
-        signal = (alpha * self.data_std) ** 2
-        weight = (sigma**2 * (sigma**2 + signal) / signal).to(t.dtype)
-        finite("weight(t)", weight)
-        return weight
+        signal = alpha * self.data_std
+        if not t.is_meta and not bool((signal > torch.finfo(t.dtype).eps * sigma).all()):
+            raise ValueError(
+                f"t must leave a signal in x, or weight(t) counts nothing but rounding: alpha(t) falls to "
+                f"{float(alpha.min()):.3g}. Draw earlier times, choose weighting='sigma2', or a smaller beta_max"
+            )
+        return (sigma**2 * (sigma**2 + signal**2) / signal**2).to(t.dtype)
 
 
 def on_grid(score, times: Tensor) -> list:

@@ -13,6 +13,7 @@ from torch import nn
 from scorebook import controllable_generation as cg
 from scorebook import lab
 from scorebook import probability_flow as flow
+from scorebook.lab.arguments import still_finite
 from scorebook.langevin import gradient_ascent, langevin
 from scorebook.noise_scales import annealed_langevin
 from scorebook.sde import (
@@ -175,6 +176,61 @@ def test_nan_in_the_denoised_states_alone_is_told():
         euler_maruyama(VP, NanFrom(5, [3]), points(), n_steps=4, t_min=0.2)
     with pytest.raises(RuntimeError, match=r"denoised states .* 1 of 4 rows at sigma=1"):
         annealed_langevin(NanFrom(5, [3]), points(), [2.0, 1.0], step_size=0.1, n_steps_each=2)
+
+
+def in_one_entry(x, *noise):
+    s = -x
+    s[2, 1] = math.nan
+    return s
+
+
+FIXED = {
+    "euler_maruyama": (lambda s, n: euler_maruyama(VP, s, points(), n_steps=n, t_min=0.2, denoise=False), "t", -0.8),
+    "predictor_corrector": (
+        lambda s, n: predictor_corrector(VP, s, points(), n_steps=n, n_corrector_steps=0, t_min=0.2, denoise=False),
+        "t",
+        -0.8,
+    ),
+    "simulate": (lambda s, n: simulate(s, lambda x, t: 1.0, points(), torch.linspace(1, 2, n + 1)), "t", 1.0),
+}
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+@pytest.mark.parametrize("sampler", FIXED)
+def test_each_step_is_looked_at_the_first_and_the_last_too(sampler, call):
+    run, name, way = FIXED[sampler]
+    with pytest.raises(RuntimeError, match=rf"states .* in 2 of 4 rows at {name}={1 + call / 4 * way:g}, first in row"):
+        run(NanFrom(call), 4)
+
+
+@pytest.mark.parametrize("sampler", FIXED)
+def test_one_entry_makes_a_row(sampler):
+    with pytest.raises(RuntimeError, match=r"in 1 of 4 rows at .*, first in row 2"):
+        FIXED[sampler][0](in_one_entry, 4)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+@pytest.mark.parametrize("chain", [gradient_ascent, langevin])
+def test_each_step_of_a_chain_is_looked_at(chain, call):
+    with pytest.raises(RuntimeError, match=f"chain 1 diverged at step {call} of 4 .* like 1 others of 4"):
+        chain(NanFrom(call), points(), step_size=0.1, n_steps=4)
+
+
+def test_states_that_their_own_dtype_cannot_hold_are_told():
+    x = points().half()
+    runs = [
+        lambda s: gradient_ascent(s, x, step_size=10.0, n_steps=1),
+        lambda s: euler_maruyama(VP, s, x, n_steps=1, denoise=False),
+        lambda s: simulate(s, lambda x, t: 0.0, x, torch.tensor([0.0, 10.0])),
+    ]
+    for run in runs:
+        with pytest.raises(RuntimeError, match="no longer finite"):
+            run(lambda x, *t: torch.full_like(x, 6e4))
+
+
+def test_a_sum_that_overflows_is_no_state_that_does():
+    x = torch.full((2, 4), 3e38)
+    assert still_finite("states", x, "t", 0.5) is x
 
 
 @pytest.mark.parametrize("sampler", [euler_maruyama, predictor_corrector])
@@ -413,6 +469,23 @@ def test_the_adjoint_is_tested_in_every_precision(dtype):
             cg.LinearObservation((forward, wrong), y, 0.1)
 
 
+@pytest.mark.parametrize("off", [1e-4, -1e-4])
+def test_an_adjoint_that_is_nearly_right_is_refused(off):
+    blur = torch.randn(64, 64, generator=generator()) / 8
+    with pytest.raises(ValueError, match="operator needs its adjoint"):
+        cg.LinearObservation((lambda x: x @ blur.T, lambda y: (1 + off) * (y @ blur)), torch.zeros(1, 64), 0.1)
+
+
+def test_an_operator_that_hides_little_from_autograd_is_given_its_adjoint():
+    def little(x):
+        return FACTOR * (0.999 * x + 0.001 * x.detach())
+
+    x, seen = points(), cg.LinearObservation((little, lambda y: FACTOR * y), SEEN, 0.3)
+    expected = cg.diffusion_posterior(EXACT, VP, observations()["matrix"], limit=None)(x, 0.4)
+    guided = cg.diffusion_posterior(EXACT, VP, seen, limit=None)(x, 0.4)
+    torch.testing.assert_close(guided, expected, rtol=2e-5, atol=2e-5)
+
+
 def test_an_operator_alone_needs_the_shape_of_a_point():
     with pytest.raises(ValueError, match="give event_shape"):
         cg.LinearObservation(lambda x: x, SEEN, 0.3)
@@ -458,7 +531,7 @@ def test_an_sde_that_drowns_its_signal_works_or_says_so(kind, beta_max):
     assert time_sampler(sde, uniform_in="log_noise")(100, generator()).isfinite().all()
     with pytest.raises(ValueError, match="t must leave a signal in x"):
         sde.denoise(lambda x, t: -x, x, 1.0)
-    with pytest.raises(ValueError, match=r"weight\(t\) must be finite"):
+    with pytest.raises(ValueError, match=r"t must leave a signal in x, or weight\(t\) counts"):
         ScoreModel(Linear(), sde).weight(torch.tensor(1.0))
     guided = cg.pseudoinverse_guidance(sde.exact_score(LAW), sde, matrix())
     assert torch.equal(guided(x, 1.0), sde.exact_score(LAW)(x, 1.0))  # y has nothing to say there
@@ -470,6 +543,16 @@ def test_an_sde_that_drowns_its_signal_works_or_says_so(kind, beta_max):
         rtol=1e-3,
         atol=1e-3,
     )
+
+
+@pytest.mark.parametrize("beta_max", [80.0, 200.0])
+def test_a_weight_is_refused_where_it_would_count_rounding(beta_max):
+    model = ScoreModel(Linear(), VPSDE(0.1, beta_max))
+    early = model.sde.time_of(1e5)
+    assert abs(model.weight(early) / (1e10 * model.sde.sigma(early) ** 2) - 1) < 1e-3
+    assert model.weight(early.half()).dtype == torch.float32
+    with pytest.raises(ValueError, match=r"t must leave a signal in x, or weight\(t\) counts nothing but rounding"):
+        score_matching_loss(model, model.sde, points(), weighting=model.weight, sample_times=lambda n, g: torch.ones(n))
 
 
 def _exact(sde, x, t):

@@ -1,6 +1,7 @@
 """Langevin dynamics is held against the exact law of its own chain, and its adjusted form against the target."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -233,11 +234,50 @@ def test_a_density_that_is_infinite_somewhere_draws_no_chain_in():
     def log_prob(x):
         return torch.where(x[:, 0] < 1, standard_log_prob(x), torch.inf + 0 * x[:, 0])
 
-    path, rate = metropolis_adjusted_langevin(
-        log_prob, torch.zeros(50, 1, dtype=F64), step_size=0.5, n_steps=50, generator=generator(), trajectory=True
-    )
+    with pytest.warns(UserWarning, match=r"proposals were refused because log_prob"):
+        path, rate = metropolis_adjusted_langevin(
+            log_prob, torch.zeros(50, 1, dtype=F64), step_size=0.5, n_steps=50, generator=generator(), trajectory=True
+        )
     assert (path < 1).all()
     assert (rate > 0.3).all()
+
+
+def turns(value, call, rows):
+    """The standard normal density, but for some rows from some call on."""
+    n_calls = 0
+
+    def log_prob(x):
+        nonlocal n_calls
+        n_calls += 1
+        log_p = standard_log_prob(x)
+        if n_calls > call:  # the first call is at the start
+            # Of a root the value at zero is finite, the gradient is not.
+            other = (0 * x[rows, 0]).sqrt() if value == "gradient" else value + 0 * x[rows, 0]
+            log_p = log_p.index_put((torch.tensor(rows),), other)
+        return log_p
+
+    return log_prob
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "gradient"])
+@pytest.mark.parametrize(("call", "message"), [(1, "9 of 12 proposals"), (3, "3 of 12 proposals")])
+def test_proposals_without_a_density_are_refused_and_told(value, call, message):
+    x = torch.full((4, 1), 0.5, dtype=F64)
+    with pytest.warns(UserWarning, match=rf"{message} were .* first at step {call} of 3, in 3 of 4 rows") as told:
+        path, _ = metropolis_adjusted_langevin(
+            turns(value, call, [0, 2, 3]), x, step_size=0.1, n_steps=3, generator=generator(), trajectory=True
+        )
+    assert [warning.filename for warning in told] == [__file__]
+    assert torch.equal(path[call:, [0, 2, 3]], path[call - 1, [0, 2, 3]].expand(len(path) - call, 3, 1))
+    assert path.isfinite().all()
+
+
+def test_an_edge_of_the_support_is_no_cause_for_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metropolis_adjusted_langevin(
+            turns(-math.inf, 1, [0]), torch.zeros(4, 1, dtype=F64), step_size=0.1, n_steps=3, generator=generator()
+        )
 
 
 # Collapse and slow mixing

@@ -186,6 +186,42 @@ def test_sdes_of_ones_own_are_compared_by_their_kernel():
         same_sde("score", one, MyVP(3.1))
 
 
+class Kept(MyVP):
+    """The noise of the other, without its loss of signal."""
+
+    def alpha(self, t):
+        return torch.ones_like(torch.as_tensor(t))
+
+    def sigma(self, t):
+        return torch.sqrt(1 - MyVP.alpha(self, t) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (VESDE(0.01, 50.0), VESDE(0.02, 50.0)),  # the same at t = 1
+        (VESDE(0.01, 50.0), VESDE(0.01, 51.0)),  # at t = 0
+        (VPSDE(0.1, 20.0), VPSDE(0.2, 19.9)),  # at either end
+        (VPSDE(0.1, 20.0), VPSDE(1.1, 17.0)),  # at t = 0 and 1/2
+        (VPSDE(), SubVPSDE()),  # the same signal
+        (MyVP(3.0), Kept(3.0)),  # the same noise
+        (VESDE(0.01, 50.0), VESDE(0.01, 50.002)),
+    ],
+)
+def test_sdes_that_agree_in_part_are_two(one, other):
+    for score, sde in ((model(one), other), (model(other), one)):
+        with pytest.raises(ValueError, match="score belongs to"):
+            same_sde("score", score, sde)
+        with pytest.raises(ValueError, match="but the state belongs to"):
+            model(sde).load_state_dict(score.state_dict())
+
+
+def test_sdes_that_differ_by_a_rounding_are_one():
+    score = model(VESDE(0.01, 50.0 * (1 + 1e-7)))
+    assert same_sde("score", score, VESDE(0.01, 50.0)) is score
+    model(VESDE(0.01, 50.0)).load_state_dict(score.state_dict())
+
+
 # Weights
 
 
