@@ -235,6 +235,8 @@ def test_the_status_page_says_how_many_of_which():
         ["scorebook/langevin.py", "85 % ± 8 %", "21 drawn of 84", "3", "1", "0123456789, 2026-01-02"],
         ["scorebook/sde.py", "not run", "", "", "", ""],
     ]
+    numbers = [entry["classes"] == ["num"] for entry in table.findall(run_record.nodes.entry)]
+    assert numbers == [False, True, True, True, True, False] * 3
 
 
 def test_the_report_shows_each_survivor_and_why_the_others_are_none():

@@ -126,15 +126,24 @@ def test_the_claims_stand_page_by_page_with_what_was_measured(app):
     assert told(third)[0][1] == ["a law", "≥ 0.9", "−2 ± 0.0041", "0.7 ± 0.012: median"]
 
 
-def test_a_page_takes_as_long_as_its_words_lines_and_formulas():
-    words = nodes.paragraph("", "word " * 400)
-    formula, code = nodes.math_block("", "a b c"), nodes.literal_block("", "x = 1\n\ny = x + 2\n")
-    output = nodes.container("", nodes.literal_block("", "1 2 3\n" * 500), classes=["cell_output"])
-    page = nodes.container("", words, *(formula.deepcopy() for _ in range(8)), *(code.deepcopy() for _ in range(25)))
-    page += output
-    assert run_record.reading_minutes(page) == (400 + 8 * 25 + 50 * 4) / 200
-    assert run_record.reading_minutes(words) == 400 / 200
-    assert run_record.reading_minutes(nodes.paragraph("", "word")) == 1
+WORDS, FORMULA, LINES = nodes.paragraph("", "word " * 40_000), nodes.math_block("", "a b"), "x = 1\n\ny = x + 2\n"
+OUTPUT = nodes.container("", nodes.literal_block("", "1 2 3\n" * 500), classes=["cell_output"])
+
+
+@pytest.mark.parametrize(
+    ("parts", "minutes"),
+    [
+        ([WORDS], 200),
+        ([FORMULA] * 200, 25),
+        ([nodes.literal_block("", LINES)] * 100, 4),  # two hundred lines, for empty ones are none
+        ([nodes.paragraph("", "word")], 1),
+        ([OUTPUT], 1),
+        ([WORDS, OUTPUT, *[FORMULA] * 200], 225),
+    ],
+)
+def test_a_page_takes_as_long_as_its_words_lines_and_formulas(parts, minutes):
+    page = nodes.container("", *(part.deepcopy() for part in parts))
+    assert run_record.reading_minutes(page) == minutes
 
 
 @pytest.mark.parametrize(
@@ -219,3 +228,43 @@ def test_the_build_says_its_commit_and_whether_that_is_all(monkeypatch):
     ]
     assert set(run_record.MAKERS) <= set(found)
     assert "numpy" not in found
+
+
+def test_a_page_was_executed_where_the_cache_has_its_outputs(tmp_path, monkeypatch):
+    notebook = nbformat.v4.new_notebook(
+        metadata={"scorebook": {"budget_s": 90}}, cells=[nbformat.v4.new_code_cell("1")]
+    )
+    nbformat.write(notebook, tmp_path / "there.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "new.ipynb")
+    done = nbformat.v4.new_notebook(cells=[*notebook.cells, nbformat.v4.new_markdown_cell("2")])
+
+    class Cache:
+        def match_cache_notebook(self, source):
+            if not source.cells:
+                raise KeyError("no such notebook")
+            return SimpleNamespace(pk=7, data={"execution_seconds": 12.5})
+
+        def get_cache_bundle(self, key):
+            return {7: SimpleNamespace(nb=done)}[key]
+
+    monkeypatch.setattr(run_record, "get_cache", {"cached": Cache()}.get)
+    app = SimpleNamespace(srcdir=tmp_path, config=SimpleNamespace(nb_execution_cache_path="cached"))
+    assert run_record.run_of(app, "there") == run_record.Run(done.cells, Cost(12.5), 90)
+    assert run_record.run_of(app, "new") is None
+    assert run_record.run_of(app, "absent") is None
+
+
+def test_a_page_with_such_a_table_is_made_anew_in_every_build_and_no_other(monkeypatch):
+    told_page, other = nodes.document(None, None), nodes.document(None, None)
+    told_page += run_record.Told("", what="this-build")
+    env = SimpleNamespace(docname="status", found_docs={"status", "intro", "gone"} - {"gone"})
+    app = SimpleNamespace(env=env)
+    assert run_record.read_again(app, env, (), (), ()) == []
+    run_record.remember(app, told_page)
+    env.docname = "intro"
+    run_record.remember(app, other)
+    assert run_record.read_again(app, env, (), (), ()) == ["status"]
+    monkeypatch.setitem(run_record.TABLES, "this-build", lambda app, name: [nodes.paragraph("", f"of {name}")])
+    monkeypatch.setattr(run_record, "run_of", lambda app, name: None)
+    run_record.fill(app, told_page, "status")
+    assert told_page.astext() == "of status"
