@@ -596,6 +596,25 @@ def test_autocast_around_the_call_trains_and_ruins_nothing(dtype, inside):
     assert history.loss[-50:].mean().item() == pytest.approx(ends[1], rel=0.3)
 
 
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "BatchNorm"])
+def test_no_cast_weights_outlive_those_that_were_averaged(norm):
+    """Neither in what is computed after fit, within the same autocast, nor in the statistics taken at its end."""
+    model = made("BatchNorm") if norm else perceptron()
+    with torch.autocast("cpu", torch.bfloat16):
+        train(model, 40, batch_size=300, ema_decay=0.99)
+        after = model(X)
+    again = copy.deepcopy(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(again(X), after)
+        if norm:
+            again.train()
+            again[2].reset_running_stats()
+            again[2].momentum = None
+            again(X)
+            # The rows came in another order, and that is all.
+            torch.testing.assert_close(model[2].running_mean, again[2].running_mean, rtol=1e-4, atol=1e-5)
+
+
 def test_a_python_for_which_warnings_are_errors_gives_the_same(tmp_path):
     code = (
         "import sys, torch; sys.path.insert(0, sys.argv[1]); import test_foreign_modules as t; "

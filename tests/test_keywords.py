@@ -408,6 +408,7 @@ ONE_RESULT = {
     "score_matching.implicit_score_matching_loss.chunk_size": MEMORY,
     "score_matching.value_and_divergence": MEMORY,
     "reports.Answer.misfit": f"{TESTED} test_reports",
+    "fingerprints.describe": f"{TESTED} test_fingerprints",
     "training.fit": f"{TESTED} test_training",
     "widgets.explorer": f"{TESTED} test_widgets",
 } | {
