@@ -118,4 +118,5 @@ def test_the_number_of_threads_is_chosen_in_one_place(root):
     texts = {path: path.read_text(encoding="utf-8") for path in paths if path.suffix in (".ipynb", ".py", ".ipy")}
     assert len(texts) > 50
     choosing = [path.relative_to(root).as_posix() for path, text in texts.items() if re.search(NUMBER_OF_THREADS, text)]
-    assert choosing == ["scorebook/lab/devices.py"]
+    # A submission may have lost its setup cell, and nbgrader starts kernels of its own: grading sets it from outside.
+    assert choosing == ["scorebook/lab/devices.py", "tools/assignments.py"]

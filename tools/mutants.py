@@ -162,7 +162,7 @@ class Runner:
             os.dup2(out, 1)
             os.dup2(out, 2)
             os.chdir(self.copy)
-            os.environ |= {"PYTHONPATH": str(self.copy), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+            os.environ |= {"PYTHONPATH": str(self.copy), "MPLBACKEND": "Agg"}
             sys.path[:0] = [str(self.copy)]
             for name in [name for name in sys.modules if name.partition(".")[0] in _own(self.copy)]:
                 del sys.modules[name]
