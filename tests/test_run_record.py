@@ -268,3 +268,28 @@ def test_a_page_with_such_a_table_is_made_anew_in_every_build_and_no_other(monke
     monkeypatch.setattr(run_record, "run_of", lambda app, name: None)
     run_record.fill(app, told_page, "status")
     assert told_page.astext() == "of status"
+
+
+def test_the_extension_brings_its_tables_and_is_told_of_every_page():
+    calls = []
+    app = SimpleNamespace(
+        add_node=lambda node: calls.append(node),
+        add_directive=lambda name, directive: calls.append((name, directive)),
+        connect=lambda event, hook: calls.append((event, hook)),
+    )
+    assert run_record.setup(app)["parallel_read_safe"] is False
+    tables = [(name, run_record.Tell) for name in run_record.TABLES]
+    hooks = {
+        "doctree-read": run_record.remember,
+        "env-get-outdated": run_record.read_again,
+        "doctree-resolved": run_record.fill,
+    }
+    assert calls == [run_record.Told, *tables, *hooks.items()]
+
+
+def test_the_faults_that_were_caught_stand_in_columns_of_numbers():
+    survivors = [{"reason": None}, {"reason": None}, {"reason": "the same"}]
+    record = {"commit": "c", "date": "d", "mutants": 9, "tried": 9, "survivors": survivors}
+    rows, numeric = told(run_record.faults_table({"a.py": record, "b.py": None}))
+    assert rows[1:] == [["a.py", "75 %", "all 9", "2", "1", "c, d"], ["b.py", "not run", "", "", "", ""]]
+    assert numeric == [1, 2, 3, 4]
