@@ -68,6 +68,7 @@ DIFFERENT = {
     "code": (lambda m, x: m(x).mean(), lambda m, x: m(x).sum()),
     "a constant": (lambda m, x: 2 * m(x), lambda m, x: 3 * m(x)),
     "a default": (lambda m, x=1: m, lambda m, x=2: m),
+    "a default of a keyword": (lambda m, *, x=1: m, lambda m, *, x=2: m),
     "an SDE": (closure(sde.VPSDE()), closure(sde.VESDE())),
     "an argument of an SDE": (closure(sde.VPSDE()), closure(sde.VPSDE(beta_max=19))),
     "what a function of the package encloses": (
