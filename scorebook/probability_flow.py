@@ -8,6 +8,8 @@ Solved from noise to data it samples, from data to noise it encodes, and the ins
 
 gives likelihoods. Where a tolerance is asked for, solvers are torchdiffeq's, called as black boxes. States are kept in
 single precision at least: a score in half precision sees them rounded, and no step or time is lost to that rounding.
+A score may be compiled by ``torch.compile``; the solves are not for ``torch.func``, whose ``vmap``, ``jacrev`` and
+``jacfwd`` they refuse: take ``differentiable=True`` and ``torch.autograd``. Its transforms serve :func:`velocity`.
 
 Where evaluations of the score are counted, half of the work is done on paper. Divide by the scale
 :math:`c = \sqrt{\alpha^2 + \sigma^2}`, and take for time the angle :math:`\varphi` between signal and noise,
@@ -46,7 +48,7 @@ from scorebook.lab.arguments import (
     real,
     same_shape,
 )
-from scorebook.lab.gradients import checked, outside_inference_mode, recording
+from scorebook.lab.gradients import _called, checked, outside_inference_mode, recording
 from scorebook.score_matching import _value_and_divergence
 from scorebook.sde import SDE, on_grid, same_sde
 from scorebook.sliced_score_matching import _value_and_slices, random_projections
@@ -65,6 +67,8 @@ _FIXED = {
 }
 _MULTISTEP = "adams"
 _FEW_STEPS = 10
+# Noise over signal beyond which the angles of two times differ by no more than their roundings.
+_DROWNED = 1e8
 _SOLVER_KEYWORDS = ("method", "rtol", "atol", "t_min", "n_steps", "times")
 _TRACE_KEYWORDS = ("divergence", "n_projections", "prior", "chunk_size", "generator")
 # How far beyond [0, 1] the velocity goes on.
@@ -416,7 +420,7 @@ def _trace(x, divergence="exact", n_projections=1, chunk_size=None, generator=No
 
 def _uncheck(name, field, x):
     """Stands for ``checked`` where the score inside the field has been looked at."""
-    return field(x)
+    return _called(field, x)
 
 
 def _density(sde, prior):
@@ -460,7 +464,7 @@ class _Rows:
     def _rate(self, field, state):
         x = state[:, : self.width].reshape(self.shape)
         if self.trace is None:
-            return field(x).reshape(len(x), self.width)
+            return _called(field, x).reshape(len(x), self.width)
         value, divergence = self.trace(field, x)
         return torch.cat([value.reshape(len(x), self.width), divergence[:, None]], dim=1)
 
@@ -551,7 +555,11 @@ def _slope(sde, score, rows, start):
     def slope(t, state):
         if not isinstance(t, Tensor):
             t = torch.full((), t, dtype=start.dtype, device=start.device)
-        return rows.rate(lambda x: field(t, x), state)
+        if rows.trace is None or rows.dtype.itemsize >= start.dtype.itemsize:
+            return rows.rate(lambda x: field(t, x), state)
+        # What a divergence sends back through a score in half precision must not be g^2, but of the size of its noise.
+        size = (sde.diffusion(t) ** 2 / sde.sigma(t).clamp(min=1e-3)).clamp(min=1).to(start.dtype)
+        return size * rows.rate(lambda x: field(t, x) / size, state)
 
     return slope
 
@@ -574,6 +582,11 @@ def _finite(states, scales, times):
 def _turn(sde, score, look, rows, state, times):
     """The flow in the angle between signal and noise: the scale at each time, and the states divided by it."""
     ratios, scales = _ratio_and_scale(sde, times)
+    # Of the times at which noise drowns the signal, one is a step's end. From one to the next there is no way to go.
+    idle = max(0, min(int((ratios > _DROWNED).sum()) - 1, len(times) - 2))
+    forwards = bool(times[0] < times[-1])
+    busy = slice(0, len(times) - idle) if forwards else slice(idle, None)
+    times, ratios = times[busy], ratios[busy]
     # The rate is a posterior mean, found to a rounding times noise over signal. Where that is coarse, it is taken where
     # noise over signal is one over the root of a rounding: beyond, hardly any way is left.
     coarse = torch.finfo(state.dtype).eps ** -0.5
@@ -583,11 +596,18 @@ def _turn(sde, score, look, rows, state, times):
     scores = [_asked(each, rows.dtype) for each in (look(first), *others)]
 
     def rate(k, state):
-        return rows.rate(lambda u: -tangents[k] * (u + radii[k] * scores[k](radii[k] * u)), state)
+        return -tangents[k] * rows.rate(lambda u: u + radii[k] * scores[k](radii[k] * u), state)
 
     scales = scales.tolist()
     start = torch.cat([state[:, : rows.width] / scales[0], state[:, rows.width :]], dim=1)
-    return scales, _adams(rate, start, torch.arctan(ratios).numpy())
+    states = _adams(rate, start, torch.arctan(ratios).numpy())
+    return scales, _idle_at_the_end(states, idle) if forwards else itertools.chain([start] * idle, states)
+
+
+def _idle_at_the_end(states, times):
+    for state in states:
+        yield state
+    yield from [state] * times
 
 
 def _ratio_and_scale(sde, times) -> tuple[Tensor, Tensor]:
@@ -624,6 +644,8 @@ def _adams(rate, state, nodes):
 def _integrate(state, rates, nodes, start, end) -> Tensor:
     """The state after the step from ``start`` to ``end``, for the polynomial that has these rates at these nodes."""
     step = end - start
+    if step == 0:
+        return state
     powers = np.arange(len(nodes))
     # In units of the step the integral of the k-th power is 1/(k + 1); weights must be right for each power.
     weights = np.linalg.solve(((nodes - start) / step) ** powers[:, None], step / (powers + 1))

@@ -78,6 +78,8 @@ _SAME_KERNEL = 1e-5
 
 # Where alpha underflows, for the steps of a grid.
 _LARGEST_RATIO = 1e300
+# Noise over signal beyond which double precision holds nothing of the signal: a grid has no steps to spend there.
+_DROWNED = 1e16
 
 # The function of the noise-to-signal ratio in which the times of a grid are even, and its inverse.
 _SPACINGS = {
@@ -182,7 +184,8 @@ class SDE(abc.ABC):
                 small steps where the noise is small (Karras et al., 2022, eq. 5); ``"share"``: uniform in
                 :math:`\sigma/(\alpha + \sigma)`, the time of flow matching (Liu et al., 2023), for few steps of a
                 method of higher order; ``"angle"``: uniform in :math:`\arctan(\sigma/\alpha)`, the cosine schedule
-                (Nichol & Dhariwal, 2021); or ``"log"``: uniform in :math:`\log(\sigma/\alpha)`.
+                (Nichol & Dhariwal, 2021); or ``"log"``: uniform in :math:`\log(\sigma/\alpha)`. Ratios count up to
+                :math:`10^{16}`: from t = 1, where all signal may be lost, the first step goes that far.
             dtype: of the times; by default torch's.
 
         Raises:
@@ -198,7 +201,7 @@ class SDE(abc.ABC):
             between = 1 + fraction * (ends[1] - 1)
         else:
             even, back = _SPACINGS[spacing]
-            high, low = even((self.sigma(ends) / self.alpha(ends)).clamp(max=_LARGEST_RATIO))
+            high, low = even((self.sigma(ends) / self.alpha(ends)).clamp(max=_DROWNED))
             between = self.time_of(back(high + fraction * (low - high)))
         return torch.cat([ends[:1], between, ends[1:]]).to(dtype or torch.get_default_dtype())
 

@@ -1,5 +1,6 @@
 """The flow in other people's programs: with gradients, in any mode, and with scores that fail on the way."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -365,6 +366,40 @@ sys.exit(1)
 # Memory, precision, numbers
 
 
+def test_a_model_made_in_inference_mode_serves_outside_of_it():
+    torch.manual_seed(0)
+    model = ScoreModel(TimeMLP((2,), width=8, depth=1), VPSDE())
+    with torch.inference_mode():
+        made_inside = copy.deepcopy(model)
+    x = torch.randn(4, 2, generator=generator(), requires_grad=True)
+    for call in (sample, encode, log_prob):
+        for solver in ({"n_steps": 4}, {"method": "heun2", "n_steps": 4}, {"rtol": 1e-3, "atol": 1e-3}):
+            assert torch.equal(call(VPSDE(), made_inside, x, **solver), call(VPSDE(), model, x, **solver))
+        found, expected = (
+            torch.autograd.grad(call(VPSDE(), score, x, n_steps=4, differentiable=True).sum(), x)[0]
+            for score in (made_inside, model)
+        )
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("sigma_max", [100.0, 3000.0, 30000.0])
+@pytest.mark.parametrize(
+    "solver", [{"n_steps": 30}, {}, {"method": "heun2", "n_steps": 50}], ids=["adams", "dopri5", "heun2"]
+)
+def test_a_density_in_half_precision_takes_any_scale_of_noise(solver, sigma_max):
+    """The square of such a scale is beyond float16, and so is what a divergence of the velocity sends back."""
+    sde, law = VESDE(0.01, sigma_max), GaussianMixture([1.0], torch.tensor([[1.0, -1.0]]), 0.25)
+    exact = sde.exact_score(law)
+    x = law.sample(4, generator=generator()).half()
+
+    def half(x, t):
+        assert x.dtype == torch.float16
+        return exact(x.float(), t).to(x.dtype)
+
+    found, single = log_prob(sde, half, x, **solver), log_prob(sde, exact, x.float(), **solver)
+    assert (found - single).abs().max() < 8 * torch.finfo(torch.float16).eps
+
+
 @pytest.mark.parametrize("solver", [solver_of(method, 40) for method in FIXED], ids=str)
 def test_samples_own_their_storage_and_no_other_state_is_kept(solver, most_alive):
     x = torch.randn(256, 64, generator=generator())
@@ -435,6 +470,34 @@ def test_noise_may_drown_the_signal_by_any_factor(solver, beta_max, dtype):
     assert (sample(sde, sde.exact_score(law), z, **solver) - exact).abs().max() < 1e-3
     back = log_prob(sde, sde.exact_score(law), exact, **solver)
     assert (back - law.diffuse(alpha, sigma).log_prob(exact)).abs().max() < 3e-3
+
+
+@pytest.mark.parametrize("beta_max", [200.0, 1500.0, 3000.0, 1e5])
+@pytest.mark.parametrize("sde", [VPSDE, SubVPSDE])
+@pytest.mark.parametrize(("spacing", "within"), [("share", 1e-4), ("angle", 1e-4), ("log", 0.05)])
+def test_a_grid_whose_signal_underflows_is_stepped_through(sde, beta_max, spacing, within):
+    sde, law = sde(0.1, beta_max), GaussianMixture([1.0], torch.tensor([[1.0, -1.0]], dtype=F64), 0.25)
+    z = torch.randn(4, 2, generator=generator(), dtype=F64)
+    alpha, sigma = sde.alpha(1e-3), sde.sigma(1e-3)
+    exact = alpha * law.means + z * torch.sqrt(0.25 * alpha**2 + sigma**2)
+    grid = {"method": "adams", "times": sde.time_grid(60, spacing=spacing, dtype=F64)}
+    path = sample(sde, sde.exact_score(law), z, trajectory=True, **grid)
+    assert path.shape == (61, 4, 2)
+    assert torch.equal(path[0], z)
+    assert (path[-1] - exact).abs().max() < within
+    back = encode(sde, sde.exact_score(law), exact, trajectory=True, **grid)
+    assert back.shape == (61, 4, 2)
+    assert (back[-1] - z).abs().max() < 2 * within
+    density = log_prob(sde, sde.exact_score(law), exact, **grid)
+    assert (density - law.diffuse(alpha, sigma).log_prob(exact)).abs().max() < within
+
+
+def test_where_all_signal_is_lost_nothing_moves():
+    sde = VPSDE(0.1, 3000.0)
+    z = torch.randn(4, 2, generator=generator(), dtype=F64)
+    times = torch.tensor([1.0, 0.9, 0.8], dtype=F64)
+    for call in (sample, encode):
+        assert torch.equal(call(sde, sde.exact_score(mixture()), z, method="adams", times=times), z)
 
 
 @EACH_SDE
