@@ -28,9 +28,6 @@ _CERTAINTY = 4
 # Of those that were suspected and found right, the ones that a training loop calls again and again.
 _REMEMBERED = (nn.Module, types.FunctionType)
 _found_right = weakref.WeakSet()
-# A watch costs some microseconds an operation. A module that was recorded throughout is watched once in so many calls.
-_WATCHED_EVERY = 16
-_times_recorded = weakref.WeakKeyDictionary()
 _INFERENCE_TENSORS = "Inference tensors cannot be saved"
 _RAW_ERRORS = {
     "Can't call numpy() on": "leaves PyTorch for NumPy",
@@ -82,9 +79,8 @@ def checked(name: str, function, x: Tensor, *, of=None):
     more than 2 % of that are missing, and more than four times what a step of twice the length, or the same call again,
     makes of it. So rounding, kinks, jumps and random numbers raise no alarm. Nor does a part that is below 2 %, that
     shows only at other points than these, or that half precision hides in its noise; nor a wrong derivative inside a
-    ``torch.autograd.Function``, a scripted or compiled function or another library's code, which is not watched. A
-    module that was recorded throughout is watched again at every sixteenth call, or as soon as it is in another mode or
-    gets points of another shape, type or device: so a training step is not slowed.
+    ``torch.autograd.Function``, a scripted or compiled function or another library's code, which is not watched. The
+    watch costs some microseconds for each operation of the function.
 
     Args:
         name: of the function, for the message.
@@ -100,10 +96,10 @@ def checked(name: str, function, x: Tensor, *, of=None):
         ValueError: if part of the function is hidden from autograd, with the cause and the cure.
     """
     of = function if of is None else of
-    watch, count = _Watch(), _recorded_before(of, x)
+    watch = _Watch()
     try:
-        with watch if count % _WATCHED_EVERY == 0 else contextlib.nullcontext():
-            value = _called(function, x)
+        with watch:
+            value = function(x)
     except RuntimeError as error:
         cause = next((cause for words, cause in _RAW_ERRORS.items() if words in str(error)), None)
         if cause is None:
@@ -117,18 +113,7 @@ def checked(name: str, function, x: Tensor, *, of=None):
             raise ValueError(_refusal(name, watch.cause))
         if right and isinstance(of, _REMEMBERED):
             _found_right.add(of)
-    elif isinstance(of, nn.Module):
-        _times_recorded.setdefault(of, {})[_way(of, x)] = count + 1
     return value
-
-
-def _recorded_before(of, x) -> int:
-    return _times_recorded.get(of, {}).get(_way(of, x), 0) if isinstance(of, nn.Module) else 0
-
-
-def _way(of, x):
-    """On what it may hang which way a module takes."""
-    return of.training, x.shape[1:], x.dtype, x.device
 
 
 def _remembered(of) -> bool:
