@@ -19,6 +19,7 @@ from the data and their dimension (Song & Ermon, 2020; :func:`suggest_sigma_max`
 Here :math:`\sigma` is always the standard deviation of all the noise that is in ``x``, in the units of the data.
 """
 
+import functools
 import math
 
 import torch
@@ -89,6 +90,7 @@ def denoising_score_matching_loss(model, x: Tensor, sigma, *, weighting="sigma2"
     positive("sigma", sigma)
     if not callable(weighting):
         one_of("weighting", weighting, ("sigma2",))
+    _in_noise_scale("model", model)
     sigma = _at_least_single(sigma, x)
     clean = at_least_single(x)
     scale = expand(sigma, clean, "sigma")
@@ -117,12 +119,14 @@ def tweedie(score, x: Tensor, sigma) -> Tensor:
         Denoised points, shape ``(B, *event)``.
 
     Raises:
-        ValueError: if ``sigma`` is not positive or fits no row, or the score returns another shape than that of ``x``.
+        ValueError: if ``sigma`` is not positive or fits no row, the score is one in the time of an SDE
+            (``sde.at_noise_scale`` carries it over), or it returns another shape than that of ``x``.
 
     Source: Efron (2011), eq. 1.4.
     """
     batch("x", x)
     positive("sigma", sigma)
+    _in_noise_scale("score", score)
     sigma, state = _at_least_single(sigma, x), at_least_single(x)
     s = at_least_single(same_shape("score", score(x, sigma), x))
     return (state + expand(sigma, state, "sigma") ** 2 * s).to(x.dtype)
@@ -328,6 +332,7 @@ def annealed_langevin(
     """
     positive_integer("n_steps_each", n_steps_each)
     positive("step_size", step_size)
+    _in_noise_scale("score", score)
     scales = at_least_single(_checked_scales(sigmas))
     states = []
     for number, sigma in enumerate(scales, start=1):
@@ -355,6 +360,16 @@ def annealed_langevin(
     states = torch.cat(states)
     states[-1] = x
     return states
+
+
+def _in_noise_scale(name, score) -> None:
+    """Refuse a score that says that its second argument is the time of an SDE, where a noise scale would be put in."""
+    sde = getattr(score.func if isinstance(score, functools.partial) else score, "sde", None)
+    if sde is not None:
+        raise ValueError(
+            f"{name} must be one in noise scale, got one in the time of {sde!r}: give "
+            f"sde.at_noise_scale({name}, that_sde)"
+        )
 
 
 def _checked_scales(sigmas, *, at_least=1) -> Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from scorebook import controllable_generation as cg
-from scorebook import lab
+from scorebook import lab, noise_scales
 from scorebook import probability_flow as flow
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.sde import (
@@ -162,6 +162,23 @@ def test_a_weight_and_a_constraint_of_another_sde_are_refused():
 def test_a_score_in_time_is_not_taken_for_one_in_noise_scale():
     with pytest.raises(ValueError, match="score must be one in noise scale, got one in the time of VPSDE"):
         at_time(model(), VP)
+
+
+@pytest.mark.parametrize("wrapped", [lambda f: f, lambda f: functools.partial(f, label=None)], ids=["plain", "partial"])
+def test_a_score_in_time_is_not_asked_at_a_noise_scale(wrapped):
+    vp = VPSDE()
+    x, model = torch.randn(4, 2), wrapped(ScoreModel(lab.TimeMLP(2, width=8, depth=1, n_classes=2), vp))
+    calls = {
+        "score": lambda f: noise_scales.tweedie(f, x, 0.5),
+        "score ": lambda f: noise_scales.annealed_langevin(f, x, [0.5, 0.1], step_size=1e-3, n_steps_each=2),
+        "model": lambda f: noise_scales.denoising_score_matching_loss(f, x, 0.5),
+    }
+    for name, call in calls.items():
+        with pytest.raises(
+            ValueError, match=rf"{name.strip()} must be one in noise scale, got one in the time of VPSDE"
+        ):
+            call(model)
+        assert call(at_noise_scale(model, vp)).isfinite().all()
 
 
 def test_a_score_carried_over_to_another_sde_samples_there():
