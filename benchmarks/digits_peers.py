@@ -6,6 +6,7 @@ denoiser in noise-to-signal ratio :math:`r = \sigma/\alpha`, in which all of the
 """
 
 import abc
+import functools
 import math
 import tempfile
 import time
@@ -65,6 +66,13 @@ class Learner(abc.ABC):
         """Digits by the project's own sampler."""
 
 
+def _loss(model, x, *, process, noise_levels, generator):
+    x = probability_flow.dequantize(x, BIN, generator=generator)
+    return sde.score_matching_loss(
+        model, process, x, weighting=model.weight, sample_times=noise_levels, generator=generator
+    )
+
+
 class Scorebook(Learner):
     """The tour's recipe: preconditioned score model, log-normal noise levels, the averaged weights of ``lab.fit``."""
 
@@ -76,18 +84,12 @@ class Scorebook(Learner):
         self.generator = torch.Generator().manual_seed(seed)
         self.folder = tempfile.TemporaryDirectory()
 
-    def loss(self, model, x, generator):
-        x = probability_flow.dequantize(x, BIN, generator=generator)
-        return sde.score_matching_loss(
-            model, self.process, x, weighting=model.weight, sample_times=self.noise_levels, generator=generator
-        )
-
     def train_until(self, seconds, n_steps=10**7):
         if self.seconds >= seconds:
             return
         history = lab.fit(
             self.model,
-            self.loss,
+            functools.partial(_loss, process=self.process, noise_levels=self.noise_levels),
             self.images,
             n_steps=n_steps,
             batch_size=BATCH,

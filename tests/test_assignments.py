@@ -870,7 +870,12 @@ def test_a_course_lies_where_make_clean_does_not_reach(root):
     for folder in (root / "_build", root / "_build" / "coursework", root / "book" / ".." / "_build" / "x"):
         with pytest.raises(ValueError, match="a course must lie elsewhere"):
             write_course(folder)
-    asked = subprocess.run(["make", "-n", "coursework", "FOLDER=a b"], cwd=root, capture_output=True, encoding="utf-8")
+    asked = subprocess.run(
+        ["make", "-n", "--no-print-directory", "coursework", "FOLDER=a b"],
+        cwd=root,
+        capture_output=True,
+        encoding="utf-8",
+    )
     assert asked.stdout.splitlines()[-1].endswith('tools/assignments.py generate "$FOLDER"')
     assert ignored(root / "course" / "student" / "1_score.ipynb", root)
 
