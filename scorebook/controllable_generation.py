@@ -585,8 +585,9 @@ def in_basis(score, basis: Tensor):
     if basis.ndim != 2 or basis.shape[0] != basis.shape[1]:
         raise ValueError(f"basis must be a square matrix, got {tuple(basis.shape)}")
     # No matrix product: autocast would round it.
-    products = (basis.unsqueeze(1) * basis).sum(-1)
-    identity, rounding = torch.eye(len(basis), dtype=basis.dtype, device=basis.device), torch.finfo(basis.dtype).eps
+    rows = at_least_single(basis)
+    products, rounding = (rows.unsqueeze(1) * rows).sum(-1), torch.finfo(basis.dtype).eps
+    identity = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
     if not basis.is_meta and not torch.allclose(products, identity, atol=max(1e-5, 4 * rounding)):
         raise ValueError("basis must be orthogonal: basis @ basis.T is not the identity")
     return _belonging_to(sde_of(score), _in_basis, score, basis)

@@ -177,7 +177,7 @@ def metropolis_adjusted_langevin(
         state, score = torch.where(rows, y, state), torch.where(rows, score_y, score)
         log_p = torch.where(take, log_p_y, log_p)
         accepted += take
-        without = ~torch.isfinite(score_y.reshape(len(x), -1).sum(1)) | ~torch.isfinite(log_p_y)
+        without = ~torch.isfinite(score_y.reshape(len(x), math.prod(x.shape[1:])).sum(1)) | ~torch.isfinite(log_p_y)
         undefined.append((without & (log_p_y != -math.inf)).sum())
         if trajectory:
             states.append(state.to(dtype))
@@ -299,7 +299,7 @@ def _iterate(update, x, step_size, n_steps, trajectory) -> Tensor:
 
 
 def _report_divergence(before, x, step_size, k, n_steps) -> None:
-    diverged = (~torch.isfinite(x)).reshape(len(x), -1).any(1)
+    diverged = (~torch.isfinite(x)).reshape(len(x), math.prod(x.shape[1:])).any(1)
     row = int(diverged.nonzero()[0])
     if isinstance(step_size, Tensor):
         step_size = step_size.expand(len(x))[row].item()

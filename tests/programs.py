@@ -60,6 +60,7 @@ def outcome(call, arguments, *, result=lambda result: result):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", ".* proposals were refused because log_prob")  # it names the cause itself
             return [
                 part.detach() if isinstance(part, torch.Tensor) else part
                 for part in parts(result(call.run(**arguments)))

@@ -26,6 +26,8 @@ from surface import (
 SDE = VPSDE()
 TIMES = per_row(0.1, 0.9)
 MATRIX = [[1.0, 0.5], [0.0, 1.0]]
+# Orthogonal in every precision, without rounding.
+HADAMARD = [[0.5, 0.5, 0.5, 0.5], [0.5, -0.5, 0.5, -0.5], [0.5, 0.5, -0.5, -0.5], [0.5, -0.5, -0.5, 0.5]]
 
 
 @beforehand
@@ -118,9 +120,9 @@ CALLS = {
     ),
     "in_basis": Call(
         lambda basis, x: cg.in_basis(score, basis)(x, 0.5),
-        basis=constant(cg.colour_basis(dtype=torch.float64).tolist()),
+        basis=constant(HADAMARD),
         x=points(),
-        events=((3,), (3, 2, 2)),
+        events=((4,), (4, 2, 2)),
         by_row=True,
     ),
     "pseudoinverse_guidance": Call(
