@@ -276,3 +276,15 @@ def test_a_module_that_begins_to_hide_is_refused_at_once(in_evaluation):
     model.hides = not in_evaluation
     with pytest.raises(ValueError, match=r"field must be differentiable.*detach"):
         divergence(model.train(not in_evaluation), x)
+
+
+def test_a_density_from_torch_distributions_is_called_once():
+    """It broadcasts what hangs on x together with what does not, which hides nothing."""
+    calls = []
+
+    def log_prob(x):
+        calls.append(1)
+        return torch.distributions.Normal(x.tanh(), torch.ones(DIM)).log_prob(torch.zeros(DIM)).sum(1)
+
+    score_of(log_prob, torch.randn(4, DIM, generator=generator()))
+    assert len(calls) == 1

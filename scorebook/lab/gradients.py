@@ -243,6 +243,6 @@ def _requires_grad(argument) -> bool:
 def _unrecorded(result) -> bool:
     if isinstance(result, Tensor):
         return result.is_floating_point() and not result.requires_grad
-    if isinstance(result, (tuple, list)):
-        return any(map(_unrecorded, result))
+    if isinstance(result, (tuple, list)):  # of tensors that are broadcast together, only some may hang on x
+        return any(map(_unrecorded, result)) and not any(map(_requires_grad, result))
     return isinstance(result, (float, np.ndarray))
