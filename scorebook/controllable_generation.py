@@ -11,7 +11,7 @@ likelihood needed is that of the *noisy* point, an average over the clean points
 
 and not :math:`p(y \mid x)` of the observation. A classifier can learn it (:func:`classifier_loss`,
 :func:`condition`), two scores can stand for it (:func:`classifier_free`), and for a linear observation
-:math:`y = A x_0 + \varsigma z` (:class:`LinearObservation`) it can be approximated with the prior's score alone:
+:math:`y = A x_0 + \varsigma z` (:class:`.LinearObservation`) it can be approximated with the prior's score alone:
 :func:`diffusion_posterior` puts all of :math:`p(x_0 \mid x_t)` at its mean, :func:`pseudoinverse_guidance` gives it the
 spread of an isotropic Gaussian. Both are biased, unless the prior is what they assume.
 
@@ -20,7 +20,6 @@ Source: Song et al. (2021), section 5 and appendix I.
 
 import functools
 import math
-from typing import final
 
 import torch
 from torch import Tensor
@@ -28,16 +27,24 @@ from torch import Tensor
 from scorebook.lab.arguments import (
     at_least_single,
     batch,
+    boolean,
     expand,
     finite,
+    fits,
     floating,
     integers,
+    levels,
     non_negative,
+    one_per_row,
     positive,
     same_shape,
+    some_points,
     standard_normal,
+    sum_over_event,
+    vectors,
 )
 from scorebook.lab.gradients import checked, outside_inference_mode, recording
+from scorebook.lab.observations import LinearObservation
 from scorebook.score_matching import score_of
 from scorebook.sde import SDE, same_sde, sde_of, time_sampler
 
@@ -90,11 +97,7 @@ def _conditioned(score, log_likelihood, scale, x, t) -> Tensor:
     batch("x", x)
 
     def at_t(x):
-        values = log_likelihood(x, t)
-        if not isinstance(values, Tensor) or values.shape != (len(x),):
-            came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ValueError(f"log_likelihood must return one number per point, shape ({len(x)},), got {came}")
-        return values
+        return one_per_row("log_likelihood", log_likelihood(x, t), x)
 
     def depending(x):
         values = checked("log_likelihood", at_t, x, of=log_likelihood)
@@ -160,13 +163,9 @@ def classifier_loss(classifier, sde: SDE, x: Tensor, labels: Tensor, *, sample_t
 
     Source: Dhariwal & Nichol (2021), section 4.
     """
-    batch("x", x)
-    if x.numel() == 0:
-        raise ValueError(f"x must hold at least one point, got shape {tuple(x.shape)}")
-    finite("x", x)
+    some_points("x", x)
     labels = integers("labels", labels).to(x.device)
-    t = (sample_times or time_sampler(sde))(len(x), generator)
-    t = t.to(device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
+    t = levels("sample_times", (sample_times or time_sampler(sde))(len(x), generator), x)
     noisy, _ = sde.perturb(x, t, generator=generator)
     logits = _logits(classifier, noisy, t)
     _check_labels(labels, len(x), logits.shape[1])
@@ -221,196 +220,6 @@ def _classifier_free(conditional, unconditional, scale, x, t) -> Tensor:
     return without + expand(scale, x, "scale") * (same_shape("conditional", conditional(x, t), x) - without)
 
 
-@final
-class LinearObservation:
-    r"""An observation :math:`y = A x_0 + \varsigma z` with :math:`z \sim N(0, I)`.
-
-    Args:
-        operator: the matrix ``A``, shape ``(m, d)``, which acts on events flattened to ``d`` numbers; or a pair of
-            callables, ``A`` from ``(B, *event)`` to ``(B, *observed)`` and its adjoint from there back, both linear and
-            row by row; or ``A`` alone, whose adjoint autograd knows, with ``event_shape``. A pair need not be
-            differentiable: where autograd does not find the adjoint in the first, it is given the second. Both are
-            called in the precision of ``y`` where that is half.
-        y: what was observed. For a matrix ``(m,)``, or ``(B, m)`` if each sample has its own; for callables always
-            with the axis of samples, ``(1, *observed)``, or ``(B, *observed)`` if each sample has its own, which
-            allows for callables that hold something for each of them, such as masks.
-        noise_std: :math:`\varsigma`, a positive number in the units of ``y``.
-        event_shape: shape of a point; for a callable ``A`` that comes alone.
-
-    Raises:
-        ValueError: if the operator is none of these, its shape does not fit ``y``, the second callable is not the
-            adjoint of the first, ``noise_std`` is not positive, or a value is not finite.
-
-    The adjoint is held against :math:`\langle A u, v \rangle = \langle u, A^\top v \rangle` for eight random pairs or
-    more, to sixteen roundings of ``y``, at best of single precision, in each product of the sum, whose errors add up
-    like the noise that they are; a map that is not linear, or that mixes the rows of a batch, fails as well. The
-    observation can be pickled where its callables can.
-    """
-
-    def __init__(self, operator, y: Tensor, noise_std, *, event_shape=None):
-        if isinstance(noise_std, Tensor) and noise_std.ndim != 0:
-            raise ValueError(f"noise_std must be one number, got shape {tuple(noise_std.shape)}")
-        positive("noise_std", noise_std)
-        floating("y", y)
-        finite("y", y)
-        self.y, self.noise_std = y, noise_std
-        self._matrix = None
-        if isinstance(operator, Tensor):
-            self._set_matrix(operator)
-        elif isinstance(operator, (tuple, list)) and len(operator) == 2 and all(callable(part) for part in operator):
-            self._set_callables(*operator)
-        elif callable(operator):
-            if event_shape is None:
-                raise ValueError(
-                    "operator comes without its adjoint: give event_shape, the shape of one point, by which autograd "
-                    "finds it, or a pair of callables, A and its adjoint"
-                )
-            self._set_callables(operator, functools.partial(_transposed, operator, tuple(event_shape)))
-        else:
-            raise ValueError(
-                "operator must be a matrix, a pair of callables, A and its adjoint, or a callable with event_shape, "
-                f"got {type(operator).__name__}"
-            )
-
-    def __repr__(self) -> str:
-        kind = "callables" if self._matrix is None else f"matrix {tuple(self._matrix.shape)}"
-        return f"LinearObservation({kind}, y {tuple(self.y.shape)}, noise_std={float(self.noise_std):g})"
-
-    def _set_matrix(self, matrix):
-        if matrix.ndim != 2 or not matrix.is_floating_point() or matrix.numel() == 0:
-            raise ValueError(f"operator must be a floating matrix of shape (m, d), got {tuple(matrix.shape)}")
-        finite("operator", matrix)
-        if self.y.ndim not in (1, 2) or self.y.shape[-1] != len(matrix):
-            raise ValueError(
-                f"operator has {len(matrix)} rows, so y must have shape ({len(matrix)},) or (B, {len(matrix)}), "
-                f"got {tuple(self.y.shape)}"
-            )
-        self._matrix = matrix
-        self.y = self.y.reshape(-1, len(matrix))
-        precise = matrix.cpu().double() if matrix.device.type == "mps" else matrix.double()
-        squares, vectors = torch.linalg.eigh(precise @ precise.mT)
-        self._squares, self._vectors = squares.clamp(min=0), vectors
-
-    def _set_callables(self, forward, adjoint):
-        y = self.y
-        if y.ndim < 2:
-            raise ValueError(f"y must begin with the axis of samples, (1, *observed) or (B, ...), got {tuple(y.shape)}")
-        self._forward, self._adjoint, self._by_autograd = forward, adjoint, True
-        draw = torch.Generator("cpu").manual_seed(0)
-        n_rows = len(y) if len(y) > 1 else 2  # one row alone could not show that rows are mixed
-        precision = max(torch.finfo(dtype).eps for dtype in (y.dtype, torch.float32))
-        for _ in range(-(-8 // n_rows)):
-            v = standard_normal((n_rows, *y.shape[1:]), generator=draw, dtype=y.dtype, device=y.device)
-            back = adjoint(v)
-            if not isinstance(back, Tensor) or back.ndim < 2 or len(back) != n_rows:
-                came = tuple(back.shape) if isinstance(back, Tensor) else type(back).__name__
-                raise ValueError(
-                    f"the adjoint of operator must return shape ({n_rows}, *event) for {n_rows} rows of y, got {came}"
-                )
-            u = standard_normal(back.shape, generator=draw, dtype=y.dtype, device=y.device)
-            seen = same_shape("operator", forward(u), v)
-            self._by_autograd = self._by_autograd and _is_derivative(forward, u, v, back, 16 * precision)
-            seen, v, u, back = (part.detach().flatten(1).double() for part in (seen, v, u, back))
-            left, right = (seen * v).sum(1), (u * back).sum(1)
-            size = (seen * v).norm(dim=1) + (u * back).norm(dim=1)
-            if not left.is_meta and bool(((left - right).abs() > 16 * precision * size).any()):
-                worst = int((left - right).abs().argmax())
-                raise ValueError(
-                    "operator needs its adjoint: <A u, v> and <u, A* v> must agree for every u and v, "
-                    f"got {left[worst]:.6g} and {right[worst]:.6g}"
-                )
-
-    def _apply(self, x: Tensor, *maps) -> Tensor:
-        """Apply a map and its adjoint known to autograd, in the precision of ``y`` where that is half."""
-        inside = x if self.y.dtype in (torch.float32, torch.float64) else x.to(self.y.dtype)
-        return (maps[0](inside) if self._by_autograd else _WithAdjoint.apply(inside, *maps)).to(x.dtype)
-
-    def predict(self, x: Tensor) -> Tensor:
-        """Noise-free observation ``A x``, shape ``(B, *observed)``, of points ``(B, *event)``.
-
-        Raises:
-            ValueError: if the operator takes points of another shape.
-        """
-        batch("x", x)
-        if self._matrix is None:
-            return self._apply(x, self._forward, self._adjoint)
-        flat = x.reshape(len(x), math.prod(x.shape[1:]))
-        if flat.shape[1] != self._matrix.shape[1]:
-            raise ValueError(
-                f"operator takes points of {self._matrix.shape[1]} numbers, shape {tuple(self._matrix.shape)}, "
-                f"got x of shape {tuple(x.shape)}"
-            )
-        return flat @ self._matrix.to(x).mT
-
-    def residual(self, x: Tensor) -> Tensor:
-        """What the points leave unexplained, ``y - A x``, shape ``(B, *observed)``.
-
-        Raises:
-            ValueError: if ``y`` holds another number of observations than one or one per point, or the operator takes
-                or returns another shape.
-        """
-        return self._gap(self.predict(x))
-
-    def _gap(self, predicted):
-        y = self.y
-        if predicted.shape[1:] != y.shape[1:] or len(y) not in (1, len(predicted)):
-            raise ValueError(
-                f"y must have shape {tuple(predicted.shape)}, or 1 in place of {len(predicted)}, "
-                f"to fit what operator makes of x, got {tuple(y.shape)}"
-            )
-        return y.to(predicted) - predicted
-
-    def log_likelihood(self, x: Tensor) -> Tensor:
-        r"""Log-density of the observation given the *clean* point, in nats, shape ``(B,)``.
-
-        .. math:: \log N(y;\ A x,\ \varsigma^2 I)
-
-        Right for :math:`x_0`. For a noisy point it is not the likelihood that guidance needs.
-
-        Raises:
-            ValueError: as :meth:`residual`.
-        """
-        residual = at_least_single(self.residual(x))
-        z = (residual / expand(self.noise_std, residual, "noise_std")).flatten(1)
-        return -0.5 * z.square().sum(1) - z.shape[1] * math.log(math.sqrt(2 * math.pi) * float(self.noise_std))
-
-    def solve(self, residual: Tensor, variance) -> Tensor:
-        r"""Weigh a residual by the inverse covariance of an observation whose clean point is uncertain.
-
-        .. math:: w = (v\, A A^\top + \varsigma^2 I)^{-1} r
-
-        By the eigenvectors of :math:`A A^\top` for a matrix, else by conjugate gradients, each row on its own.
-
-        Args:
-            residual: :math:`r`, shape ``(B, *observed)``.
-            variance: :math:`v`, that of the clean point in each direction, scalar or shape ``(B,)``.
-
-        Returns:
-            :math:`w`, shaped like ``residual``.
-
-        Raises:
-            ValueError: if ``variance`` is negative.
-            RuntimeError: if the conjugate gradients do not converge.
-        """
-        batch("residual", residual)
-        dtype, residual = residual.dtype, at_least_single(residual)
-        if residual.shape[1:] != self.y.shape[1:]:
-            raise ValueError(f"residual must have shape (B, *{tuple(self.y.shape[1:])}), got {tuple(residual.shape)}")
-        non_negative("variance", variance)
-        variance = expand(variance, residual, "variance")
-        noise = expand(self.noise_std, residual, "noise_std") ** 2
-        if self._matrix is None:
-
-            def covariance(w):
-                back = self._apply(w, self._adjoint, self._forward)
-                return variance * self._apply(back, self._forward, self._adjoint) + noise * w
-
-            rounding = max(torch.finfo(part.dtype).eps for part in (residual, self.y))
-            return _conjugate_gradients(covariance, residual, rounding).to(dtype)
-        squares, vectors = self._squares.to(residual), self._vectors.to(residual)
-        return (((residual @ vectors) / (variance * squares + noise)) @ vectors.mT).to(dtype)
-
-
 def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scale=1.0, limit: float | None = 1.0):
     r"""Diffusion posterior sampling: the clean likelihood, at the denoised point.
 
@@ -457,7 +266,7 @@ def _at_the_mean(score, sde, observation, scale, limit, x, t) -> Tensor:
     if limit is not None:
         # The floor keeps the derivative of the root finite where there is no guidance.
         floor = torch.finfo(guidance.dtype).tiny
-        length = guidance.reshape(len(x), math.prod(x.shape[1:])).square().sum(1).clamp(min=floor).sqrt()
+        length = sum_over_event(guidance.square()).clamp(min=floor).sqrt()
         excess = length * expand(sde.sigma(t), length) / (limit * math.sqrt(math.prod(x.shape[1:])))
         guidance = guidance / expand(excess.clamp(min=1), guidance)
     return (s + guidance).to(x.dtype)
@@ -526,20 +335,18 @@ def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator=None):
 
     Source: Song et al. (2021), appendix I.2.
     """
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        raise ValueError(f"mask must be a boolean tensor, got {getattr(mask, 'dtype', type(mask).__name__)}")
+    boolean("mask", mask)
     floating("y", y)
-    if mask.shape != y.shape and mask.shape != y.shape[1:] and mask.shape[1:] != y.shape:
-        raise ValueError(f"mask must have the shape of y, {tuple(y.shape)}, or of one event, got {tuple(mask.shape)}")
+    if mask.shape[1:] != y.shape:
+        fits("mask", mask, y, of="y")
     finite("y", torch.where(mask, y, 0.0))
     return _belonging_to(sde, _replaced, sde, y, mask, generator)
 
 
 def _replaced(sde, y, mask, generator, x, t) -> Tensor:
     batch("x", x)
-    for name, part in (("y", y), ("mask", mask)):
-        if part.shape not in (x.shape, x.shape[1:], (1, *x.shape[1:])):
-            raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(part.shape)}")
+    fits("y", y, x)
+    fits("mask", mask, x)
     t = torch.as_tensor(t, device=x.device)
     noise = standard_normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     sigma = torch.where(t == 0, torch.zeros_like(sde.sigma(t)), sde.sigma(t))
@@ -624,81 +431,15 @@ def _through_denoiser(score, sde, observation, x, t, weigh) -> tuple[Tensor, Ten
         _check_depends("score", s)
         denoised = (inside + expand(sigma, inside, "t") ** 2 * s) / expand(alpha, inside, "t")
         predicted = observation.predict(denoised)
-        residual = observation._gap(predicted)
+        residual = observation.residual_of(predicted)
         weights = weigh(residual if differentiable else residual.detach())
-        size = weights.detach().reshape(len(x), math.prod(weights.shape[1:])).abs().amax(1)
+        size = vectors(weights.detach()).abs().amax(1)
         size = size.clamp(min=torch.finfo(size.dtype).tiny)
         size = size * expand(sigma.clamp(min=1) / alpha, size)
         weights = weights / expand(size, weights)
         (guidance,) = torch.autograd.grad(predicted, inside, weights, create_graph=differentiable)
         guidance = guidance * expand(size * expand(told, size), guidance)
     return (s, guidance) if differentiable else (s.detach(), guidance)
-
-
-def _transposed(operator, event_shape, w) -> Tensor:
-    """The adjoint of a linear map: the derivative of its products with ``w``."""
-    differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = w.new_zeros(len(w), *event_shape).requires_grad_()
-        seen = same_shape("operator", operator(x), w)
-        if not seen.requires_grad:
-            raise ValueError(
-                "operator must be differentiable where no adjoint is given, got a result without a gradient"
-            )
-        return torch.autograd.grad(seen, x, w, create_graph=differentiable, materialize_grads=True)[0]
-
-
-def _is_derivative(forward, u, v, back, tolerance) -> bool:
-    """Whether autograd finds the adjoint in a map by itself, and all of it."""
-    with torch.enable_grad():
-        inside = u.clone().requires_grad_()
-        try:
-            (found,) = torch.autograd.grad(forward(inside), inside, v, allow_unused=True, materialize_grads=True)
-        except RuntimeError:  # it leaves PyTorch, or cuts the graph
-            return False
-    gap = (found.double() - back.double()).flatten(1).norm(dim=1)
-    return found.is_meta or bool((gap <= tolerance * back.double().flatten(1).norm(dim=1)).all())
-
-
-class _WithAdjoint(torch.autograd.Function):
-    """A linear map whose derivative is its adjoint, and the other way round."""
-
-    @staticmethod
-    def forward(ctx, x, apply, adjoint):
-        ctx.maps = apply, adjoint
-        return apply(x)
-
-    @staticmethod
-    def backward(ctx, w):
-        apply, adjoint = ctx.maps
-        return _WithAdjoint.apply(w, adjoint, apply), None, None
-
-
-def _conjugate_gradients(apply, b: Tensor, rounding: float) -> Tensor:
-    """Solve ``apply(w) = b`` for a symmetric positive map, each row on its own: a row that is done no longer moves."""
-
-    def dot(u, v):
-        return expand((u * v).flatten(1).sum(1), b)
-
-    done = dot(b, b) * rounding**1.5
-    w, residual, direction, squared = torch.zeros_like(b), b, b, dot(b, b)
-    n_iterations = 1 if b.is_meta else 10 * b[0].numel() + 10
-    for _ in range(n_iterations):
-        active = squared > done
-        if not b.is_meta and not bool(active.any()):
-            return w
-        image = apply(direction)
-        curvature = torch.where(active, dot(direction, image), 1)
-        step = torch.where(active, squared / curvature, 0)
-        w, residual = w + step * direction, residual - step * image
-        previous, squared = torch.where(active, squared, 1), dot(residual, residual)
-        direction = torch.where(active, residual + squared / previous * direction, direction)
-    if not b.is_meta and bool((squared > done).any()):
-        raise RuntimeError(
-            f"conjugate gradients did not converge in {n_iterations} iterations: the observation noise is too small "
-            "for the precision; use float64, or a larger noise_std"
-        )
-    return w
 
 
 def _check_depends(name, values) -> None:

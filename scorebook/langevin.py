@@ -33,10 +33,14 @@ from scorebook.lab.arguments import (
     expand,
     finite,
     floating,
+    one_per_row,
     positive,
     positive_integer,
     same_shape,
     standard_normal,
+    sum_over_event,
+    uniform,
+    vectors,
 )
 from scorebook.lab.gradients import checked, recording
 
@@ -172,12 +176,13 @@ def metropolis_adjusted_langevin(
         log_backward = -_squared_norm(state - y - step * score_y, step)
         log_ratio = log_p_y - log_p + log_backward - log_forward
         # Where the proposal has no finite density or gradient the ratio may be NaN, which no comparison accepts.
-        take = (_uniform(len(x), generator, state).log() < log_ratio) & torch.isfinite(log_p_y)
+        u = uniform((len(x),), generator=generator, dtype=state.dtype, device=x.device)
+        take = (u.log() < log_ratio) & torch.isfinite(log_p_y)
         rows = take.reshape(-1, *[1] * (x.ndim - 1))
         state, score = torch.where(rows, y, state), torch.where(rows, score_y, score)
         log_p = torch.where(take, log_p_y, log_p)
         accepted += take
-        without = ~torch.isfinite(score_y.reshape(len(x), math.prod(x.shape[1:])).sum(1)) | ~torch.isfinite(log_p_y)
+        without = ~torch.isfinite(sum_over_event(score_y)) | ~torch.isfinite(log_p_y)
         undefined.append((without & (log_p_y != -math.inf)).sum())
         if trajectory:
             states.append(state.to(dtype))
@@ -299,7 +304,7 @@ def _iterate(update, x, step_size, n_steps, trajectory) -> Tensor:
 
 
 def _report_divergence(before, x, step_size, k, n_steps) -> None:
-    diverged = (~torch.isfinite(x)).reshape(len(x), math.prod(x.shape[1:])).any(1)
+    diverged = (~torch.isfinite(vectors(x))).any(1)
     row = int(diverged.nonzero()[0])
     if isinstance(step_size, Tensor):
         step_size = step_size.expand(len(x))[row].item()
@@ -313,10 +318,7 @@ def _report_divergence(before, x, step_size, k, n_steps) -> None:
 
 def _log_prob_and_score(log_prob, x) -> tuple[Tensor, Tensor]:
     with recording(x.detach()) as x:
-        log_p = checked("log_prob", log_prob, x)
-        if not isinstance(log_p, Tensor) or log_p.shape != (len(x),):
-            came = tuple(log_p.shape) if isinstance(log_p, Tensor) else type(log_p).__name__
-            raise ValueError(f"log_prob must return one number per row, shape ({len(x)},), got {came}")
+        log_p = one_per_row("log_prob", checked("log_prob", log_prob, x), x)
         if not log_p.requires_grad:
             raise ValueError("log_prob must depend on x, got the same number wherever x lies")
         (score,) = torch.autograd.grad(log_p.sum(), x, allow_unused=True, materialize_grads=True)
@@ -325,12 +327,7 @@ def _log_prob_and_score(log_prob, x) -> tuple[Tensor, Tensor]:
 
 def _squared_norm(difference, step) -> Tensor:
     """Return ``|difference|^2 / (4 step)``, minus the log of the proposal's density up to a constant."""
-    return (difference.square() / (4 * step)).reshape(len(difference), math.prod(difference.shape[1:])).sum(1)
-
-
-def _uniform(n, generator, x) -> Tensor:
-    source = x.device if generator is None else generator.device
-    return torch.rand(n, generator=generator, dtype=x.dtype, device=source).to(x.device)
+    return sum_over_event(difference.square() / (4 * step))
 
 
 def _checked_path(path) -> int:

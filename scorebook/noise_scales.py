@@ -31,12 +31,16 @@ from scorebook.lab.arguments import (
     expand,
     finite,
     floating,
+    levels,
     one_of,
     positive,
     positive_integer,
     same_shape,
+    some_points,
     standard_normal,
     still_finite,
+    sum_over_event,
+    vectors,
 )
 from scorebook.langevin import langevin
 
@@ -83,21 +87,18 @@ def denoising_score_matching_loss(model, x: Tensor, sigma, *, weighting="sigma2"
 
     Source: Vincent (2011), eq. 11; Song & Ermon (2019), eqs. 5 and 6.
     """
-    batch("x", x)
-    if x.numel() == 0:
-        raise ValueError(f"x must hold at least one point, got shape {tuple(x.shape)}")
-    finite("x", x)
+    some_points("x", x)
     positive("sigma", sigma)
     if not callable(weighting):
         one_of("weighting", weighting, ("sigma2",))
     _in_noise_scale("model", model)
-    sigma = _at_least_single(sigma, x)
+    sigma = levels("sigma", sigma, x)
     clean = at_least_single(x)
     scale = expand(sigma, clean, "sigma")
     noise = standard_normal(x.shape, generator=generator, dtype=clean.dtype, device=x.device)
     s = at_least_single(same_shape("model", model((clean + scale * noise).to(x.dtype), sigma), x))
     # sigma (s + z/sigma): finite however small sigma is
-    squares = (scale * s + noise).square().reshape(len(x), -1).sum(1)
+    squares = sum_over_event((scale * s + noise).square())
     if callable(weighting):
         squares = weighting(sigma) / sigma**2 * squares
     return 0.5 * squares.mean()
@@ -127,7 +128,7 @@ def tweedie(score, x: Tensor, sigma) -> Tensor:
     batch("x", x)
     positive("sigma", sigma)
     _in_noise_scale("score", score)
-    sigma, state = _at_least_single(sigma, x), at_least_single(x)
+    sigma, state = levels("sigma", sigma, x), at_least_single(x)
     s = at_least_single(same_shape("score", score(x, sigma), x))
     return (state + expand(sigma, state, "sigma") ** 2 * s).to(x.dtype)
 
@@ -193,10 +194,10 @@ def suggest_sigma_max(data: Tensor) -> Tensor:
     Source: Song & Ermon (2020), technique 1.
     """
     floating("data", data)
-    if data.ndim < 2 or len(data) < 2 or data.numel() == 0:
+    if data.ndim == 0 or len(data) < 2 or data.numel() == 0:
         raise ValueError(f"data must hold at least two points, shape (N, *event), got {tuple(data.shape)}")
     finite("data", data)
-    points = at_least_single(data.flatten(1))  # half has no distances on a CPU
+    points = at_least_single(vectors(data))  # half has no distances on a CPU
     rows = max(1, _LARGEST_CHUNK // len(points))
     greatest = torch.stack(
         [torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist").amax() for part in points.split(rows)]
@@ -338,7 +339,7 @@ def annealed_langevin(
     for number, sigma in enumerate(scales, start=1):
         try:
             path = langevin(
-                lambda x, sigma=sigma: score(x, _at_least_single(sigma, x)),
+                lambda x, sigma=sigma: score(x, levels("sigma", sigma, x)),
                 x,
                 step_size=step_size * (sigma / scales[-1]) ** 2,
                 n_steps=n_steps_each,
@@ -382,11 +383,6 @@ def _checked_scales(sigmas, *, at_least=1) -> Tensor:
     if not sigmas.is_meta and not bool((sigmas.diff() < 0).all()):
         raise ValueError(f"sigmas must decrease strictly, got {sigmas.tolist()}")
     return sigmas
-
-
-def _at_least_single(value, x: Tensor) -> Tensor:
-    """Put noise scales on the device of ``x``, in its precision unless that is too coarse for them."""
-    return torch.as_tensor(value, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
 
 
 def _normal_cdf(x: float) -> float:

@@ -42,16 +42,19 @@ from scorebook.lab.arguments import (
     expand,
     finite,
     floating,
+    inner_time,
     one_of,
     positive,
     positive_integer,
     real,
     same_shape,
+    uniform,
+    vectors,
 )
-from scorebook.lab.gradients import _called, checked, outside_inference_mode, recording
-from scorebook.score_matching import _value_and_divergence
+from scorebook.lab.gradients import checked, outside_inference_mode, recording, unchecked
+from scorebook.score_matching import value_and_divergence
 from scorebook.sde import SDE, on_grid, same_sde
-from scorebook.sliced_score_matching import _value_and_slices, random_projections
+from scorebook.sliced_score_matching import random_projections, value_and_slices
 
 __all__ = ["bits_per_dim", "dequantize", "encode", "interpolate", "log_prob", "sample", "velocity"]
 
@@ -321,8 +324,7 @@ def dequantize(x: Tensor, bin_width: float, *, generator=None) -> Tensor:
     """
     floating("x", x)
     positive("bin_width", bin_width)
-    source = x.device if generator is None else generator.device
-    u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=source).to(x.device)
+    u = uniform(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return x + bin_width * (u - 0.5)
 
 
@@ -368,9 +370,7 @@ def interpolate(sde: SDE, score, x_a: Tensor, x_b: Tensor, weights, **solver) ->
     w = torch.as_tensor(weights, dtype=x_a.dtype, device=x_a.device).reshape(-1, 1, 1)
     if not w.is_meta and not bool(((w >= 0) & (w <= 1)).all()):
         raise ValueError(f"weights must lie in [0, 1], got {w.flatten().tolist()}")
-    z_a, z_b = (
-        encode(sde, score, x, **solver).reshape(len(x), math.prod(x.shape[1:])) for x in (x_a, x_b.to(x_a.dtype))
-    )
+    z_a, z_b = (vectors(encode(sde, score, x, **solver)) for x in (x_a, x_b.to(x_a.dtype)))
     z = _on_the_way(z_a, z_b, w)
     return sample(sde, score, z.reshape(-1, *x_a.shape[1:]), **solver).reshape(len(z), *x_a.shape)
 
@@ -408,19 +408,14 @@ def _trace(x, divergence="exact", n_projections=1, chunk_size=None, generator=No
     one_of("divergence", divergence, ("exact", "hutchinson"))
     positive_integer("n_projections", n_projections)
     if divergence == "exact":
-        return lambda field, u: _value_and_divergence("field", field, u, chunk_size, _uncheck)
+        return lambda field, u: value_and_divergence(field, u, chunk_size=chunk_size, check=False)
     probes = random_projections(x, n_projections, generator=generator)
 
     def along_probes(field, u):
-        value, slices = _value_and_slices("field", field, u, probes.to(u.dtype), _uncheck)
+        value, slices = value_and_slices(field, u, probes, check=False)
         return value, slices.mean(0)
 
     return along_probes
-
-
-def _uncheck(name, field, x):
-    """Stands for ``checked`` where the score inside the field has been looked at."""
-    return _called(field, x)
 
 
 def _density(sde, prior):
@@ -464,7 +459,7 @@ class _Rows:
     def _rate(self, field, state):
         x = state[:, : self.width].reshape(self.shape)
         if self.trace is None:
-            return _called(field, x).reshape(len(x), self.width)
+            return unchecked(field, x).reshape(len(x), self.width)
         value, divergence = self.trace(field, x)
         return torch.cat([value.reshape(len(x), self.width), divergence[:, None]], dim=1)
 
@@ -723,8 +718,7 @@ def _times(sde, method, t_min, n_steps, times, trajectory) -> Tensor:
         if not bool((times.diff() < 0).all()):
             raise ValueError("times must decrease throughout; encode and log_prob turn them round themselves")
         return times.detach().to("cpu", torch.float64, copy=True)
-    if not 0 < t_min < 1:
-        raise ValueError(f"t_min must lie in (0, 1), got {t_min!r}")
+    inner_time("t_min", t_min)
     if method not in _ADAPTIVE and n_steps is None:
         raise ValueError(f"method {method!r} takes fixed steps: give n_steps or times")
     spacing = "share" if method == _MULTISTEP else "uniform"

@@ -25,8 +25,18 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from scorebook.lab.arguments import batch, finite, floating, one_of, positive_integer, same_shape
-from scorebook.lab.gradients import checked, outside_inference_mode, recording
+from scorebook.lab.arguments import (
+    batch,
+    fits,
+    floating,
+    one_of,
+    one_per_row,
+    positive_integer,
+    same_shape,
+    some_points,
+    sum_over_event,
+)
+from scorebook.lab.gradients import checked, outside_inference_mode, recording, unchecked
 
 __all__ = [
     "divergence",
@@ -68,10 +78,7 @@ def score_of(log_prob, x: Tensor) -> Tensor:
     batch("x", x)
     differentiable = torch.is_grad_enabled()
     with recording(x) as x:
-        values = checked("log_prob", log_prob, x)
-        if not isinstance(values, Tensor) or values.shape != (len(x),):
-            came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ValueError(f"log_prob must return one number per point, shape ({len(x)},), got {came}")
+        values = one_per_row("log_prob", checked("log_prob", log_prob, x), x)
     if not values.requires_grad:  # a constant
         return torch.zeros_like(x)
     (gradient,) = torch.autograd.grad(
@@ -105,17 +112,14 @@ def integrate_score(score, x: Tensor, origin: Tensor, *, n_nodes: int = 64) -> T
     batch("x", x)
     positive_integer("n_nodes", n_nodes)
     floating("origin", origin)
-    if origin.shape not in (x.shape, x.shape[1:]):
-        raise ValueError(
-            f"origin must have shape {tuple(x.shape)} or {tuple(x.shape[1:])} to fit x, got {tuple(origin.shape)}"
-        )
+    fits("origin", origin, x)
     origin = origin.to(x.dtype)
     way = x - origin
     total = x.new_zeros(len(x))
     nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
     for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
         slope = same_shape("score", score(origin + 0.5 * (1 + node) * way), x)
-        total = total + 0.5 * weight * _sum_over_event(slope * way)
+        total = total + 0.5 * weight * sum_over_event(slope * way)
     return total
 
 
@@ -142,7 +146,7 @@ def fisher_divergence(score_p, score_q, x: Tensor, *, reduction: str = "mean") -
     """
     _sample(x, reduction)
     gap = same_shape("score_p", score_p(x), x) - same_shape("score_q", score_q(x), x)
-    return _reduced(_sum_over_event(gap.square()), reduction)
+    return _reduced(sum_over_event(gap.square()), reduction)
 
 
 def explicit_score_matching_loss(model, x: Tensor, score, *, reduction: str = "mean") -> Tensor:
@@ -166,7 +170,7 @@ def explicit_score_matching_loss(model, x: Tensor, score, *, reduction: str = "m
     """
     _sample(x, reduction)
     gap = same_shape("model", model(x), x) - same_shape("score", score(x), x)
-    return _reduced(0.5 * _sum_over_event(gap.square()), reduction)
+    return _reduced(0.5 * sum_over_event(gap.square()), reduction)
 
 
 @outside_inference_mode()
@@ -195,7 +199,7 @@ def implicit_score_matching_loss(model, x: Tensor, *, chunk_size: int | None = N
     """
     _sample(x, reduction)
     value, trace = _value_and_divergence("model", model, x, chunk_size)
-    return _reduced(trace + 0.5 * _sum_over_event(value.square()), reduction)
+    return _reduced(trace + 0.5 * sum_over_event(value.square()), reduction)
 
 
 @outside_inference_mode()
@@ -227,24 +231,33 @@ def divergence(field, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
 
 
 @outside_inference_mode()
-def value_and_divergence(field, x: Tensor, *, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
+def value_and_divergence(
+    field, x: Tensor, *, chunk_size: int | None = None, check: bool = True
+) -> tuple[Tensor, Tensor]:
     r"""The field and its divergence at the same points, from one call of the field.
 
-    Arguments and errors as for :func:`divergence`.
+    Args:
+        field: as for :func:`divergence`.
+        x: as for :func:`divergence`.
+        chunk_size: as for :func:`divergence`.
+        check: look for what the field hides from autograd; false for one that has been looked at.
 
     Returns:
         The field, shape ``(B, *event)``, and its divergence, shape ``(B,)``.
+
+    Raises:
+        ValueError: as :func:`divergence`.
     """
-    return _value_and_divergence("field", field, x, chunk_size)
+    return _value_and_divergence("field", field, x, chunk_size, check)
 
 
-def _value_and_divergence(name, field, x, chunk_size, call=checked):
+def _value_and_divergence(name, field, x, chunk_size, check=True):
     batch("x", x)
     if chunk_size is not None:
         positive_integer("chunk_size", chunk_size)
     differentiable = torch.is_grad_enabled()
     with recording(x) as x:
-        value = same_shape(name, call(name, field, x), x)
+        value = same_shape(name, checked(name, field, x) if check else unchecked(field, x), x)
     trace = x.new_zeros(len(x))
     if value.requires_grad:  # otherwise the field is constant
         n_dims = math.prod(x.shape[1:])
@@ -302,17 +315,10 @@ def _dimensions_per_pass(x) -> int:
     return max(1, numbers // max(1, x.numel()))
 
 
-def _sum_over_event(values) -> Tensor:
-    return values.flatten(1).sum(1) if values.ndim > 1 else values
-
-
 def _reduced(terms, reduction) -> Tensor:
     return terms.mean() if reduction == "mean" else terms
 
 
 def _sample(x, reduction) -> None:
-    batch("x", x)
-    if len(x) == 0:
-        raise ValueError(f"x must hold at least one sample, got shape {tuple(x.shape)}")
-    finite("x", x)
+    some_points("x", x)
     one_of("reduction", reduction, ("mean", "none"))

@@ -32,20 +32,28 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from scorebook.lab.arguments import (
+    as_floating,
     at_least_single,
     batch,
+    double,
     expand,
     finite,
     floating,
+    inner_time,
     integers,
+    levels,
     non_negative,
     one_of,
     positive,
     positive_integer,
-    real,
     same_shape,
+    some_points,
     standard_normal,
     still_finite,
+    sum_over_event,
+    uniform,
+    unit_time,
+    vectors,
 )
 
 __all__ = [
@@ -68,7 +76,7 @@ __all__ = [
     "time_sampler",
 ]
 
-# Solvers that add up their steps end a hair above 1, and a noise scale in single precision a hair beside the ends.
+# A noise scale in single precision may lie a hair beside the ends.
 _ROUNDING = 1e-6
 
 # Times and relative tolerance at which the kernels of two SDEs are held against each other. What differs by less makes
@@ -137,8 +145,8 @@ class SDE(abc.ABC):
             ValueError: if a ratio is negative or not reached at any time in [0, 1].
         """
         non_negative("noise_to_signal", noise_to_signal)
-        t = self._inverse_ratio(at_least_single(_floating("noise_to_signal", noise_to_signal)))
-        if not t.is_meta and not _in_unit_interval(t, low=-_ROUNDING):
+        t = self._inverse_ratio(at_least_single(as_floating("noise_to_signal", noise_to_signal)))
+        if not t.is_meta and not bool(((t >= -_ROUNDING) & (t <= 1 + _ROUNDING)).all()):
             low, high = (float(self.sigma(end) / self.alpha(end)) for end in (0.0, 1.0))
             given = torch.as_tensor(noise_to_signal)
             raise ValueError(
@@ -171,7 +179,7 @@ class SDE(abc.ABC):
     def prior_log_prob(self, x: Tensor) -> Tensor:
         """Log-density of the prior at ``x``, in nats and in single precision at least, shape ``(B,)``."""
         batch("x", x)
-        z = (at_least_single(x) / self.prior_std).reshape(len(x), math.prod(x.shape[1:]))
+        z = vectors(at_least_single(x) / self.prior_std)
         return -0.5 * (z**2).sum(1) - z.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
 
     def time_grid(self, n_steps: int, *, t_min: float = 1e-3, spacing: str = "uniform", dtype=None) -> Tensor:
@@ -193,7 +201,7 @@ class SDE(abc.ABC):
         """
         positive_integer("n_steps", n_steps)
         one_of("spacing", spacing, ("uniform", *_SPACINGS))
-        _check_t_min(t_min)
+        inner_time("t_min", t_min)
         ends = torch.tensor([1.0, float(t_min)], dtype=torch.float64, device="cpu")
         # The ends are known. Computed, the first could be lost: near t = 1 all signal may be below the rounding.
         fraction = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64, device="cpu")[1:-1]
@@ -220,8 +228,7 @@ class SDE(abc.ABC):
 
     def _exact_score(self, mixture, x, t) -> Tensor:
         batch("x", x)
-        flat = x.reshape(len(x), math.prod(x.shape[1:]))
-        return mixture.diffuse(self.alpha(t), self.sigma(t)).score(flat).reshape(x.shape)
+        return mixture.diffuse(self.alpha(t), self.sigma(t)).score(vectors(x)).reshape(x.shape)
 
     def denoise(self, score, x: Tensor, t) -> Tensor:
         r"""Posterior mean of the clean point, :math:`E[x_0 \mid x_t] = (x_t + \sigma^2 s)/\alpha`, shaped like ``x``.
@@ -274,15 +281,15 @@ class VESDE(SDE):
 
     def alpha(self, t) -> Tensor:
         """1: the mean stays."""
-        return torch.ones_like(_time(t))
+        return torch.ones_like(unit_time(t))
 
     def sigma(self, t) -> Tensor:
         r""":math:`\sigma_{min} (\sigma_{max}/\sigma_{min})^t`."""
-        return self.sigma_min * torch.exp(self._log_ratio * _time(t))
+        return self.sigma_min * torch.exp(self._log_ratio * unit_time(t))
 
     def drift(self, x: Tensor, t) -> Tensor:
         """0."""
-        expand(_time(t), x, "t")
+        expand(unit_time(t), x, "t")
         return torch.zeros_like(x)
 
     def diffusion(self, t) -> Tensor:
@@ -311,11 +318,11 @@ class _LinearBeta(SDE):
 
     def beta(self, t) -> Tensor:
         """Rate of noising at ``t``, per unit of time."""
-        return self.beta_min + _time(t) * (self.beta_max - self.beta_min)
+        return self.beta_min + unit_time(t) * (self.beta_max - self.beta_min)
 
     def integrated_beta(self, t) -> Tensor:
         r""":math:`B(t) = \int_0^t \beta(s)\,ds`, without unit."""
-        t = _time(t)
+        t = unit_time(t)
         return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
 
     def alpha(self, t) -> Tensor:
@@ -505,7 +512,7 @@ class ScoreModel(nn.Module):
     def forward(self, x: Tensor, t, **condition) -> Tensor:
         """Score at ``x``, shape ``(B, *event)``, and time ``t``, scalar or ``(B,)``; conditions go to the network."""
         batch("x", x)
-        return self._score(x, *self._coefficients(_at_least_single("t", t, x)), **condition)
+        return self._score(x, *self._coefficients(levels("t", t, x)), **condition)
 
     def on_grid(self, times: Tensor) -> list:
         """See the function :func:`on_grid`: what depends on time alone is computed once, for all times together.
@@ -527,7 +534,7 @@ class ScoreModel(nn.Module):
         return type(self) is ScoreModel and not overridden and not any(own) and not _has_any_global_hook()
 
     def _coefficients(self, t):
-        precise = _double(t)
+        precise = double(t)
         alpha, sigma = self.sde.alpha(precise), self.sde.sigma(precise)
         positive("sigma(t)", sigma)
         total = torch.sqrt(sigma**2 + (alpha * self.data_std) ** 2)
@@ -581,8 +588,8 @@ class ScoreModel(nn.Module):
         Raises:
             ValueError: at a time that leaves no signal in ``x``, by the rounding of ``t``.
         """
-        t = at_least_single(_floating("t", t))
-        alpha, sigma = self.sde.alpha(_double(t)), self.sde.sigma(_double(t))
+        t = at_least_single(as_floating("t", t))
+        alpha, sigma = self.sde.alpha(double(t)), self.sde.sigma(double(t))
         signal = alpha * self.data_std
         if not t.is_meta and not bool((signal > torch.finfo(t.dtype).eps * sigma).all()):
             raise ValueError(
@@ -655,29 +662,26 @@ def score_matching_loss(
         one_of("weighting", weighting, ("sigma2", "likelihood"))
     if not 0 <= p_drop <= 1:
         raise ValueError(f"p_drop must be a probability in [0, 1], got {p_drop!r}")
-    batch("x", x)
-    if x.numel() == 0:
-        raise ValueError(f"x must hold at least one point, got shape {tuple(x.shape)}")
-    finite("x", x)
+    some_points("x", x)
     condition = {}
     if labels is not None:
         labels = integers("labels", labels).to(x.device)
         if labels.shape != (len(x),):
             raise ValueError(f"labels must have shape ({len(x)},), got {tuple(labels.shape)}")
-        dropped = _uniform(len(x), generator).to(x.device) < p_drop
+        dropped = uniform((len(x),), generator=generator, device=x.device) < p_drop
         condition["label"] = torch.where(dropped, -1, labels)
     if sample_times is None:
         sample_times = time_sampler(sde, low_discrepancy=False, t_min=t_min)
-    t = _at_least_single("sample_times", sample_times(len(x), generator), x)
+    t = levels("sample_times", sample_times(len(x), generator), x)
     x_t, noise = sde.perturb(x, t, generator=generator)
     s = at_least_single(same_shape("model", model(x_t, t, **condition), x))
     sigma = sde.sigma(t)
-    residual = (expand(sigma, s) * s + noise).reshape(len(x), -1)  # sigma (s + z/sigma): finite for every sigma
+    squares = sum_over_event((expand(sigma, s) * s + noise).square())  # sigma (s + z/sigma): finite for every sigma
     if callable(weighting):
         weight = weighting(t) / sigma**2
     else:
         weight = 1.0 if weighting == "sigma2" else (sde.diffusion(t) / sigma) ** 2
-    return 0.5 * (weight * residual.square().sum(1)).mean()
+    return 0.5 * (weight * squares).mean()
 
 
 def time_sampler(sde: SDE, *, uniform_in: str = "t", low_discrepancy: bool = True, t_min: float = 1e-3):
@@ -709,21 +713,20 @@ def time_sampler(sde: SDE, *, uniform_in: str = "t", low_discrepancy: bool = Tru
     likelihood training of score-based diffusion models", for the importance sampling.
     """
     one_of("uniform_in", uniform_in, ("t", "log_noise"))
-    _check_t_min(t_min)
+    inner_time("t_min", t_min)
 
     return functools.partial(_sample_times, sde, uniform_in, low_discrepancy, float(t_min))
 
 
 def _sample_times(sde, uniform_in, low_discrepancy, t_min, n, generator=None) -> Tensor:
+    device = "cpu" if generator is None else generator.device
+    u = uniform((1 if low_discrepancy else n,), generator=generator, device=device)
     if low_discrepancy:
-        shift = _uniform(1, generator)
-        u = (shift + torch.arange(n, dtype=shift.dtype, device=shift.device) / n) % 1
-    else:
-        u = _uniform(n, generator)
+        u = (u + torch.arange(n, dtype=u.dtype, device=device) / n) % 1
     if uniform_in == "t":
         return t_min + (1 - t_min) * u
     low, high = (sde._log_noise_to_signal(end) for end in (t_min, 1.0))
-    ratio = torch.exp(low + (high - low) * _double(u)).clamp(max=_LARGEST_RATIO)
+    ratio = torch.exp(low + (high - low) * double(u)).clamp(max=_LARGEST_RATIO)
     return sde.time_of(ratio).clamp(min=t_min).to(u.dtype)
 
 
@@ -749,7 +752,7 @@ def log_normal_times(sde: SDE, *, mean: float = -1.2, std: float = 1.2, t_min: f
     """
     finite("mean", mean)
     positive("std", std)
-    _check_t_min(t_min)
+    inner_time("t_min", t_min)
     ends = torch.tensor([t_min, 1.0], dtype=torch.float64, device="cpu")
     low, high = (sde.sigma(ends) / sde.alpha(ends)).clamp(max=_LARGEST_RATIO).tolist()
     return functools.partial(_log_normal_times, sde, mean, std, float(t_min), low, high)
@@ -787,7 +790,7 @@ def at_noise_scale(score, sde: SDE):
 def _at_noise_scale(score, sde, y, sigma, **condition) -> Tensor:
     batch("y", y)
     non_negative("sigma", sigma)
-    t = sde.time_of(_at_least_single("sigma", sigma, y))
+    t = sde.time_of(levels("sigma", sigma, y))
     alpha = expand(sde.alpha(t), y, "sigma")
     return alpha * score(alpha * y, t, **condition)
 
@@ -817,7 +820,7 @@ def at_time(score, sde: SDE):
 
 def _at_time(score, sde, x, t, **condition) -> Tensor:
     batch("x", x)
-    t = _at_least_single("t", t, x)
+    t = levels("t", t, x)
     alpha = sde.alpha(t)
     return score(x / expand(alpha, x, "t"), sde.sigma(t) / alpha, **condition) / expand(alpha, x, "t")
 
@@ -997,7 +1000,7 @@ def predictor_corrector(
         positive_integer("n_corrector_steps", n_corrector_steps)
     batch("x", x)
     finite("x", x)
-    times = _at_least_single("times", _reverse_times(sde, n_steps, t_min, times), x)
+    times = levels("times", _reverse_times(sde, n_steps, t_min, times), x)
 
     # Between the evaluations the state is kept in single precision at least: in half, small steps would round to none.
     dtype, state = x.dtype, at_least_single(x)
@@ -1078,44 +1081,3 @@ def _check_monotone(times) -> None:
     steps = times.diff()
     if not times.is_meta and not (bool((steps > 0).all()) or bool((steps < 0).all())):
         raise ValueError("times must increase or decrease throughout, got steps of both signs or of zero")
-
-
-def _check_t_min(t_min) -> None:
-    if not 0 < t_min < 1:
-        raise ValueError(f"t_min must lie in (0, 1), got {t_min!r}")
-
-
-def _time(t) -> Tensor:
-    t = at_least_single(_floating("t", t))
-    if not t.is_meta and not _in_unit_interval(t):
-        raise ValueError(f"t must lie in [0, 1], got values from {t.min():g} to {t.max():g}")
-    return t
-
-
-def _in_unit_interval(t: Tensor, low: float = 0.0) -> bool:
-    if t.ndim == 0:  # a sampler asks at each step: a number compares in a tenth of a tensor's time
-        return low <= t.item() <= 1 + _ROUNDING
-    return bool(((t >= low) & (t <= 1 + _ROUNDING)).all())
-
-
-def _floating(name, value) -> Tensor:
-    """Numbers become tensors in double precision; they join tensors of any precision without raising it."""
-    if isinstance(value, Tensor):
-        real(name, value)
-        return value if value.is_floating_point() else value.to(torch.get_default_dtype())
-    return torch.as_tensor(value, dtype=torch.float64, device="cpu")
-
-
-def _at_least_single(name, value, x: Tensor) -> Tensor:
-    """Put times or noise scales on the device of ``x``, in its precision unless that is too coarse for them."""
-    real(name, value)
-    return torch.as_tensor(value, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-
-
-def _double(t: Tensor) -> Tensor:
-    """Times in double precision, where the device has it."""
-    return t if t.device.type == "mps" else t.double()
-
-
-def _uniform(n, generator) -> Tensor:
-    return torch.rand(n, generator=generator, device="cpu" if generator is None else generator.device)

@@ -27,10 +27,19 @@ import math
 import torch
 from torch import Tensor
 
-from scorebook.lab.arguments import batch, finite, floating, one_of, positive_integer, same_shape, standard_normal
-from scorebook.lab.gradients import checked, outside_inference_mode, recording
+from scorebook.lab.arguments import (
+    batch,
+    floating,
+    one_of,
+    positive_integer,
+    same_shape,
+    some_points,
+    standard_normal,
+    sum_over_event,
+)
+from scorebook.lab.gradients import checked, outside_inference_mode, recording, unchecked
 
-__all__ = ["random_projections", "sliced_divergence", "sliced_score_matching_loss"]
+__all__ = ["random_projections", "sliced_divergence", "sliced_score_matching_loss", "value_and_slices"]
 
 
 def random_projections(x: Tensor, n: int, *, kind: str = "rademacher", generator=None) -> Tensor:
@@ -134,24 +143,46 @@ def sliced_score_matching_loss(
 
     Source: Song et al. (2019), section 3.
     """
-    batch("x", x)
-    if x.numel() == 0:
-        raise ValueError(f"x must hold at least one sample, got shape {tuple(x.shape)}")
-    finite("x", x)
+    some_points("x", x)
     positive_integer("n_projections", n_projections)
     one_of("reduction", reduction, ("mean", "none"))
     v = random_projections(x, n_projections, kind=kind, generator=generator)
     value, slices = _value_and_slices("model", model, x, v)
-    square = _dot(value, value) if variance_reduced else _dot(value, v).square()
+    if variance_reduced:
+        square = sum_over_event(value.square())
+    else:
+        square = torch.stack([sum_over_event(value * each) for each in v]).square()
     terms = (slices + 0.5 * square).mean(0)
     return terms.mean() if reduction == "mean" else terms
 
 
-def _value_and_slices(name, field, x, directions, call=checked) -> tuple[Tensor, Tensor]:
-    """The field at ``x``, shape ``(B, *event)``, and its divergence seen along each direction, shape ``(n, B)``."""
+@outside_inference_mode()
+def value_and_slices(field, x: Tensor, v: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor]:
+    r"""The field and its divergence seen along several directions, from one call of the field.
+
+    Args:
+        field: callable ``x -> tensor like x``, row by row.
+        x: points, shape ``(B, *event)``.
+        v: directions, shape ``(n, B, *event)``, such as :func:`random_projections`; one extra backward pass each.
+        check: look for what the field hides from autograd; false for one that has been looked at.
+
+    Returns:
+        The field, shape ``(B, *event)``, and :math:`v^T (\nabla s(x))\,v` for each direction, shape ``(n, B)``.
+
+    Raises:
+        ValueError: as :func:`sliced_divergence`.
+    """
+    batch("x", x)
+    floating("v", v)
+    if v.shape[1:] != x.shape:
+        raise ValueError(f"v must have shape (n, *{tuple(x.shape)}), directions for each x, got {tuple(v.shape)}")
+    return _value_and_slices("field", field, x, v.to(x.dtype), check)
+
+
+def _value_and_slices(name, field, x, directions, check=True) -> tuple[Tensor, Tensor]:
     differentiable = torch.is_grad_enabled()
     with recording(x) as x:
-        value = same_shape(name, call(name, field, x), x)
+        value = same_shape(name, checked(name, field, x) if check else unchecked(field, x), x)
     directions = directions.clone() if directions.is_inference() else directions
     if not value.requires_grad:  # a constant field
         return value, x.new_zeros(directions.shape[:2])
@@ -161,12 +192,5 @@ def _value_and_slices(name, field, x, directions, call=checked) -> tuple[Tensor,
         torch.autograd.grad(value, x, direction, retain_graph=True, **options)[0]
         for direction in directions
     ]
-    slices = torch.stack([_dot(product, v) for product, v in zip(products, directions, strict=True)])
+    slices = torch.stack([sum_over_event(product * v) for product, v in zip(products, directions, strict=True)])
     return (value if differentiable else value.detach()), slices
-
-
-def _dot(a, b) -> Tensor:
-    """Scalar products over the event, for ``b`` of shape ``(B, *event)`` or ``(n, B, *event)``."""
-    product = a * b
-    event = tuple(range(product.ndim - a.ndim + 1, product.ndim))
-    return product.sum(event) if event else product

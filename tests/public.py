@@ -14,9 +14,14 @@ MODULES = {
 }
 
 
+def own(module):
+    """Public names of a module, but for what it shows of another."""
+    return [name for name in module.__all__ if getattr(getattr(module, name), "__module__", None) == module.__name__]
+
+
 def functions(module):
     """Public functions of a module; of its public classes that are not abstract, the methods and properties."""
-    for name in module.__all__:
+    for name in own(module):
         thing = getattr(module, name)
         if inspect.isclass(thing):
             methods = [] if inspect.isabstract(thing) else [part for part in dir(thing) if _is_method(thing, part)]

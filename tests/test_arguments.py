@@ -7,14 +7,24 @@ import pytest
 import torch
 
 from scorebook.lab.arguments import (
+    boolean,
     expand,
     finite,
+    fits,
+    inner_time,
+    levels,
     non_negative,
     one_of,
+    one_per_row,
     positive,
     positive_integer,
     same_shape,
+    some_points,
     standard_normal,
+    sum_over_event,
+    uniform,
+    unit_time,
+    vectors,
 )
 
 # expand
@@ -159,3 +169,78 @@ def test_same_shape_returns_what_it_approves():
 def test_same_shape_names_what_came(output, message):
     with pytest.raises(ValueError, match=message):
         same_shape("score", output, torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("output", [torch.zeros(3, 1), torch.zeros(2), torch.zeros(()), 1.0])
+def test_one_per_row_takes_one_number_for_each_row(output):
+    assert one_per_row("f", torch.zeros(3), torch.zeros(3, 2)).shape == (3,)
+    with pytest.raises(ValueError, match=r"f must return one number per row, shape \(3,\), got"):
+        one_per_row("f", output, torch.zeros(3, 2))
+
+
+def test_what_fits_is_shaped_like_all_rows_one_row_or_an_event():
+    x = torch.zeros(3, 2, 4)
+    for shape in ((3, 2, 4), (1, 2, 4), (2, 4)):
+        fits("mask", torch.zeros(shape), x)
+    for shape in ((4,), (2, 2, 4), (1, 3, 2, 4), ()):
+        with pytest.raises(ValueError, match=r"mask must have the shape of y, \(3, 2, 4\)"):
+            fits("mask", torch.zeros(shape), x, of="y")
+
+
+@pytest.mark.parametrize("x", [torch.empty(0, 2), torch.empty(2, 0), torch.tensor([1.0, math.nan]), torch.tensor(1.0)])
+def test_some_points_are_a_batch_of_finite_ones(x):
+    some_points("x", torch.zeros(1))
+    with pytest.raises(ValueError, match="x must"):
+        some_points("x", x)
+
+
+@pytest.mark.parametrize("mask", [torch.ones(3), torch.ones(3, dtype=torch.uint8), [True, False]])
+def test_boolean_takes_no_numbers_for_truth(mask):
+    boolean("mask", torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="mask must be a boolean tensor, got"):
+        boolean("mask", mask)
+
+
+# Rows and times
+
+
+@pytest.mark.parametrize("event", [(), (1,), (3,), (2, 3), (0,)])
+@pytest.mark.parametrize("n_rows", [0, 1, 4])
+def test_the_numbers_of_a_point_are_summed_whatever_its_shape(n_rows, event):
+    x = torch.arange(n_rows * math.prod(event), dtype=torch.float64).reshape(n_rows, *event)
+    assert vectors(x).shape == (n_rows, math.prod(event))
+    expected = torch.tensor([float(sum(row.flatten().tolist())) for row in x], dtype=torch.float64)
+    assert torch.equal(sum_over_event(x), expected.reshape(n_rows))
+
+
+def test_uniform_numbers_fill_the_unit_interval_and_follow_the_generator_alone():
+    before = torch.get_rng_state()
+    first, again = (uniform((1000, 2), generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert bool(((first >= 0) & (first < 1)).all())
+    assert (first.mean() - 0.5).abs() < 4 / math.sqrt(12 * first.numel())
+    assert uniform((3,), generator=torch.Generator().manual_seed(0), device="meta").is_meta
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_levels_have_the_precision_of_the_points_but_single_at_least(dtype):
+    assert levels("t", 0.3, torch.zeros(2, dtype=dtype)).dtype == torch.promote_types(dtype, torch.float32)
+
+
+@pytest.mark.parametrize("t", [1 + 1e-7, 0.0, torch.tensor([0.0, 1.0]), torch.tensor(1)])
+def test_a_time_of_the_unit_interval_is_returned_as_a_tensor(t):
+    assert torch.equal(unit_time(t).double(), torch.as_tensor(t, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("t", [1 + 1e-5, -1e-7, math.nan, torch.tensor([0.5, 1.1]), torch.tensor([math.nan, 0.5])])
+def test_a_time_outside_of_it_is_refused(t):
+    with pytest.raises(ValueError, match=r"t must lie in \[0, 1\]"):
+        unit_time(t)
+
+
+@pytest.mark.parametrize("t", [0.0, 1.0, -0.1, math.nan])
+def test_an_inner_time_is_neither_end(t):
+    inner_time("t_min", 1e-9)
+    with pytest.raises(ValueError, match=r"t_min must lie in \(0, 1\), got"):
+        inner_time("t_min", t)

@@ -8,8 +8,8 @@ from torch import nn
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.gradients import checked, outside_inference_mode, recording
 from scorebook.lab.networks import initialise
-from scorebook.score_matching import divergence, implicit_score_matching_loss, score_of
-from scorebook.sliced_score_matching import sliced_divergence, sliced_score_matching_loss
+from scorebook.score_matching import divergence, implicit_score_matching_loss, score_of, value_and_divergence
+from scorebook.sliced_score_matching import sliced_divergence, sliced_score_matching_loss, value_and_slices
 
 DIM = 5
 DTYPES = [torch.float32, torch.float64, torch.float16]
@@ -288,3 +288,24 @@ def test_a_density_from_torch_distributions_is_called_once():
 
     score_of(log_prob, torch.randn(4, DIM, generator=generator()))
     assert len(calls) == 1
+
+
+def half_hidden(x):
+    return -x - x.detach()
+
+
+@pytest.mark.parametrize(
+    "evaluate",
+    [
+        lambda x, **options: value_and_divergence(half_hidden, x, **options),
+        lambda x, **options: value_and_slices(half_hidden, x, torch.ones_like(x)[None], **options),
+    ],
+    ids=["divergence", "slices"],
+)
+def test_who_has_looked_at_a_field_need_not_look_again(evaluate):
+    x = PLACES["near 0"]
+    with pytest.raises(ValueError, match=r"field must be differentiable.*detach"):
+        evaluate(x)
+    value, trace = evaluate(x, check=False)
+    assert torch.equal(value, -2 * x)
+    torch.testing.assert_close(trace, torch.full_like(trace, -x[0].numel()))

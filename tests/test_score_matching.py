@@ -509,7 +509,7 @@ def grown(x):
         (lambda: implicit_score_matching_loss(grown, POINTS), r"model must return shape \(4, 2\) .* got \(4, 4\)"),
         (
             lambda: implicit_score_matching_loss(torch.sin, POINTS[:0]),
-            r"x must hold at least one sample, got .*\(0, 2\)",
+            r"x must hold at least one point, got .*\(0, 2\)",
         ),
         (lambda: implicit_score_matching_loss(torch.sin, NAN), r"x must be finite, got nan"),
         (lambda: implicit_score_matching_loss(torch.sin, POINTS, chunk_size=1.5), r"chunk_size must be a positive int"),
@@ -519,7 +519,7 @@ def grown(x):
         ),
         (lambda: explicit_score_matching_loss(grown, POINTS, torch.sin), r"model must return shape"),
         (lambda: explicit_score_matching_loss(torch.sin, POINTS, grown), r"score must return shape"),
-        (lambda: explicit_score_matching_loss(torch.sin, POINTS[:0], torch.sin), r"x must hold at least one sample"),
+        (lambda: explicit_score_matching_loss(torch.sin, POINTS[:0], torch.sin), r"x must hold at least one point"),
         (lambda: explicit_score_matching_loss(torch.sin, NAN, torch.sin), r"x must be finite, got nan"),
         (lambda: fisher_divergence(grown, torch.sin, POINTS), r"score_p must return shape"),
         (lambda: fisher_divergence(torch.sin, grown, POINTS), r"score_q must return shape"),

@@ -376,7 +376,7 @@ def test_the_loss_keeps_the_type_of_the_points():
         ({"n_projections": 1.5}, "n_projections must be a positive integer"),
         ({"kind": "uniform"}, "kind must be one of 'rademacher', 'gaussian', 'sphere', got 'uniform'"),
         ({"reduction": "sum"}, "reduction must be one of"),
-        ({"x": torch.empty(0, 2)}, "x must hold at least one sample"),
+        ({"x": torch.empty(0, 2)}, "x must hold at least one point"),
         ({"x": torch.tensor([[0.0, math.nan]])}, "x must be finite, got nan"),
         ({"x": torch.tensor([[0.0, math.inf]])}, "x must be finite, got inf"),
         ({"x": torch.ones(3, 2, dtype=torch.int64)}, "x must be a floating tensor, got torch.int64"),

@@ -1,4 +1,4 @@
-"""What public functions demand of their arguments, and how one number meets a whole batch.
+"""What public functions demand of their arguments, how one number meets a whole batch, and what all batches need.
 
 Every check raises with the name of the argument, what came and what was expected. Checks of values are
 skipped on the ``meta`` device, where tensors have a shape but no values.
@@ -11,23 +11,38 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "as_floating",
     "as_given",
     "at_least_single",
     "batch",
+    "boolean",
+    "double",
     "expand",
     "finite",
+    "fits",
     "floating",
+    "inner_time",
     "integers",
+    "levels",
     "non_negative",
     "one_of",
+    "one_per_row",
     "positive",
     "positive_integer",
     "real",
     "recordable",
     "same_shape",
+    "some_points",
     "standard_normal",
     "still_finite",
+    "sum_over_event",
+    "uniform",
+    "unit_time",
+    "vectors",
 ]
+
+# Solvers that add up their steps end a hair above 1.
+_OVERSTEP = 1e-6
 
 
 def at_least_single(x: Tensor) -> Tensor:
@@ -52,13 +67,60 @@ def expand(value, x: Tensor, name: str = "value") -> Tensor:
     raise ValueError(f"{name} must be a scalar or one value per row, shape ({len(x)},), got {tuple(value.shape)}")
 
 
+def vectors(x: Tensor) -> Tensor:
+    """Points as vectors, from shape ``(B, *event)`` to ``(B, d)``; a point that is a number has a length of one."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def sum_over_event(x: Tensor) -> Tensor:
+    """Sum the numbers of each point, from shape ``(B, *event)`` to ``(B,)``, whatever the event."""
+    return vectors(x).sum(1)
+
+
+def levels(name: str, value, x: Tensor) -> Tensor:
+    """Put times or noise scales on the device of ``x``, in its precision unless that is too coarse for them."""
+    real(name, value)
+    return torch.as_tensor(value, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+
+
+def unit_time(t) -> Tensor:
+    """Return times as a floating tensor, in single precision at least; numbers count in double.
+
+    Raises:
+        ValueError: if a time lies outside [0, 1], but for what a solver's own sum of steps oversteps.
+    """
+    t = at_least_single(as_floating("t", t))
+    if t.is_meta:
+        return t
+    # A sampler asks at each step: a number compares in a tenth of a tensor's time.
+    inside = 0 <= t.item() <= 1 + _OVERSTEP if t.ndim == 0 else bool(((t >= 0) & (t <= 1 + _OVERSTEP)).all())
+    if not inside:
+        raise ValueError(f"t must lie in [0, 1], got values from {t.min():g} to {t.max():g}")
+    return t
+
+
+def inner_time(name: str, t) -> None:
+    """Raise a ``ValueError`` unless a time is a number in (0, 1)."""
+    if not 0 < t < 1:
+        raise ValueError(f"{name} must lie in (0, 1), got {t!r}")
+
+
 def standard_normal(shape, *, generator=None, dtype=None, device=None) -> Tensor:
     """Draw standard normal numbers on the generator's device, then move them to ``device``.
 
     A CPU generator thus serves a tensor on any device and gives the same numbers on each.
     """
+    return _drawn(torch.randn, shape, generator, dtype, device)
+
+
+def uniform(shape, *, generator=None, dtype=None, device=None) -> Tensor:
+    """Draw numbers uniform in [0, 1) on the generator's device, then move them to ``device``."""
+    return _drawn(torch.rand, shape, generator, dtype, device)
+
+
+def _drawn(draw, shape, generator, dtype, device) -> Tensor:
     source = device if generator is None else generator.device
-    return torch.randn(tuple(shape), generator=generator, dtype=dtype, device=source).to(device)
+    return draw(tuple(shape), generator=generator, dtype=dtype, device=source).to(device)
 
 
 def as_given(value, dtype=None) -> Tensor:
@@ -69,6 +131,22 @@ def as_given(value, dtype=None) -> Tensor:
     """
     device = value.device if isinstance(value, Tensor) else "cpu"
     return torch.as_tensor(value, dtype=dtype, device=device)
+
+
+def as_floating(name: str, value) -> Tensor:
+    """Return a floating tensor as it is, integers in the default precision, and numbers in double on the CPU.
+
+    Numbers join tensors of any precision without raising it.
+    """
+    if isinstance(value, Tensor):
+        real(name, value)
+        return value if value.is_floating_point() else value.to(torch.get_default_dtype())
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu")
+
+
+def double(x: Tensor) -> Tensor:
+    """``x`` in double precision, where its device has it."""
+    return x if x.device.type == "mps" else x.double()
 
 
 def recordable(x: Tensor) -> Tensor:
@@ -93,6 +171,20 @@ def batch(name: str, value) -> None:
     floating(name, value)
     if value.ndim == 0:
         raise ValueError(f"{name} must have shape (B, *event), got a scalar")
+
+
+def some_points(name: str, value) -> None:
+    """Raise a ``ValueError`` unless ``value`` is a batch of at least one point, all of them finite."""
+    batch(name, value)
+    if value.numel() == 0:
+        raise ValueError(f"{name} must hold at least one point, shape (B, *event), got {tuple(value.shape)}")
+    finite(name, value)
+
+
+def boolean(name: str, value) -> None:
+    """Raise a ``ValueError`` unless ``value`` is a tensor of truth values."""
+    if not isinstance(value, Tensor) or value.dtype != torch.bool:
+        raise ValueError(f"{name} must be a boolean tensor, got {getattr(value, 'dtype', type(value).__name__)}")
 
 
 def integers(name: str, value) -> Tensor:
@@ -141,6 +233,22 @@ def same_shape(name: str, output, x: Tensor) -> Tensor:
     return output
 
 
+def one_per_row(name: str, output, x: Tensor) -> Tensor:
+    """Return ``output`` if it is one number for each row of ``x``; raise a ``ValueError`` otherwise."""
+    if not isinstance(output, Tensor) or output.shape != (len(x),):
+        came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"{name} must return one number per row, shape ({len(x)},), got {came}")
+    return output
+
+
+def fits(name: str, value: Tensor, x: Tensor, of: str = "x") -> None:
+    """Raise a ``ValueError`` unless a tensor is shaped like ``x``, whose name is ``of``, one row of it, or an event."""
+    if value.shape not in (x.shape, x.shape[1:], (1, *x.shape[1:])):
+        raise ValueError(
+            f"{name} must have the shape of {of}, {tuple(x.shape)}, or of one event of it, got {tuple(value.shape)}"
+        )
+
+
 def still_finite(name: str, x: Tensor, at: str, place) -> Tensor:
     """Return ``x`` if it is finite; raise a ``RuntimeError`` that says where it ceased to be, and in how many rows.
 
@@ -154,7 +262,7 @@ def still_finite(name: str, x: Tensor, at: str, place) -> Tensor:
     """
     if x.is_meta or math.isfinite(at_least_single(x).sum().item()):
         return x
-    bad = ~torch.isfinite(x).reshape(len(x), -1).all(1)
+    bad = ~torch.isfinite(vectors(x)).all(1)
     if not bool(bad.any()):  # it was the sum that overflowed
         return x
     raise RuntimeError(

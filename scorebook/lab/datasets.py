@@ -17,7 +17,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from scorebook.lab.arguments import finite, floating, non_negative, one_of, positive_integer, standard_normal
+from scorebook.lab.arguments import finite, floating, non_negative, one_of, positive_integer, standard_normal, uniform
 
 __all__ = ["checkerboard", "coloured_digits", "digits", "hue", "mnist", "moons", "swiss_roll"]
 
@@ -217,7 +217,7 @@ def mnist(root, split: str = "train", *, download: bool = True) -> tuple[Tensor,
 
 def _uniform(n: int, generator) -> Tensor:
     positive_integer("n", n)
-    return torch.rand(n, generator=generator, device=None if generator is None else generator.device)
+    return uniform((n,), generator=generator)
 
 
 def _standardised(points: Tensor, mean, total_variance: float, noise: float, generator) -> Tensor:

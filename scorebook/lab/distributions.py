@@ -35,6 +35,7 @@ from scorebook.lab.arguments import (
     positive_integer,
     real,
     standard_normal,
+    uniform,
 )
 
 __all__ = ["GaussianMixture", "RowwiseMixture"]
@@ -313,11 +314,10 @@ class GaussianMixture(_Mixture):
         """
         positive_integer("n", n)
         place = {"dtype": self.dtype, "device": self.device}
-        source = self.device if generator is None else generator.device
-        uniform = torch.rand(n, generator=generator, dtype=self.dtype, device=source).to(self.device)
         cumulative = self.weights.cumsum(0)
-        # Divided by its own last entry, the cumulative sum ends at exactly one, which no uniform reaches.
-        component = torch.searchsorted(cumulative / cumulative[-1], uniform, right=True)
+        # Divided by its own last entry, the cumulative sum ends at exactly one, which no uniform number reaches.
+        u = uniform((n,), generator=generator, **place)
+        component = torch.searchsorted(cumulative / cumulative[-1], u, right=True)
         noise = standard_normal((n, self.dim), generator=generator, **place)
         if self._vectors is None:
             noise = noise * self._spectrum[component].sqrt().unsqueeze(-1)

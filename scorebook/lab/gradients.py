@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from scorebook.lab.arguments import floating
 
-__all__ = ["checked", "outside_inference_mode", "recording"]
+__all__ = ["checked", "outside_inference_mode", "recording", "unchecked"]
 
 # Share of the change along the finite difference that the graph may leave out.
 _UNSEEN = 0.02
@@ -59,8 +59,11 @@ def recording(x: Tensor):
         yield x if x.requires_grad else x.detach().requires_grad_()
 
 
-def _called(function, x: Tensor):
-    """Call ``function(x)``; where tensors of inference mode keep it from being recorded, with copies of them."""
+def unchecked(function, x: Tensor):
+    """Call ``function(x)`` without the looks of :func:`checked`, which it has had.
+
+    Where tensors of inference mode keep it from being recorded, copies take their place.
+    """
     try:
         return function(x)
     except RuntimeError as error:

@@ -10,7 +10,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from scorebook.lab.arguments import finite, floating, positive_integer, standard_normal
+from scorebook.lab.arguments import positive_integer, some_points, standard_normal, vectors
 
 __all__ = ["energy_distance", "mode_weights", "sliced_wasserstein"]
 
@@ -118,10 +118,7 @@ def mode_weights(x, means) -> Tensor:
 
 def _pair(name_x: str, x, name_y: str, y) -> tuple[Tensor, Tensor]:
     for name, sample in ((name_x, x), (name_y, y)):
-        floating(name, sample)
-        if sample.ndim == 0 or sample.numel() == 0:
-            raise ValueError(f"{name} must hold samples, shape (n, *event), got {tuple(sample.shape)}")
-        finite(name, sample)
+        some_points(name, sample)
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(
             f"{name_x} and {name_y} must agree in all but the first dimension, got {tuple(x.shape)} and "
@@ -129,7 +126,7 @@ def _pair(name_x: str, x, name_y: str, y) -> tuple[Tensor, Tensor]:
         )
     # Half precision is too coarse for sums over samples, and has no distances on a CPU.
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-    return x.reshape(len(x), -1).to(dtype), y.reshape(len(y), -1).to(dtype)
+    return vectors(x).to(dtype), vectors(y).to(dtype)
 
 
 def _shared_quantiles(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:

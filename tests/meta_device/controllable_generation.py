@@ -3,6 +3,7 @@
 import torch
 
 from meta_device import generator, labels, log_prob, points, score, times
+from meta_device.observations import observations
 from scorebook import controllable_generation
 from scorebook.lab.networks import NoisyClassifier, TimeMLP
 from scorebook.sde import VPSDE, ScoreModel
@@ -20,26 +21,12 @@ def classifier():
     return NoisyClassifier(2, 3).to("meta")
 
 
-def observations():
-    """The same kind of observation, once by a matrix and once by callables."""
-    matrix = torch.empty(1, 2, device="meta")
-    pair = (lambda x: x @ matrix.mT, lambda y: y @ matrix)
-    observed = torch.empty(1, 1, device="meta")
-    return [controllable_generation.LinearObservation(operator, observed, 0.1) for operator in (matrix, pair)]
-
-
 def each_time(guided):
     """A guided score at one time for all points, and at a time for each."""
     return [guided(points(), t) for t in (0.5, times())]
 
 
 DRIVEN = {
-    "LinearObservation.log_likelihood": lambda: [seen.log_likelihood(points()) for seen in observations()],
-    "LinearObservation.predict": lambda: [seen.predict(points()) for seen in observations()],
-    "LinearObservation.residual": lambda: [seen.residual(points()) for seen in observations()],
-    "LinearObservation.solve": lambda: [
-        seen.solve(points(1), variance) for seen in observations() for variance in (0.5, times())
-    ],
     "class_log_likelihood": lambda: [
         controllable_generation.class_log_likelihood(classifier(), wanted)(points(), times())
         for wanted in (1, labels())

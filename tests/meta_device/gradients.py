@@ -10,5 +10,9 @@ def value():
         return gradients.checked("score", lambda x: score(x).detach(), inside)
 
 
-DRIVEN = {"checked": value, "recording": value}
+DRIVEN = {
+    "checked": value,
+    "recording": value,
+    "unchecked": lambda: gradients.unchecked(score, points()),
+}
 NOT_DRIVEN = {"outside_inference_mode": "takes nothing"}

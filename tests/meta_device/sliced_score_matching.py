@@ -4,6 +4,7 @@ from meta_device import generator, points, score
 from scorebook import sliced_score_matching
 
 DRIVEN = {
+    "value_and_slices": lambda: sliced_score_matching.value_and_slices(score, points(2, 2), points(2, 2)[None]),
     "random_projections": lambda: [
         sliced_score_matching.random_projections(points(2, 2), 3, kind=kind, generator=generator())
         for kind in ("rademacher", "gaussian", "sphere")

@@ -4,6 +4,22 @@ from scorebook.lab import arguments
 from surface import Call, generator, labels, per_row, points
 
 CALLS = {
+    "fits": Call(
+        lambda value, x: arguments.fits("value", value, x) or value,
+        value=points(),
+        x=points(values_matter=False),
+        by_row=True,
+    ),
+    "levels": Call(
+        lambda value, x: arguments.levels("value", value, x),
+        value=per_row(0.1, 2.0),
+        x=points(values_matter=False),
+        by_row=True,
+    ),
+    "some_points": Call(lambda x: arguments.some_points("x", x) or x, x=points(), by_row=True),
+    "sum_over_event": Call(lambda x: arguments.sum_over_event(x), x=points(), by_row=True),
+    "unit_time": Call(lambda t: arguments.unit_time(t), t=per_row(0.0, 1.0), by_row=True),
+    "vectors": Call(lambda x: arguments.vectors(x), x=points(), by_row=True),
     "expand": Call(lambda value, x: arguments.expand(value, x) * x, value=per_row(0.1, 2.0), x=points(), by_row=True),
     "finite": Call(lambda x: arguments.finite("x", x) or x, x=points(), by_row=True),
     "non_negative": Call(lambda x: arguments.non_negative("x", x) or x, x=per_row(0.0, 2.0), by_row=True),
@@ -13,6 +29,12 @@ CALLS = {
 NO_DATA = {
     "at_least_single": "changes the dtype of whatever tensor it is given",
     "as_given": "takes whatever it is given",
+    "as_floating": "changes the dtype of whatever it is given",
+    "boolean": "the check of dtypes itself",
+    "double": "changes the dtype of whatever tensor it is given",
+    "inner_time": "takes one number",
+    "one_per_row": "compares shapes; what the tensors hold is not looked at",
+    "uniform": "takes a shape",
     "batch": "the check of dtype and shape itself",
     "floating": "the check of dtypes itself",
     "integers": "the check of dtypes itself",
@@ -26,6 +48,12 @@ NO_DATA = {
 }
 
 WITHOUT_DATA = {
+    "as_floating": Call(lambda x: arguments.as_floating("x", x), x=points()),
+    "boolean": Call(lambda label: arguments.boolean("mask", label > 0) or label, label=labels()),
+    "double": Call(lambda x: arguments.double(x), x=points(), own_dtype=True),
+    "inner_time": Call(lambda: arguments.inner_time("t_min", 0.5)),
+    "one_per_row": Call(lambda x: arguments.one_per_row("log_prob", x[:, 0], x), x=points()),
+    "uniform": Call(lambda: arguments.uniform((3, 2), generator=generator())),
     "as_given": Call(lambda x: arguments.as_given(x), x=points()),
     "at_least_single": Call(lambda x: arguments.at_least_single(x), x=points(), own_dtype=True),
     "batch": Call(lambda x: arguments.batch("x", x) or x, x=points()),

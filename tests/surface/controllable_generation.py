@@ -10,11 +10,11 @@ from surface import (
     PLANE,
     VECTORS,
     Call,
-    Data,
     Number,
     beforehand,
     constant,
     generator,
+    given,
     labels,
     like,
     log_prob,
@@ -22,10 +22,10 @@ from surface import (
     points,
     score,
 )
+from surface.observations import halves, observation
 
 SDE = VPSDE()
 TIMES = per_row(0.1, 0.9)
-MATRIX = [[1.0, 0.5], [0.0, 1.0]]
 # Orthogonal in every precision, without rounding.
 HADAMARD = [[0.5, 0.5, 0.5, 0.5], [0.5, -0.5, 0.5, -0.5], [0.5, 0.5, -0.5, -0.5], [0.5, -0.5, -0.5, 0.5]]
 
@@ -38,6 +38,13 @@ def classifier(x):
     return like(network, x)
 
 
+@given
+def distances(x, t):
+    """Logits of three classes by the distance from three places on the diagonal."""
+    centres = torch.tensor([-1.0, 0.0, 1.0]).to(x)
+    return -torch.stack([(x - c).reshape(len(x), x[0].numel()).square().sum(1) for c in centres], 1)
+
+
 @beforehand
 def model(x):
     """A score model with class labels, in the precision of the points."""
@@ -46,34 +53,7 @@ def model(x):
     return like(ScoreModel(network, SDE), x)
 
 
-@beforehand
-def observation(x):
-    """Two coordinates seen through a matrix, in the precision of the points."""
-    return cg.LinearObservation(like(torch.tensor(MATRIX), x), like(torch.tensor([0.3, -0.2]), x), 0.3)
-
-
 CALLS = {
-    "LinearObservation": Call(
-        lambda operator, y, x, noise_std: cg.LinearObservation(operator, y, noise_std).residual(x),
-        operator=constant(MATRIX[:1]),
-        y=Data(lambda random, n, event: random.standard_normal((n, 1))),
-        x=points(),
-        noise_std=Number(0.3),
-        events=PLANE,
-        by_row=True,
-    ),
-    "LinearObservation.log_likelihood": Call(
-        lambda x: observation(x).log_likelihood(x), x=points(), events=PLANE, by_row=True
-    ),
-    "LinearObservation.predict": Call(lambda x: observation(x).predict(x), x=points(), events=PLANE, by_row=True),
-    "LinearObservation.residual": Call(lambda x: observation(x).residual(x), x=points(), events=PLANE, by_row=True),
-    "LinearObservation.solve": Call(
-        lambda residual, variance: observation(residual).solve(residual, variance),
-        residual=points(),
-        variance=per_row(0.1, 2.0),
-        events=PLANE,
-        by_row=True,
-    ),
     "class_log_likelihood": Call(
         lambda labels, x, t: cg.class_log_likelihood(classifier(x), labels)(x, t),
         labels=labels(),
@@ -95,6 +75,12 @@ CALLS = {
         events=PLANE,
         accuracy=1e-9,  # the times are drawn in single precision
     ),
+    "classifier_loss (any event)": Call(
+        lambda x, labels: cg.classifier_loss(distances, SDE, x, labels, generator=generator()),
+        x=points(),
+        labels=labels(),
+        accuracy=1e-9,
+    ),
     "condition": Call(
         lambda scale, x: cg.condition(score, lambda x, t: log_prob(x), scale=scale)(x, 0.5),
         scale=per_row(0.0, 2.0),
@@ -109,6 +95,9 @@ CALLS = {
         limit=Number(1.0),
         events=PLANE,
         by_row=True,
+    ),
+    "diffusion_posterior (a map)": Call(
+        lambda x, t: cg.diffusion_posterior(score, SDE, halves(x))(x, t), x=points(), t=TIMES, by_row=True
     ),
     "given": Call(
         lambda x, t, label: cg.given(model(x), label=label)(x, t),
@@ -133,13 +122,16 @@ CALLS = {
         events=PLANE,
         by_row=True,
     ),
+    "pseudoinverse_guidance (a map)": Call(
+        lambda x, t: cg.pseudoinverse_guidance(score, SDE, halves(x))(x, t), x=points(), t=TIMES, by_row=True
+    ),
     "replace_known": Call(
         lambda y, mask, x, t: cg.replace_known(SDE, y, mask, generator=generator())(x, t),
         y=points(),
         mask=points(dtype=torch.bool),
         x=points(),
         t=TIMES,
-        events=VECTORS + IMAGES[:1],
+        events=(*VECTORS, IMAGES[0], ()),
         by_row=True,
         unused=("x", "y"),
     ),

@@ -13,6 +13,7 @@ def value(x):
 CALLS = {
     "checked": Call(value, x=points(), by_row=True),
     "recording": Call(value, x=points(), by_row=True),
+    "unchecked": Call(lambda x: gradients.unchecked(field, x), x=points(), by_row=True),
 }
 
 

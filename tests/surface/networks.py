@@ -12,6 +12,7 @@ SMALL = {"width": 8, "depth": 1, "generator": generator()}
 
 
 MLP = networks.MLP(2, **SMALL)
+NUMBERS = networks.MLP((), **SMALL)
 CLASSIFIER = networks.NoisyClassifier(2, 3, **SMALL)
 TIME_MLP = networks.TimeMLP(2, n_classes=3, **SMALL)
 UNET = networks.UNet(1, width=8, n_classes=3, generator=generator())
@@ -33,6 +34,7 @@ def field(network):
 
 CALLS = {
     "MLP.forward": Call(lambda x: fitting(MLP, x)(x), x=points(), events=PLANE, by_row=True),
+    "MLP.forward (numbers)": Call(lambda x: fitting(NUMBERS, x)(x), x=points(), events=((),), by_row=True),
     "NoisyClassifier.forward": Call(
         lambda x, t: fitting(CLASSIFIER, x)(x, t), x=points(), t=TIMES, events=PLANE, by_row=True
     ),

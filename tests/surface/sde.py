@@ -112,6 +112,11 @@ CALLS = {
         events=PLANE,
         accuracy=1e-9,  # the times are drawn in single precision
     ),
+    "score_matching_loss (any event)": Call(
+        lambda x: sde.score_matching_loss(score, VP, x, weighting="likelihood", generator=generator()),
+        x=points(),
+        accuracy=1e-9,
+    ),
     "simulate": Call(
         lambda x, times, increments: sde.simulate(
             drift, lambda x, t: 1.0, x, times, increments=increments, generator=generator()

@@ -17,4 +17,13 @@ CALLS = {
     "sliced_score_matching_loss": Call(
         lambda x: sliced_score_matching.sliced_score_matching_loss(field, x, generator=generator()), x=points()
     ),
+    "value_and_slices": Call(
+        lambda x, v: [
+            part.movedim(-1, 0) if part.shape == (1, len(x)) else part
+            for part in sliced_score_matching.value_and_slices(field, x, v.unsqueeze(0))
+        ],
+        x=points(),
+        v=points(),
+        by_row=True,
+    ),
 }
