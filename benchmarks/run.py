@@ -103,7 +103,7 @@ def circumstances() -> dict:
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} on {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: _installed(name) for name in PACKAGES},
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
 
@@ -158,7 +158,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _version(package: str) -> str:
+def _installed(package: str) -> str:
     try:
         return scorebook.__version__ if package == "scorebook" else metadata.version(package)
     except metadata.PackageNotFoundError:

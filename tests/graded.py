@@ -5,7 +5,7 @@ Ordinary runs take few seeds; ``make test-full`` sets ``SCOREBOOK_SEEDS=200``.
 
 import os
 
-from scorebook.coursework import continuous_time, learning, sampling
+from scorebook.coursework import controllable_generation, learning, probability_flow, sampling, sde
 
 FULL = int(os.environ.get("SCOREBOOK_SEEDS", "0"))
 
@@ -33,7 +33,7 @@ def is_named(check, *mistakes):
 def catalogued(monkeypatch, check):
     """Keys of the mistakes that a check knows, over a few seeds."""
     keys = set()
-    for module in (continuous_time, learning, sampling):
+    for module in (learning, sampling, sde, probability_flow, controllable_generation):
 
         def listening(name, answers, mistakes, *, verified, judge=module.judge):
             keys.update(mistake.key for mistake in mistakes)

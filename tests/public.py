@@ -7,8 +7,15 @@ import torch
 
 import scorebook
 
+
+def key(name):
+    """The word for a module in tests and records: ``sde``, and ``coursework_sde`` for the checks of that chapter."""
+    *_, folder, own = name.split(".")
+    return f"coursework_{own}" if folder == "coursework" else own
+
+
 MODULES = {
-    name.rpartition(".")[2]: name
+    key(name): name
     for _, name, is_package in pkgutil.walk_packages(scorebook.__path__, "scorebook.")
     if not is_package and not name.rpartition(".")[2].startswith("_")
 }

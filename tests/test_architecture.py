@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import public
 import pytest
 
 import scorebook
@@ -60,7 +61,7 @@ def test_a_module_says_what_is_public_and_explains_it(name):
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not hasattr(importlib.import_module(name), "__path__")])
 def test_a_module_has_tests_of_its_name(root, name):
-    assert (root / "tests" / f"test_{name.rpartition('.')[2]}.py").is_file()
+    assert (root / "tests" / f"test_{public.key(name)}.py").is_file()
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -105,3 +106,44 @@ def test_a_mark_sits_where_pytest_heeds_it(path):
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     marked = {f.name for f in functions if any("mark." in ast.unparse(each) for each in f.decorator_list)}
     assert [name for name in marked if not name.startswith("test_")] == []
+
+
+def private_names(tree):
+    """Private names that a file defines, and those that it uses."""
+    defined, used = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Name | ast.Attribute):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            (used if isinstance(node.ctx, ast.Load) else defined).add(name)
+        elif isinstance(node, ast.ImportFrom):
+            used |= {alias.name for alias in node.names}
+    private = re.compile(r"_(?!_).").match
+    return set(filter(private, defined)), set(filter(private, used))
+
+
+def borrowed(texts):
+    """Private names of one file that another uses, by the file that does: ``{path: names}``."""
+    found = {path: private_names(ast.parse(text)) for path, text in texts.items()}
+    ours = set().union(*(defined for defined, _ in found.values()))
+    return {path: used & ours - defined for path, (defined, used) in found.items() if used & ours - defined}
+
+
+def test_no_file_uses_a_private_name_of_another(root):
+    paths = [
+        path for folder in ("scorebook", "benchmarks", "tools", "examples") for path in (root / folder).rglob("*.py")
+    ]
+    texts = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    assert len(texts) > 60
+    assert borrowed(texts) == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from scorebook.sde import _kernel", "sde._kernel(1)", "process._rate", "from scorebook.sde import _kernel as k"],
+)
+def test_a_private_name_of_another_file_is_seen(line):
+    owner = "def _kernel(sde): ...\nclass SDE:\n    def __init__(self):\n        self._rate = 1\n"
+    assert set(borrowed({"sde.py": owner, "flow.py": line})) == {"flow.py"}
+    assert borrowed({"sde.py": owner, "flow.py": "import torch; torch._C; x.__len__(); _kernel = 1; _kernel(2)"}) == {}

@@ -416,16 +416,18 @@ ONE_RESULT = {
     "score_matching.value_and_divergence.chunk_size": MEMORY,
     "score_matching.value_and_divergence.check": HIDDEN,
     "sliced_score_matching.value_and_slices.check": HIDDEN,
-    "reports.Answer.misfit": f"{TESTED} test_reports",
+    "coursework_reports.Answer.misfit": f"{TESTED} test_coursework_reports",
     "fingerprints.describe": f"{TESTED} test_fingerprints",
     "training.fit": f"{TESTED} test_training",
     "widgets.explorer": f"{TESTED} test_widgets",
 } | {
-    f"{module}.check_{name}": "what a check finds is in test_coursework_mistakes"
+    f"coursework_{module}.check_{name}": "what a check finds is in test_coursework_mistakes"
     for module, names in {
-        "continuous_time": ("guidance", "log_prob", "probability_flow", "reverse_step", "sde"),
+        "controllable_generation": ("guidance",),
         "learning": ("divergence", "loss", "score"),
+        "probability_flow": ("log_prob", "probability_flow"),
         "sampling": ("annealed", "langevin"),
+        "sde": ("reverse_step", "sde"),
     }.items()
     for name in names
 }

@@ -49,9 +49,6 @@ LAWS = ("tests/test_surface.py", "tests/test_keywords.py", "tests/test_meta_devi
 # Tests under another name than the module's, or beside it.
 TESTS = {
     "scorebook/sde.py": ("tests/test_sde.py", "tests/test_same_sde.py"),
-    "scorebook/coursework/continuous_time.py": ("tests/test_continuous_time.py", "tests/test_coursework.py"),
-    "scorebook/coursework/learning.py": ("tests/test_learning.py", "tests/test_coursework.py"),
-    "scorebook/coursework/sampling.py": ("tests/test_sampling.py", "tests/test_coursework.py"),
     "tools/benchmark_page.py": ("tests/test_benchmarks.py",),
 }
 
@@ -79,11 +76,20 @@ def resolve(words, known):
     return found
 
 
+def _key(module):
+    """The word by which tests name a module, such as ``sde`` or ``coursework_sde``."""
+    folder, name = Path(module).parent.name, Path(module).stem
+    return f"coursework_{name}" if folder == "coursework" else name
+
+
 def concerned(module, root=ROOT):
     """The files of tests that concern a module."""
-    stem = Path(module).stem
-    own = "tests/test_benchmarks.py" if module.startswith("benchmarks/") else f"tests/test_{stem}.py"
-    own = [name for name in TESTS.get(module, (own,)) if (root / name).exists()]
+    own = (f"tests/test_{_key(module)}.py",)
+    if module.startswith("benchmarks/"):
+        own = ("tests/test_benchmarks.py",)
+    elif module.startswith("scorebook/coursework/"):
+        own += ("tests/test_coursework.py",)
+    own = [name for name in TESTS.get(module, own) if (root / name).exists()]
     return own + [name for name in LAWS if module.startswith("scorebook/") and (root / name).exists()]
 
 
@@ -106,7 +112,7 @@ class Runner:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, place)
         self.code = (self.copy / module).read_text(encoding="utf-8")
-        self.others = {Path(name).stem for name in modules(root)} - {Path(module).stem}
+        self.others = {_key(name) for name in modules(root)} - {_key(module)}
         self.seconds, self.broken, self.limit, self.version = {}, set(), math.inf, 0
 
     def close(self):

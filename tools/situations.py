@@ -50,7 +50,7 @@ def groups(found):
 
 def tell(app, what, name, thing, options, lines):
     """Adds the line to a docstring."""
-    parts = name.split(".")
+    parts = name.replace(".coursework.", ".coursework_").split(".")
     words = next((FOUND[key] for key in (".".join(parts[-2:]), ".".join(parts[-3:])) if key in FOUND), None)
     if words is not None:
         lines += ["", f":ref:`Situations <{ADDRESS}>`: {line_of(words)}.", ""]

@@ -13,16 +13,12 @@ A check neither hangs nor dies on what it is given: exceptions, wrong shapes, Na
 become a report.
 """
 
-from scorebook.coursework.continuous_time import (
-    check_guidance,
-    check_log_prob,
-    check_probability_flow,
-    check_reverse_step,
-    check_sde,
-)
+from scorebook.coursework.controllable_generation import check_guidance
 from scorebook.coursework.learning import check_divergence, check_loss, check_score
+from scorebook.coursework.probability_flow import check_log_prob, check_probability_flow
 from scorebook.coursework.reports import Measurement, Report
 from scorebook.coursework.sampling import check_annealed, check_langevin
+from scorebook.coursework.sde import check_reverse_step, check_sde
 
 __all__ = [
     "Measurement",

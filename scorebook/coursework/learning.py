@@ -7,17 +7,24 @@ statistics is the law of that noise.
 """
 
 import math
-import numbers
 
 import torch
 from torch import Tensor, nn
 
 from scorebook.coursework.guard import Refusal, Student, under_guard
+from scorebook.coursework.problems import (
+    child,
+    is_standard,
+    random_sde,
+    refuse_coupling,
+    refuse_shared_noise,
+    rms,
+    seeded,
+)
 from scorebook.coursework.reports import Answer, Mistake, Report, judge
 from scorebook.lab.arguments import one_of, positive, positive_integer, standard_normal
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.score_matching import score_of
-from scorebook.sde import SDE, VPSDE, SubVPSDE
 
 __all__ = ["check_divergence", "check_loss", "check_score"]
 
@@ -58,7 +65,7 @@ def check_score(
         if not callable(getattr(distribution, method, None)):
             raise ValueError(f"distribution must have a method {method}, got {type(distribution).__name__}")
     student = Student("score(x)")
-    generator = _generator(seed)
+    generator = seeded(seed)
 
     def check():
         x = distribution.sample(n_points, generator=generator)
@@ -76,7 +83,7 @@ def check_score(
             verified=f"your score is that of the law at {len(x)} points",
         )
         if report.mistake is None:
-            _refuse_coupling(student, score, x, values, tolerance * _rms(truth))
+            refuse_coupling(student, score, x, values, tolerance * rms(truth))
         return report
 
     return under_guard("check_score", check, student, time_limit=time_limit)
@@ -175,7 +182,7 @@ def check_divergence(
     for size in event_shape:
         positive_integer("event_shape", size)
     student = Student("f(field, x)" if exact else "f(field, x, generator=generator)")
-    generator = _generator(seed)
+    generator = seeded(seed)
 
     def check():
         n = 16
@@ -197,7 +204,7 @@ def check_divergence(
             else "the mean of your estimate is the trace of the Jacobian",
         )
         if exact and report.mistake is None:
-            _refuse_coupling(student, lambda part: f(field, part), x, values, 1e-4 * _rms(truth))
+            refuse_coupling(student, lambda part: f(field, part), x, values, 1e-4 * rms(truth))
         return report
 
     return under_guard("check_divergence", check, student, time_limit=time_limit)
@@ -208,12 +215,12 @@ def _estimated_divergence(student, f, field, x, truth, generator) -> Answer:
     points = x.repeat_interleave(copies, 0)
     means = []
     for _ in range(calls):
-        values = student.call(f, field, points, generator=_child(generator))
+        values = student.call(f, field, points, generator=child(generator))
         means.append(student.tensor(values, (len(points),), "the divergence").reshape(len(x), copies).mean(1))
     means = torch.stack(means)
-    if bool((means.std(0) < 1e-12 * _rms(truth)).all()) and not torch.allclose(means[0], truth, rtol=1e-6):
+    if bool((means.std(0) < 1e-12 * rms(truth)).all()) and not torch.allclose(means[0], truth, rtol=1e-6):
         raise Refusal("your estimate gives the same in each call: its projections are not drawn anew", "same_probe")
-    return Answer.mean_of("divergence", means, truth, 1e-9 * _rms(truth))
+    return Answer.mean_of("divergence", means, truth, 1e-9 * rms(truth))
 
 
 def _divergences_mistaken(field, x, jacobian) -> list[Mistake]:
@@ -282,7 +289,7 @@ def check_loss(loss, kind: str, *, seed: int = 0, time_limit: float | None = 30.
     keywords = "" if kind in ("explicit", "implicit") else ", generator=generator"
     arguments = {"explicit": "model, x, score", "denoising": "model, x, sigma", "sde": "model, sde, x"}
     student = Student(f"loss({arguments.get(kind, 'model, x')}{keywords})")
-    generator = _generator(seed)
+    generator = seeded(seed)
     check = {
         "explicit": _check_explicit,
         "implicit": _check_implicit,
@@ -374,7 +381,7 @@ def _check_sliced(student, loss, generator) -> Report:
     ]
     values, gradients = [], []
     for _ in range(calls):
-        value, gradient = _value_and_gradient(student, model, student.call(loss, model, x, generator=_child(generator)))
+        value, gradient = _value_and_gradient(student, model, student.call(loss, model, x, generator=child(generator)))
         values.append(value)
         gradients.append(gradient)
     values, gradients = torch.stack(values), torch.stack(gradients)
@@ -397,7 +404,7 @@ def _check_denoising(student, loss, generator) -> Report:
     model = _Spy(_Field(d, generator))
     x = standard_normal((n, d), generator=generator, dtype=_DOUBLE)
     sigma = 0.2 + 1.3 * torch.rand(n, generator=generator, dtype=_DOUBLE)
-    value = student.call(loss, model, x, sigma, generator=_child(generator))
+    value = student.call(loss, model, x, sigma, generator=child(generator))
     student.connected(value, (), "the loss")
     noisy, seen = model.only_call()
     if not torch.allclose(seen.expand(n).double(), sigma):
@@ -410,9 +417,9 @@ def _check_denoising(student, loss, generator) -> Report:
 def _check_sde_loss(student, loss, generator) -> Report:
     n, d = 2048, 5
     model = _Spy(_Field(d, generator))
-    process = _random_sde(generator)
+    process = random_sde(generator)
     x = standard_normal((n, d), generator=generator, dtype=_DOUBLE)
-    value = student.call(loss, model, process, x, generator=_child(generator))
+    value = student.call(loss, model, process, x, generator=child(generator))
     student.connected(value, (), "the loss")
     noisy, t = model.only_call()
     t = t.detach().double().expand(n)
@@ -438,7 +445,7 @@ def _judge_denoising(student, model, value, x, noisy, level, alpha, sigma, diffu
     s, z = field(noisy, level), (noisy - a * x) / c
     if torch.allclose(noisy, x) or torch.allclose(noisy, a * x):
         raise Refusal("the model sees the points without noise", "clean_input")
-    _refuse_shared_noise(z)
+    refuse_shared_noise(z)
 
     def half_square(residual, weight=1.0):
         return 0.5 * (weight * residual.square().sum(1)).mean()
@@ -476,7 +483,7 @@ def _judge_denoising(student, model, value, x, noisy, level, alpha, sigma, diffu
         ("no_alpha", "the clean point is not multiplied by α(t)", (noisy - x) / c),
     ]
     for key, words, drawn in made:
-        if not _standard(z) and _standard(drawn):
+        if not is_standard(z) and is_standard(drawn):
             losses = [right, *(half_square(c * s + part) for part in (drawn, drawn / c))]
             mistakes += [
                 Mistake(key, words, lambda loss=loss: shape | _parts(field, loss))
@@ -501,20 +508,6 @@ def _judge_denoising(student, model, value, x, noisy, level, alpha, sigma, diffu
         mistakes,
         verified="your loss and its gradient are the right functions of the noise, and the noise is standard normal",
     )
-
-
-def _refuse_shared_noise(z):
-    """Refuse noise, shape ``(B, d)``, that is the same in all rows or in all columns."""
-    resolution = 1e-4 * z.abs().max()
-    if bool((z - z[:1]).abs().max() < resolution):
-        raise Refusal("all points of the batch get the same noise: draw it in the shape of x", "shared_noise")
-    if bool((z - z[:, :1]).abs().max() < resolution):
-        raise Refusal("all coordinates of a point get the same noise: draw it in the shape of x", "shared_noise")
-
-
-def _standard(z) -> bool:
-    n = z.numel()
-    return abs(z.mean().item()) < 5 * n**-0.5 and abs(z.std().item() - 1) < 5 * (2 * n) ** -0.5
 
 
 def _scalings(right, n, d):
@@ -616,27 +609,6 @@ class _Spy(nn.Module):
         return x, level
 
 
-def _random_sde(generator) -> SDE:
-    """An SDE that shrinks its points as well as noising them: where it does not, mistakes about that would not show."""
-    kind = (VPSDE, SubVPSDE)[int(torch.randint(2, (), generator=generator))]
-    low, high = torch.rand(2, generator=generator, dtype=torch.float32).tolist()
-    return kind(0.5 + low, 6 + 6 * high)
-
-
-def _refuse_coupling(student, function, x, values, limit):
-    """Refuse a function whose answer for a point changes with the other points of its batch."""
-    few = max(1, len(x) // 4)
-    for batch in (x[:few].clone(), torch.cat([x[:few], 3 * x[few:] + 1])):
-        answer = student.call(function, batch)
-        alone = student.tensor(answer, (len(batch), *values.shape[1:]), "the answer to another batch")[:few]
-        if (alone - values[:few]).abs().max() > limit + 1e-9:
-            raise Refusal(
-                "your answer for a point depends on the other points of its batch: batch normalisation, or a sum, mean "
-                "or norm taken over the batch axis",
-                "coupled",
-            )
-
-
 def _field_of_both_signs(n, dim, generator) -> tuple[_Field, Tensor]:
     """A field and points where its divergence takes both signs, so that bars show, and is large, so that factors do."""
     while True:
@@ -644,7 +616,7 @@ def _field_of_both_signs(n, dim, generator) -> tuple[_Field, Tensor]:
         x = standard_normal((n, dim), generator=generator, dtype=_DOUBLE)
         jacobian = field.jacobian(x).detach()
         trace, size = _trace(jacobian), jacobian.square().sum((1, 2)).mean().sqrt()
-        if min(trace.max(), -trace.min()) > 0.2 * _rms(trace) and trace.abs().max() > size:
+        if min(trace.max(), -trace.min()) > 0.2 * rms(trace) and trace.abs().max() > size:
             return field, x
 
 
@@ -655,18 +627,3 @@ def _trace(jacobian) -> Tensor:
 def _root(covariances) -> Tensor:
     values, vectors = torch.linalg.eigh(covariances)
     return vectors @ torch.diag_embed(values.sqrt()) @ vectors.mT
-
-
-def _rms(values) -> float:
-    return values.detach().square().mean().sqrt().item()
-
-
-def _generator(seed) -> torch.Generator:
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        raise ValueError(f"seed must be an integer, got {seed!r}")
-    return torch.Generator().manual_seed(int(seed))
-
-
-def _child(generator) -> torch.Generator:
-    """Return a generator for the student, so that what they draw does not move the check's own draws."""
-    return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))

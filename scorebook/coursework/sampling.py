@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scorebook.coursework.guard import Refusal, Student, under_guard
-from scorebook.coursework.learning import _child, _generator
+from scorebook.coursework.problems import child, refuse_coupled_rows, seeded
 from scorebook.coursework.reports import Answer, Mistake, Report, judge
 
 __all__ = ["check_annealed", "check_langevin"]
@@ -47,7 +47,7 @@ def check_langevin(sampler, *, seed: int = 0, time_limit: float | None = 30.0) -
     Source: Roberts & Tweedie (1996); the module :mod:`scorebook.langevin` for the formulas.
     """
     student = Student("sampler(score, x, step_size=..., n_steps=..., generator=generator)")
-    generator = _generator(seed)
+    generator = seeded(seed)
 
     def check():
         d, n_steps = 8, 7
@@ -62,8 +62,8 @@ def check_langevin(sampler, *, seed: int = 0, time_limit: float | None = 30.0) -
             return student.tensor(result, x.shape, "what your sampler returns")
 
         x = _starts(_CHAINS, d, generator)
-        one, many = run(x, 1, _child(generator)), run(x, n_steps, _child(generator))
-        _refuse_coupled_rows(lambda x, source: run(x, 2, source), x[:64], generator)
+        one, many = run(x, 1, child(generator)), run(x, n_steps, child(generator))
+        refuse_coupled_rows(lambda x, source: run(x, 2, source), x[:64], generator)
         answers = _answers("after one step", x, one, 1 - step / variances, math.sqrt(2 * step), shape=True)
         mean, std = _after([(1 - step / variances, math.sqrt(2 * step))] * n_steps)
         answers += _answers(f"after {n_steps} steps", x, many, mean, std)
@@ -171,7 +171,7 @@ def check_annealed(sampler, *, denoise: bool = True, seed: int = 0, time_limit: 
     section 3.1, for the denoising.
     """
     student = Student("sampler(score, x, sigmas, step_size=..., n_steps_each=..., generator=generator)")
-    generator = _generator(seed)
+    generator = seeded(seed)
 
     def check():
         d, n_steps = 8, 3
@@ -195,8 +195,8 @@ def check_annealed(sampler, *, denoise: bool = True, seed: int = 0, time_limit: 
         x = _starts(_CHAINS, d, generator)
         path = _annealing(variances, sigmas, step, n_steps)
         end = _denoising(variances, sigmas[-1]) if denoise else []
-        end_state = run(x, _child(generator))
-        _refuse_coupled_rows(run, x[:64], generator)
+        end_state = run(x, child(generator))
+        refuse_coupled_rows(run, x[:64], generator)
         answers = _answers("at the end", x, end_state, *_after(path + end))
         mistakes = _annealings_mistaken(variances, sigmas, step, n_steps, denoise)
         report = judge(
@@ -370,23 +370,3 @@ def _refuse_shared(x, result):
         off = correlation - torch.eye(len(correlation), dtype=_DOUBLE)
         if bool(off.abs().max() > 0.9):
             raise Refusal("all coordinates of a chain get the same noise: draw it in the shape of x", "shared_noise")
-
-
-def _refuse_coupled_rows(run, x, generator):
-    """Refuse a sampler in which a row moves when others start elsewhere; ``run(x, generator)`` runs it."""
-    half, seed = len(x) // 2, int(torch.randint(2**62, (), generator=generator))
-    state = torch.random.get_rng_state()
-
-    def again(x):
-        torch.random.set_rng_state(state)
-        return run(x, torch.Generator().manual_seed(seed))[:half]
-
-    first, repeated = again(x), again(x)
-    moved = again(torch.cat([x[:half], 3 * x[half:]]))
-    # Noise that follows neither the generator nor the global seed hides what others do.
-    if torch.equal(first, repeated) and bool((first - moved).abs().max() > 1e-9 * x.abs().max()):
-        raise Refusal(
-            "a sample moves when others of its batch start elsewhere: a norm, mean or step size is taken over the "
-            "batch; take it for each sample",
-            "coupled",
-        )

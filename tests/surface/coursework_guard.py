@@ -5,7 +5,7 @@ from surface import Call, points
 
 NO_DATA = {
     "Refusal": "holds words",
-    "Student": "holds a student's code; test_guard shows what it refuses of the answers",
+    "Student": "holds a student's code; test_coursework_guard shows what it refuses of the answers",
     "under_guard": "takes a check",
 }
 

@@ -2,6 +2,6 @@
 
 NOT_DRIVEN = {
     "Refusal": "holds words",
-    "Student": "refuses a tensor without values, which test_guard shows",
+    "Student": "refuses a tensor without values, which test_coursework_guard shows",
     "under_guard": "takes no tensor",
 }

@@ -4,7 +4,7 @@ from scorebook import noise_scales, score_matching
 from scorebook.coursework import learning
 from surface import Call, mixture
 
-CODE = "takes a student's code, whose answers test_coursework_mistakes and test_guard spoil in every way"
+CODE = "takes a student's code, whose answers test_coursework_mistakes and test_coursework_guard spoil in every way"
 
 NO_DATA = {
     "check_divergence": CODE,

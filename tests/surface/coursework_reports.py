@@ -5,7 +5,7 @@ import torch
 from scorebook.coursework import reports
 from surface import Call, beforehand
 
-ANSWERS = "takes what the checks measured, which may be anything: test_reports shows that NaN never passes"
+ANSWERS = "takes what the checks measured, which may be anything: test_coursework_reports shows that NaN never passes"
 
 NO_DATA = {
     "Answer": ANSWERS,

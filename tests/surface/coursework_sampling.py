@@ -4,7 +4,7 @@ from scorebook import langevin, noise_scales
 from scorebook.coursework import sampling
 from surface import Call
 
-CODE = "takes a student's code, whose answers test_coursework_mistakes and test_guard spoil in every way"
+CODE = "takes a student's code, whose answers test_coursework_mistakes and test_coursework_guard spoil in every way"
 
 NO_DATA = {
     "check_annealed": CODE,

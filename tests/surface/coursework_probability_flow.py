@@ -1,0 +1,23 @@
+"""Why nothing of ``scorebook.coursework.probability_flow`` takes data, and calls of it on the book's own code."""
+
+from scorebook import probability_flow
+from scorebook.coursework.probability_flow import check_log_prob, check_probability_flow
+from surface import Call
+
+CODE = "takes a student's code, whose answers test_coursework_mistakes and test_coursework_guard spoil in every way"
+
+NO_DATA = {
+    "check_log_prob": CODE,
+    "check_probability_flow": CODE,
+}
+
+
+def likelihood(process, score, x):
+    """A right likelihood under the probability flow."""
+    return probability_flow.log_prob(process, score, x, method="rk4", n_steps=40, t_min=0.009)
+
+
+WITHOUT_DATA = {
+    "check_log_prob": Call(lambda: check_log_prob(likelihood, seed=0)),
+    "check_probability_flow": Call(lambda: check_probability_flow(probability_flow.velocity, seed=0)),
+}

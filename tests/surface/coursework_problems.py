@@ -1,0 +1,53 @@
+"""Why nothing of ``scorebook.coursework.problems`` takes data, and calls of it."""
+
+import torch
+
+from scorebook import sde
+from scorebook.coursework import problems
+from scorebook.coursework.guard import Student
+from surface import Call, beforehand, generator
+
+DRAWS = "draws a problem"
+ANSWERS = "looks at what a student's code returned, in double precision: test_coursework_problems shows what it refuses"
+
+NO_DATA = {
+    "child": DRAWS,
+    "drift_rate": "takes times of its own problem",
+    "is_standard": ANSWERS,
+    "random_mixture": DRAWS,
+    "random_sde": DRAWS,
+    "refuse_coupled_rows": ANSWERS,
+    "refuse_coupling": ANSWERS,
+    "refuse_other_times": ANSWERS,
+    "refuse_shared_noise": ANSWERS,
+    "rms": ANSWERS,
+    "seeded": "takes a whole number",
+}
+
+
+@beforehand
+def draws():
+    """Independent standard normal numbers, in double precision."""
+    return torch.randn(64, 3, generator=generator(), dtype=torch.float64)
+
+
+def moved(x, source):
+    """A step of each row by itself."""
+    return 0.5 * x
+
+
+WITHOUT_DATA = {
+    "child": Call(lambda: problems.child(generator()).initial_seed()),
+    "drift_rate": Call(lambda: problems.drift_rate(sde.VPSDE(), draws()[:, 0].sigmoid())),
+    "is_standard": Call(lambda: problems.is_standard(draws())),
+    "random_mixture": Call(lambda: problems.random_mixture(2, generator()).means),
+    "random_sde": Call(lambda: repr(problems.random_sde(generator()))),
+    "refuse_coupled_rows": Call(lambda: problems.refuse_coupled_rows(moved, draws(), generator())),
+    "refuse_coupling": Call(
+        lambda: problems.refuse_coupling(Student("f(x)"), lambda x: 2 * x, draws(), 2 * draws(), 1e-6)
+    ),
+    "refuse_other_times": Call(lambda: problems.refuse_other_times([draws()[0, 0]], draws()[0, 0], sde.VPSDE())),
+    "refuse_shared_noise": Call(lambda: problems.refuse_shared_noise(draws())),
+    "rms": Call(lambda: problems.rms(draws())),
+    "seeded": Call(lambda: problems.seeded(3).initial_seed()),
+}

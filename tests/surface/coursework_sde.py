@@ -1,0 +1,26 @@
+"""Why nothing of ``scorebook.coursework.sde`` takes data, and calls of it on the book's own code."""
+
+import torch
+
+from scorebook import sde
+from scorebook.coursework.sde import check_reverse_step, check_sde
+from surface import Call
+
+CODE = "takes a student's code, whose answers test_coursework_mistakes and test_coursework_guard spoil in every way"
+
+NO_DATA = {
+    "check_reverse_step": CODE,
+    "check_sde": CODE,
+}
+
+
+def euler(process, score, x, t, dt, *, generator):
+    """A right step of the reverse-time SDE."""
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    return x + sde.reverse_drift(process, score, x, t) * dt + process.diffusion(t) * dt.abs().sqrt() * noise
+
+
+WITHOUT_DATA = {
+    "check_reverse_step": Call(lambda: check_reverse_step(euler, seed=0)),
+    "check_sde": Call(lambda: check_sde(sde.SubVPSDE(), seed=0)),
+}

@@ -1,0 +1,100 @@
+"""Problems hide no mistake, and whatever is wrong on any problem is refused by its name."""
+
+import pytest
+import torch
+
+from scorebook.coursework import problems
+from scorebook.coursework.guard import Refusal, Student
+from scorebook.sde import VESDE, VPSDE, SubVPSDE
+
+DOUBLE = torch.float64
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=1):
+    return torch.randn(shape, generator=generator(seed), dtype=DOUBLE)
+
+
+@pytest.mark.parametrize("seed", [True, 1.0, "1", None])
+def test_a_seed_is_an_integer(seed):
+    assert problems.seeded(3).initial_seed() == 3
+    with pytest.raises(ValueError, match="seed must be an integer"):
+        problems.seeded(seed)
+
+
+def test_what_the_student_draws_does_not_move_the_draws_of_the_check():
+    one, other = generator(), generator()
+    problems.child(one)
+    torch.rand(100, generator=problems.child(other))
+    assert torch.equal(torch.rand(3, generator=one), torch.rand(3, generator=other))
+
+
+@pytest.mark.parametrize("make", [problems.random_sde, lambda g: problems.random_mixture(2, g)])
+def test_a_problem_is_that_of_its_seed(make):
+    def told(problem):
+        return repr(problem) if isinstance(problem, VPSDE | SubVPSDE) else problem.means.tolist()
+
+    assert told(make(generator(3))) == told(make(generator(3))) != told(make(generator(4)))
+
+
+def test_both_kinds_of_sde_that_shrink_are_drawn():
+    assert {type(problems.random_sde(generator(seed))) for seed in range(20)} == {VPSDE, SubVPSDE}
+
+
+@pytest.mark.parametrize("process", [VPSDE(), VESDE()])
+def test_the_drift_is_its_rate_times_the_point(process):
+    t, x = torch.linspace(0.1, 0.9, 5, dtype=DOUBLE), normal(5, 3)
+    torch.testing.assert_close(problems.drift_rate(process, t)[:, None] * x, process.drift(x, t))
+
+
+def test_the_root_mean_square_is_that_of_every_number():
+    assert problems.rms(torch.tensor([[3.0, 4.0], [0.0, 5.0]], dtype=DOUBLE)) == pytest.approx(12.5**0.5)
+
+
+def test_only_standard_noise_is_standard():
+    z = normal(4096, 3)
+    assert problems.is_standard(z)
+    assert not any(problems.is_standard(other) for other in (1.1 * z, z + 0.1, z.sign() * 2))
+
+
+def test_a_function_that_couples_rows_is_refused():
+    x = normal(16, 2)
+    student = Student("f(x)")
+    problems.refuse_coupling(student, torch.sin, x, x.sin(), 1e-9)
+    with pytest.raises(Refusal, match="other points of its batch"):
+        problems.refuse_coupling(student, lambda x: x - x.mean(0), x, x - x.mean(0), 1e-9)
+
+
+@pytest.mark.parametrize("noise", ["the generator's", "the global"])
+def test_a_sampler_that_couples_rows_is_refused_wherever_its_noise_comes_from(noise):
+    def run(coupled):
+        def sampler(x, source):
+            z = torch.randn(x.shape, generator=source if noise == "the generator's" else None, dtype=x.dtype)
+            return x / (x.norm() if coupled else 2.0) + z
+
+        return sampler
+
+    before = torch.get_rng_state()
+    problems.refuse_coupled_rows(run(False), normal(16, 2), generator())
+    with pytest.raises(Refusal, match="when others of its batch start elsewhere"):
+        problems.refuse_coupled_rows(run(True), normal(16, 2), generator())
+    torch.set_rng_state(before)
+
+
+@pytest.mark.parametrize(("shape", "words"), [((1, 3), "all points of the batch"), ((16, 1), "all coordinates")])
+def test_noise_that_is_shared_is_refused(shape, words):
+    problems.refuse_shared_noise(normal(16, 3))
+    with pytest.raises(Refusal, match=words):
+        problems.refuse_shared_noise(normal(*shape).expand(16, 3))
+
+
+def test_a_score_asked_at_another_time_is_refused_where_that_can_be_told():
+    t, process = torch.tensor(0.3, dtype=DOUBLE), VPSDE()
+    problems.refuse_other_times([], t, process)
+    problems.refuse_other_times([t], t, process)
+    for asked, words in ((process.sigma(t), "at σ"), (1 - t, "at 1 − t")):
+        with pytest.raises(Refusal, match=words):
+            problems.refuse_other_times([asked], t, process)
