@@ -191,9 +191,9 @@ METRICS = pytest.mark.parametrize("metric", [sliced_wasserstein, energy_distance
     ("x", "y", "message"),
     [
         (torch.zeros(4, 2), torch.zeros(4, 3), r"x and (y|means) must agree .*\(4, 2\) and \(4, 3\)"),
-        (torch.zeros(0, 2), torch.zeros(4, 2), r"x must hold samples, shape \(n, \*event\), got \(0, 2\)"),
-        (torch.zeros(4, 2), torch.zeros(0, 2), r"(y|means) must hold samples.*got \(0, 2\)"),
-        (torch.zeros(4, 2), torch.tensor(1.0), r"(y|means) must hold samples.*got \(\)"),
+        (torch.zeros(0, 2), torch.zeros(4, 2), r"x must hold at least one point, .*got \(0, 2\)"),
+        (torch.zeros(4, 2), torch.zeros(0, 2), r"(y|means) must hold at least one point, .*got \(0, 2\)"),
+        (torch.zeros(4, 2), torch.tensor(1.0), r"(y|means) must have shape \(B, \*event\), got a scalar"),
         (torch.full((4, 2), math.nan), torch.zeros(4, 2), r"x must be finite, got nan"),
         (torch.zeros(4, 2), torch.full((4, 2), math.inf), r"(y|means) must be finite, got inf"),
         (torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4, 2), r"x must be a floating tensor, got torch.int64"),

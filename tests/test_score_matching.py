@@ -487,13 +487,13 @@ def grown(x):
     [
         (
             lambda: score_of(lambda x: x, POINTS),
-            r"log_prob must return one number per point, shape \(4,\), got \(4, 2\)",
+            r"log_prob must return one number per row, shape \(4,\), got \(4, 2\)",
         ),
         (lambda: score_of(lambda x: x.sum(), POINTS), r"log_prob must return .* got \(\)"),
         (lambda: score_of(lambda x: 0.0, POINTS), r"log_prob must return .* got float"),
         (lambda: score_of(lambda x: x.sum(1), POINTS.long()), r"x must be a floating tensor, got torch.int64"),
         (lambda: score_of(lambda x: x, torch.tensor(1.0)), r"x must have shape \(B, \*event\), got a scalar"),
-        (lambda: integrate_score(torch.sin, POINTS, torch.zeros(3)), r"origin must have shape .* got \(3,\)"),
+        (lambda: integrate_score(torch.sin, POINTS, torch.zeros(3)), r"origin must have the shape .* got \(3,\)"),
         (
             lambda: integrate_score(torch.sin, POINTS, POINTS[0], n_nodes=0),
             r"n_nodes must be a positive integer, got 0",
@@ -509,7 +509,7 @@ def grown(x):
         (lambda: implicit_score_matching_loss(grown, POINTS), r"model must return shape \(4, 2\) .* got \(4, 4\)"),
         (
             lambda: implicit_score_matching_loss(torch.sin, POINTS[:0]),
-            r"x must hold at least one point, got .*\(0, 2\)",
+            r"x must hold at least one point, .*\(0, 2\)",
         ),
         (lambda: implicit_score_matching_loss(torch.sin, NAN), r"x must be finite, got nan"),
         (lambda: implicit_score_matching_loss(torch.sin, POINTS, chunk_size=1.5), r"chunk_size must be a positive int"),

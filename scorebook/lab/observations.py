@@ -278,7 +278,7 @@ def _conjugate_gradients(apply, b: Tensor, rounding: float) -> Tensor:
 
     done = dot(b, b) * rounding**1.5
     w, residual, direction, squared = torch.zeros_like(b), b, b, dot(b, b)
-    n_iterations = 1 if b.is_meta else 10 * b[0].numel() + 10
+    n_iterations = 1 if b.is_meta else 10 * math.prod(b.shape[1:]) + 10
     for _ in range(n_iterations):
         active = squared > done
         if not b.is_meta and not bool(active.any()):

@@ -38,14 +38,6 @@ DRIVEN = {
 
 NOT_DRIVEN = {
     "inner_time": "takes a number",
-    "as_floating": lambda: arguments.as_floating("labels", labels()),
-    "double": lambda: arguments.double(points()),
-    "levels": lambda: [arguments.levels("t", value, points()) for value in (0.5, times())],
-    "one_per_row": lambda: arguments.one_per_row("log_prob", times(), points()),
-    "sum_over_event": lambda: arguments.sum_over_event(points(2, 2)),
-    "uniform": lambda: [arguments.uniform((8, 2), generator=g, device="meta") for g in (generator(), None)],
-    "unit_time": lambda: arguments.unit_time(times()),
-    "vectors": lambda: arguments.vectors(points(2, 2)),
     "one_of": "takes a name",
     "positive_integer": "takes a number",
 }

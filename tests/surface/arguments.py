@@ -4,22 +4,8 @@ from scorebook.lab import arguments
 from surface import Call, generator, labels, per_row, points
 
 CALLS = {
-    "fits": Call(
-        lambda value, x: arguments.fits("value", value, x) or value,
-        value=points(),
-        x=points(values_matter=False),
-        by_row=True,
-    ),
-    "levels": Call(
-        lambda value, x: arguments.levels("value", value, x),
-        value=per_row(0.1, 2.0),
-        x=points(values_matter=False),
-        by_row=True,
-    ),
     "some_points": Call(lambda x: arguments.some_points("x", x) or x, x=points(), by_row=True),
-    "sum_over_event": Call(lambda x: arguments.sum_over_event(x), x=points(), by_row=True),
     "unit_time": Call(lambda t: arguments.unit_time(t), t=per_row(0.0, 1.0), by_row=True),
-    "vectors": Call(lambda x: arguments.vectors(x), x=points(), by_row=True),
     "expand": Call(lambda value, x: arguments.expand(value, x) * x, value=per_row(0.1, 2.0), x=points(), by_row=True),
     "finite": Call(lambda x: arguments.finite("x", x) or x, x=points(), by_row=True),
     "non_negative": Call(lambda x: arguments.non_negative("x", x) or x, x=per_row(0.0, 2.0), by_row=True),
@@ -27,6 +13,10 @@ CALLS = {
 }
 
 NO_DATA = {
+    "fits": "compares shapes; what the tensors hold is not looked at",
+    "levels": "changes the dtype of whatever it is given",
+    "sum_over_event": "adds up what has been checked",
+    "vectors": "changes the shape of what has been checked",
     "at_least_single": "changes the dtype of whatever tensor it is given",
     "as_given": "takes whatever it is given",
     "as_floating": "changes the dtype of whatever it is given",
@@ -48,6 +38,10 @@ NO_DATA = {
 }
 
 WITHOUT_DATA = {
+    "fits": Call(lambda x: arguments.fits("mask", x[0], x) or x, x=points()),
+    "levels": Call(lambda x: arguments.levels("t", 0.5, x), x=points(), own_dtype=True),
+    "sum_over_event": Call(lambda x: arguments.sum_over_event(x), x=points()),
+    "vectors": Call(lambda x: arguments.vectors(x), x=points()),
     "as_floating": Call(lambda x: arguments.as_floating("x", x), x=points()),
     "boolean": Call(lambda label: arguments.boolean("mask", label > 0) or label, label=labels()),
     "double": Call(lambda x: arguments.double(x), x=points(), own_dtype=True),

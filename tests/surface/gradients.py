@@ -13,7 +13,6 @@ def value(x):
 CALLS = {
     "checked": Call(value, x=points(), by_row=True),
     "recording": Call(value, x=points(), by_row=True),
-    "unchecked": Call(lambda x: gradients.unchecked(field, x), x=points(), by_row=True),
 }
 
 
@@ -23,6 +22,9 @@ def outside(x):
         return x.clone()
 
 
-NO_DATA = {"outside_inference_mode": "takes nothing"}
+NO_DATA = {"outside_inference_mode": "takes nothing", "unchecked": "takes what has been checked"}
 
-WITHOUT_DATA = {"outside_inference_mode": Call(outside, x=points())}
+WITHOUT_DATA = {
+    "outside_inference_mode": Call(outside, x=points()),
+    "unchecked": Call(lambda x: gradients.unchecked(field, x), x=points()),
+}

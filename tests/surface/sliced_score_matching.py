@@ -20,7 +20,7 @@ CALLS = {
     "value_and_slices": Call(
         lambda x, v: [
             part.movedim(-1, 0) if part.shape == (1, len(x)) else part
-            for part in sliced_score_matching.value_and_slices(field, x, v.unsqueeze(0))
+            for part in sliced_score_matching.value_and_slices(field, x, v[None])
         ],
         x=points(),
         v=points(),
