@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scorebook.coursework.guard import Refusal
-from scorebook.lab.arguments import standard_normal
+from scorebook.lab.arguments import as_given, standard_normal, uniform
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.sde import SDE, VPSDE, SubVPSDE
 
@@ -36,28 +36,32 @@ def seeded(seed) -> torch.Generator:
 
 def child(generator) -> torch.Generator:
     """Return a generator for the student, so that what they draw does not move the check's own draws."""
-    return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    return torch.Generator().manual_seed(_seed(generator))
+
+
+def _seed(generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
 def random_sde(generator) -> SDE:
     """An SDE that shrinks its points as well as noising them: where it does not, mistakes about that would not show."""
-    kind = (VPSDE, SubVPSDE)[int(torch.randint(2, (), generator=generator))]
-    low, high = torch.rand(2, generator=generator, dtype=torch.float32).tolist()
+    kind = (VPSDE, SubVPSDE)[int(torch.randint(2, (), generator=generator, device=generator.device))]
+    low, high = uniform((2,), generator=generator, dtype=torch.float32).tolist()
     return kind(0.5 + low, 6 + 6 * high)
 
 
 def random_mixture(d, generator) -> GaussianMixture:
     """A mixture of three round Gaussians of random weights, means and variances, in ``d`` dimensions."""
     k = 3
-    weights = 0.2 + torch.rand(k, generator=generator, dtype=_DOUBLE)
+    weights = 0.2 + uniform((k,), generator=generator, dtype=_DOUBLE)
     means = 1.5 * standard_normal((k, d), generator=generator, dtype=_DOUBLE)
-    variances = 0.1 + torch.rand(k, generator=generator, dtype=_DOUBLE)
+    variances = 0.1 + uniform((k,), generator=generator, dtype=_DOUBLE)
     return GaussianMixture(weights / weights.sum(), means, variances)
 
 
 def drift_rate(sde, t) -> Tensor:
     """Rate at which an SDE's drift moves a point at 1, for times of shape ``(B,)``; it is linear in the point."""
-    return sde.drift(torch.ones(len(t), 1, dtype=_DOUBLE), t).squeeze(1)
+    return sde.drift(torch.ones(len(t), 1, dtype=_DOUBLE, device=t.device), t).squeeze(1)
 
 
 def rms(values) -> float:
@@ -87,7 +91,7 @@ def refuse_coupling(student, function, x, values, limit):
 
 def refuse_coupled_rows(run, x, generator):
     """Refuse a sampler in which a row moves when others start elsewhere; ``run(x, generator)`` runs it."""
-    half, seed = len(x) // 2, int(torch.randint(2**62, (), generator=generator))
+    half, seed = len(x) // 2, _seed(generator)
     state = torch.random.get_rng_state()
 
     def again(x):
@@ -118,7 +122,7 @@ def refuse_other_times(asked, t, process):
     """Refuse a score that is asked at another time, where that can be told."""
     if not asked:
         return
-    time = torch.as_tensor(asked[0], dtype=_DOUBLE).flatten()
+    time = as_given(asked[0], _DOUBLE).flatten()
     if not torch.allclose(time, t):
         if torch.allclose(time, process.sigma(t)):
             raise Refusal("the score is asked at σ(t), where the time t is wanted", "noise_scale")

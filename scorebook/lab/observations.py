@@ -22,11 +22,13 @@ from scorebook.lab.arguments import (
     floating,
     non_negative,
     positive,
+    recordable,
     same_shape,
     standard_normal,
     sum_over_event,
     vectors,
 )
+from scorebook.lab.gradients import outside_inference_mode
 
 __all__ = ["LinearObservation"]
 
@@ -231,8 +233,10 @@ class LinearObservation:
         return (((residual @ axes) / (variance * squares + noise)) @ axes.mT).to(dtype)
 
 
+@outside_inference_mode()
 def _transposed(operator, event_shape, w) -> Tensor:
     """The adjoint of a linear map: the derivative of its products with ``w``."""
+    w = recordable(w)
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         x = w.new_zeros(len(w), *event_shape).requires_grad_()

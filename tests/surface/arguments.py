@@ -46,7 +46,7 @@ WITHOUT_DATA = {
     "boolean": Call(lambda label: arguments.boolean("mask", label > 0) or label, label=labels()),
     "double": Call(lambda x: arguments.double(x), x=points(), own_dtype=True),
     "inner_time": Call(lambda: arguments.inner_time("t_min", 0.5)),
-    "one_per_row": Call(lambda x: arguments.one_per_row("log_prob", x[:, 0], x), x=points()),
+    "one_per_row": Call(lambda x: arguments.one_per_row("log_prob", arguments.sum_over_event(x), x), x=points()),
     "uniform": Call(lambda: arguments.uniform((3, 2), generator=generator())),
     "as_given": Call(lambda x: arguments.as_given(x), x=points()),
     "at_least_single": Call(lambda x: arguments.at_least_single(x), x=points(), own_dtype=True),

@@ -5,7 +5,7 @@ import torch
 from scorebook import sde
 from scorebook.coursework import problems
 from scorebook.coursework.guard import Student
-from surface import Call, beforehand, generator
+from surface import Call, beforehand, generator, points
 
 DRAWS = "draws a problem"
 ANSWERS = "looks at what a student's code returned, in double precision: test_coursework_problems shows what it refuses"
@@ -44,7 +44,8 @@ WITHOUT_DATA = {
     "random_sde": Call(lambda: repr(problems.random_sde(generator()))),
     "refuse_coupled_rows": Call(lambda: problems.refuse_coupled_rows(moved, draws(), generator())),
     "refuse_coupling": Call(
-        lambda: problems.refuse_coupling(Student("f(x)"), lambda x: 2 * x, draws(), 2 * draws(), 1e-6)
+        lambda x: problems.refuse_coupling(Student("f(x)"), lambda x: 2 * x, x.double(), 2 * x.double(), 1e-6),
+        x=points(),
     ),
     "refuse_other_times": Call(lambda: problems.refuse_other_times([draws()[0, 0]], draws()[0, 0], sde.VPSDE())),
     "refuse_shared_noise": Call(lambda: problems.refuse_shared_noise(draws())),
