@@ -17,7 +17,6 @@ WITHOUT_RIVALS = {
     "mistakes.ipynb",
     "noise_scales.ipynb",
     "probability_flow.ipynb",
-    "score_matching.ipynb",
     "sde.ipynb",
     "sliced_score_matching.ipynb",
     "tour.ipynb",
