@@ -290,6 +290,6 @@ def test_the_extension_brings_its_tables_and_is_told_of_every_page():
 def test_the_faults_that_were_caught_stand_in_columns_of_numbers():
     survivors = [{"reason": None}, {"reason": None}, {"reason": "the same"}]
     record = {"commit": "c", "date": "d", "mutants": 9, "tried": 9, "survivors": survivors}
-    rows, numeric = told(run_record.faults_table({"a.py": record, "b.py": None}))
-    assert rows[1:] == [["a.py", "75 %", "all 9", "2", "1", "c, d"], ["b.py", "not run", "", "", "", ""]]
+    rows, numeric = told(run_record.faults_table({"scorebook/lab/a.py": record, "tools/b.py": None}))
+    assert rows[1:] == [["lab/a", "75 %", "all 9", "2", "1", "c, d"], ["tools/b", "not run", "", "", "", ""]]
     assert numeric == [1, 2, 3, 4]
