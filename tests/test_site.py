@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST_WAIT = 300_000  # milliseconds, on a machine that does much else
 
 # What the theme makes beside the pages that are written.
-MADE = ["genindex", "py-modindex", "search"]
+MADE = ["genindex", "py-modindex", "search", "404"]
 # Shared by all pages, hence loaded once.
 SHARED = ("/_static/", "/searchindex.js")
 HEAVIEST = 4_000_000
@@ -254,15 +254,131 @@ def test_a_page_is_light(visited, address):
 
 
 @pytest.mark.parametrize(
-    ("words", "page"),
-    [("Tweedie", "noise_scales.html"), ("Hutchinson", "sliced_score_matching.html"), ("annealed_langevin", "api.html")],
+    ("words", "place"),
+    [
+        ("Tweedie", "noise_scales.html#"),
+        ("Hutchinson", "sliced_score_matching.html#"),
+        ("annealed_langevin", "api.html#scorebook.noise_scales.annealed_langevin"),
+        ("guidance", "controllable_generation.html#"),
+        ("langevin", "langevin.html#"),
+        ("朗之万", "langevin.html#"),
+        ("郎之万", "langevin.html#"),
+        ("得分匹配", "score_matching.html"),
+        ("分数匹配", "score_matching.html"),
+        ("概率流", "probability_flow.html#"),
+    ],
 )
-def test_the_search_finds_what_chapters_and_reference_say(browser, address, words, page):
+def test_the_search_leads_first_to_the_place_that_treats_the_words(browser, address, words, place):
     search = browser.new_page()
     search.set_default_timeout(LONGEST_WAIT)
     search.goto(f"{address}search.html?q={words}")
-    search.locator(f'#search-results li a[href*="{page}"]').first.wait_for()
+    first = search.locator("#search-results ul.search > li").first
+    assert first.locator("a").get_attribute("href").startswith(place)
+    if place.endswith("#"):
+        assert not re.search(r"\\[a-z(\[]", first.inner_text())
+        first.locator(".context").wait_for()
+        assert not re.search(r"\\[a-z(\[]", first.inner_text())
+        first.locator("a").click()
+        search.wait_for_function("document.querySelector(decodeURIComponent(location.hash))")
     search.close()
+
+
+def test_every_box_of_the_map_leads_to_its_chapter(browser, address):
+    chapters = written_pages()[1:10]
+    for width, shown in ((1280, "wide"), (390, "narrow")):
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        page = context.new_page()
+        page.set_default_timeout(LONGEST_WAIT)
+        page.goto(f"{address}index.html")
+        boxes = page.locator("svg.scorebook-map:visible a")
+        assert boxes.evaluate_all("all => all.map(a => a.getAttribute('href'))") == [f"{c}.html" for c in chapters]
+        assert page.locator("svg.scorebook-map:visible").get_attribute("class") == f"scorebook-map on-{shown}-screens"
+        sizes = boxes.locator("text").evaluate_all(
+            "all => all.map(t => parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getScreenCTM().a)"
+        )
+        assert min(sizes) >= 9
+        for box in boxes.all():
+            frame = box.locator("rect").bounding_box()
+            for words in box.locator("text").all():
+                assert words.bounding_box()["x"] + words.bounding_box()["width"] <= frame["x"] + frame["width"]
+        boxes.nth(3).click()
+        page.wait_for_url(f"{address}{chapters[3]}.html")
+        page.goto(f"{address}index.html")
+        page.get_by_role("link", name="Go on with").click()
+        page.wait_for_url(f"{address}{chapters[3]}.html")
+        context.close()
+
+
+@pytest.mark.parametrize("missing", ["no-such-page.html", "in/no/such/folder/", "book/old%20name"])
+def test_a_page_that_is_not_there_is_answered_in_the_looks_of_the_book_wherever_it_is_published(
+    browser, site, tmp_path, missing
+):
+    (tmp_path / "published").symlink_to(site)
+    with served(tmp_path) as address:
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(LONGEST_WAIT)
+        text = (site / "404.html").read_text(encoding="utf-8")
+        there = f"{address}published/"
+        page.route(f"{there}{missing}", lambda route: route.fulfill(status=404, body=text, content_type="text/html"))
+        page.goto(there + missing)
+        assert "not in the book" in page.locator("article h1").inner_text()
+        serif = page.locator("article h1").evaluate("h => getComputedStyle(h).fontFamily")
+        assert "Source Serif" in serif
+        page.locator("article").get_by_role("link", name="the tour").click()
+        page.wait_for_url(f"{there}tour.html")
+        context.close()
+
+
+def test_code_that_is_folded_says_what_it_holds_and_stays_as_the_reader_leaves_it(browser, address):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(LONGEST_WAIT)
+    page.goto(f"{address}monte_carlo.html")
+    folds = page.locator(".bd-article details.hide")
+    told = folds.evaluate_all("all => all.map(f => f.querySelector('summary .collapsed').textContent)")
+    assert told[0] == "Show the setup"
+    assert re.fullmatch(r"Show the code of the claims \(\d+ lines\)", told[-1])
+    assert any(re.fullmatch(r"Show the code of the figure \(\d+ lines\)", words) for words in told)
+    assert "Show the solution" in told
+    assert [words for words in told if "cell" in words] == []
+
+    def opened():
+        page.wait_for_load_state("load")
+        return folds.evaluate_all("all => all.map(fold => fold.open)")
+
+    solutions = [words == "Show the solution" for words in told]
+    code = [not solution for solution in solutions]
+    assert opened() == [False] * len(told)
+    folds.nth(1).locator("summary").click()
+    one = [i == 1 for i in range(len(told))]
+    assert opened() == one
+    page.reload()
+    assert opened() == one
+    switch = page.get_by_role("button", name="Show all code")
+    assert switch.get_attribute("aria-pressed") == "false"
+    switch.click()
+    assert opened() == code
+    page.goto(f"{address}langevin.html")
+    assert page.locator(".bd-article details.hide").first.evaluate("fold => fold.open")
+    page.goto(f"{address}monte_carlo.html")
+    assert opened() == code
+    assert switch.get_attribute("aria-pressed") == "true"
+    switch.click()
+    page.reload()
+    assert opened() == [False] * len(told)
+    context.close()
+
+
+@pytest.mark.parametrize("visited", NOTEBOOKS, indirect=True)
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_line_of_code_is_cut(visited, width):
+    visited.set_viewport_size({"width": width, "height": 900})
+    visited.wait_for_function("width => innerWidth === width", arg=width)
+    cut = visited.locator("article div.cell_input pre").evaluate_all(
+        "all => all.filter(pre => pre.scrollWidth > pre.clientWidth + 1).map(pre => pre.textContent.slice(0, 80))"
+    )
+    assert cut == []
 
 
 def test_the_book_becomes_one_pdf(browser, site, tmp_path):

@@ -25,4 +25,63 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   window.addEventListener("load", reach);
   new ResizeObserver(reach).observe(document.body);
+
+  // What the search quotes from a page is its text: formulas are left out there, and so is code.
+  if (typeof Search === "object" && Search.htmlToText) {
+    const textOf = Search.htmlToText;
+    Search.htmlToText = (html, anchor) => {
+      const page = new DOMParser().parseFromString(html, "text/html");
+      page.querySelectorAll(".math").forEach((formula) => formula.replaceWith("…"));
+      const asides = ".bd-header-article, .bd-sidebar-secondary, #jb-print-docs-body, details.hide, .at-a-glance, pre";
+      page.querySelectorAll(asides).forEach((aside) => aside.remove());
+      return textOf(page.documentElement.outerHTML, anchor);
+    };
+  }
+
+  // A reader who comes back finds the page that was open last.
+  const remember = (change) => { try { return change(localStorage); } catch { return null; } };
+  const title = document.querySelector(".bd-article h1")?.firstChild?.textContent;
+  const doors = document.querySelector(".bd-article .doors");
+  if (document.querySelector(".bd-article div.cell")) {
+    remember((store) => store.setItem("scorebook-last", JSON.stringify([location.pathname.split("/").pop(), title])));
+  } else if (doors) {
+    const [page, name] = JSON.parse(remember((store) => store.getItem("scorebook-last")) ?? "[]");
+    if (/^\w+\.html$/.test(page ?? "")) {
+      const link = doors.appendChild(document.createElement("a"));
+      link.className = "continue";
+      link.href = page;
+      link.textContent = `Go on with ${name}`;
+    }
+  }
+
+  // A fold stays as the reader left it; the switch moves all of them, on every page.
+  const folds = [...document.querySelectorAll(".bd-article details.hide")].filter(
+    (fold) => !fold.querySelector("summary").textContent.includes("the solution"),
+  );
+  if (folds.length) {
+    const own = (i) => `scorebook-fold ${location.pathname} ${i}`;
+    let shown = remember((store) => store.getItem("scorebook-code")) === "shown";
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "scorebook-all-code";
+    button.textContent = "Show all code";
+    button.setAttribute("aria-pressed", String(shown));
+    folds.forEach((fold, i) => {
+      fold.open = (remember((store) => store.getItem(own(i))) ?? (shown ? "open" : "closed")) === "open";
+      // It opens after the click.
+      fold.querySelector("summary").addEventListener("click", () => {
+        remember((store) => store.setItem(own(i), fold.open ? "closed" : "open"));
+      });
+    });
+    button.addEventListener("click", () => {
+      shown = !shown;
+      button.setAttribute("aria-pressed", String(shown));
+      for (const fold of folds) fold.open = shown;
+      remember((store) => {
+        store.setItem("scorebook-code", shown ? "shown" : "folded");
+        Object.keys(store).filter((key) => key.startsWith("scorebook-fold ")).forEach((key) => store.removeItem(key));
+      });
+    });
+    (document.querySelector(".bd-article .at-a-glance") ?? document.querySelector(".bd-article h1"))?.after(button);
+  }
 });

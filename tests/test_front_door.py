@@ -1,0 +1,92 @@
+"""The first page's map and its hours, the words under which the search finds a chapter, and what a fold says."""
+
+import folds
+import front_door
+import pytest
+import search_words
+from bs4 import BeautifulSoup
+from docutils import nodes
+
+FIRST = ("tour.html", "The tour", "all of it")
+PARTS = [("learn", [("a.html", "A & B", "one"), ("b.html", "B", "two")]), ("sample", [("c.html", "C", "three")])]
+
+
+@pytest.mark.parametrize("across", [True, False])
+def test_the_map_has_a_box_for_each_chapter_that_leads_there_and_none_lies_on_another(across):
+    svg = BeautifulSoup(front_door.drawn(FIRST, PARTS, across=across), "html.parser").svg
+    boxes = svg.find_all("a")
+    assert [box["href"] for box in boxes] == ["tour.html", "a.html", "b.html", "c.html"]
+    assert [box.find(class_="name").get_text() for box in boxes] == ["The tour", "A & B", "B", "C"]
+    frames = [[float(box.rect[key]) for key in ("x", "y", "width", "height")] for box in boxes]
+    _, _, width, height = map(float, svg["viewbox"].split())
+    for i, (x, y, w, h) in enumerate(frames):
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= width
+        assert y + h <= height
+        assert not any(x < u + v and u < x + w and y < s + t and s < y + h for u, s, v, t in frames[:i])
+    assert "#" not in str(svg).replace("#part", "")  # it has no colour of its own
+
+
+@pytest.mark.parametrize(
+    ("minutes", "said"), [(1, "1 min"), (89, "89 min"), (90, "1 ½ h"), (127, "2 h"), (128, "2 ¼ h"), (300, "5 h")]
+)
+def test_minutes_are_told_as_hours_where_there_are_many(minutes, said):
+    assert front_door.length(minutes) == said
+
+
+GLOSSARY = """```{glossary}
+Tweedie's formula
+  <span lang="zh-Hans">Tweedie 公式</span>\\
+  The mean of $x_0$. See [Noise
+  scales](noise_scales.ipynb#the-same-arrow).
+
+annealed Langevin dynamics
+  <span lang="zh-Hans">退火朗之万动力学</span>\\
+  Beside [Langevin](langevin.ipynb#one). See [Noise scales](noise_scales.ipynb#annealed).
+
+score matching
+  <span lang="zh-Hans">得分匹配</span>\\
+  See [Score matching](score_matching.ipynb).
+```
+"""
+
+
+def test_a_place_is_found_by_its_term_in_both_languages_and_in_other_spellings():
+    found = search_words.terms(GLOSSARY)
+    assert set(found) == {"noise_scales", "score_matching"}
+    assert ("tweedie", "the-same-arrow") in found["noise_scales"]
+    assert ("tweedie's formula", "the-same-arrow") in found["noise_scales"]
+    assert {("得分匹配", ""), ("分数匹配", ""), ("score matching", "")} == set(found["score_matching"])
+    # A name inside a term belongs to another entry.
+    assert ("langevin", "annealed") not in found["noise_scales"]
+    words = [word for word, anchor in found["noise_scales"] if anchor == "annealed"]
+    for query in ("朗之万", "郎之万", "朗之万动力学", "退火"):
+        assert any(query in word and len(query) >= len(word) / 2 for word in words) == (len(query) > 2), query
+
+
+def cell(code, *outputs):
+    return nodes.container("", nodes.literal_block("", code), *outputs, nb_element="cell_code")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "code", "said"),
+    [
+        ((), "x = 1", "the code (1 line)"),
+        ((nodes.image(),), "x = 1\nplot(x)", "the code of the figure (2 lines)"),
+        ((nodes.raw("", '<table class="scorebook-table">'),), "t", "the code of the table (1 line)"),
+        ((nodes.raw("", '<table class="scorebook-table scorebook-claims">'),), "t", "the code of the claims (1 line)"),
+        (
+            (nodes.image(), nodes.raw("", '<table class="scorebook-table">')),
+            "t",
+            "the code of the table and the figure (1 line)",
+        ),
+        ((nodes.image(),), "# @title Solution\nplot(x)", "the solution"),
+    ],
+)
+def test_a_fold_says_what_its_cell_has_shown(outputs, code, said):
+    assert folds.held(cell(code, *outputs)) == said
+
+
+def test_the_first_fold_of_a_page_is_its_setup():
+    assert folds.held(cell("import torch"), first=True) == "the setup"
