@@ -2,6 +2,7 @@
 
 import inspect
 import pkgutil
+import types
 
 import torch
 
@@ -33,7 +34,7 @@ def functions(module):
         if inspect.isclass(thing):
             methods = [] if inspect.isabstract(thing) else [part for part in dir(thing) if _is_method(thing, part)]
             yield from (f"{name}.{part}" for part in methods)
-        elif callable(thing):
+        elif callable(thing) and not isinstance(thing, types.GenericAlias):
             yield name
 
 

@@ -6,9 +6,12 @@ skipped on the ``meta`` device, where tensors have a shape but no values.
 
 import math
 import numbers
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+
+from scorebook.lab.types import Array, Integer, Number, PerRow
 
 __all__ = [
     "as_floating",
@@ -50,7 +53,7 @@ def at_least_single(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def expand(value, x: Tensor, name: str = "value") -> Tensor:
+def expand(value: PerRow, x: Tensor, name: str = "value") -> Tensor:
     """Shape a scalar or a ``(B,)`` tensor so that it multiplies ``x`` of shape ``(B, *event)`` row by row.
 
     Raises:
@@ -77,13 +80,13 @@ def sum_over_event(x: Tensor) -> Tensor:
     return vectors(x).sum(1)
 
 
-def levels(name: str, value, x: Tensor) -> Tensor:
+def levels(name: str, value: PerRow, x: Tensor) -> Tensor:
     """Put times or noise scales on the device of ``x``, in its precision unless that is too coarse for them."""
     real(name, value)
     return torch.as_tensor(value, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
 
 
-def unit_time(t) -> Tensor:
+def unit_time(t: PerRow) -> Tensor:
     """Return times as a floating tensor, in single precision at least; numbers count in double.
 
     Raises:
@@ -99,13 +102,19 @@ def unit_time(t) -> Tensor:
     return t
 
 
-def inner_time(name: str, t) -> None:
+def inner_time(name: str, t: Number) -> None:
     """Raise a ``ValueError`` unless a time is a number in (0, 1)."""
     if not 0 < t < 1:
         raise ValueError(f"{name} must lie in (0, 1), got {t!r}")
 
 
-def standard_normal(shape, *, generator=None, dtype=None, device=None) -> Tensor:
+def standard_normal(
+    shape: Iterable[int],
+    *,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
     """Draw standard normal numbers on the generator's device, then move them to ``device``.
 
     A CPU generator thus serves a tensor on any device and gives the same numbers on each.
@@ -113,17 +122,29 @@ def standard_normal(shape, *, generator=None, dtype=None, device=None) -> Tensor
     return _drawn(torch.randn, shape, generator, dtype, device)
 
 
-def uniform(shape, *, generator=None, dtype=None, device=None) -> Tensor:
+def uniform(
+    shape: Iterable[int],
+    *,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
     """Draw numbers uniform in [0, 1) on the generator's device, then move them to ``device``."""
     return _drawn(torch.rand, shape, generator, dtype, device)
 
 
-def _drawn(draw, shape, generator, dtype, device) -> Tensor:
+def _drawn(
+    draw: Callable[..., Tensor],
+    shape: Iterable[int],
+    generator: torch.Generator | None,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> Tensor:
     source = device if generator is None else generator.device
     return draw(tuple(shape), generator=generator, dtype=dtype, device=source).to(device)
 
 
-def as_given(value, dtype=None) -> Tensor:
+def as_given(value: Array | Number, dtype: torch.dtype | None = None) -> Tensor:
     """Return a tensor as it is, but for its ``dtype``, and numbers as a tensor on the CPU.
 
     There a scalar joins tensors of any device. ``torch.as_tensor`` alone would carry both, a tensor too, to the default
@@ -133,7 +154,7 @@ def as_given(value, dtype=None) -> Tensor:
     return torch.as_tensor(value, dtype=dtype, device=device)
 
 
-def as_floating(name: str, value) -> Tensor:
+def as_floating(name: str, value: PerRow) -> Tensor:
     """Return a floating tensor as it is, integers in the default precision, and numbers in double on the CPU.
 
     Numbers join tensors of any precision without raising it.
@@ -154,26 +175,26 @@ def recordable(x: Tensor) -> Tensor:
     return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
 
 
-def real(name: str, value) -> None:
+def real(name: str, value: object) -> None:
     """Raise a ``ValueError`` if ``value`` is a tensor of complex numbers, which PyTorch would cut in half."""
     if isinstance(value, Tensor) and value.is_complex():
         raise ValueError(f"{name} must be real, got {value.dtype}")
 
 
-def floating(name: str, value) -> None:
+def floating(name: str, value: object) -> None:
     """Raise a ``ValueError`` unless ``value`` is a tensor of real floating-point numbers."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise ValueError(f"{name} must be a floating tensor, got {getattr(value, 'dtype', type(value).__name__)}")
 
 
-def batch(name: str, value) -> None:
+def batch(name: str, value: Tensor) -> None:
     """Raise a ``ValueError`` unless ``value`` is a floating tensor of shape ``(B, *event)``."""
     floating(name, value)
     if value.ndim == 0:
         raise ValueError(f"{name} must have shape (B, *event), got a scalar")
 
 
-def some_points(name: str, value) -> None:
+def some_points(name: str, value: Tensor) -> None:
     """Raise a ``ValueError`` unless ``value`` is a batch of at least one point, all of them finite."""
     batch(name, value)
     if value.numel() == 0:
@@ -181,13 +202,13 @@ def some_points(name: str, value) -> None:
     finite(name, value)
 
 
-def boolean(name: str, value) -> None:
+def boolean(name: str, value: object) -> None:
     """Raise a ``ValueError`` unless ``value`` is a tensor of truth values."""
     if not isinstance(value, Tensor) or value.dtype != torch.bool:
         raise ValueError(f"{name} must be a boolean tensor, got {getattr(value, 'dtype', type(value).__name__)}")
 
 
-def integers(name: str, value) -> Tensor:
+def integers(name: str, value: Array | Integer) -> Tensor:
     """Return ``value`` as a tensor of ``int64``; raise a ``ValueError`` unless it holds integers."""
     value = as_given(value)
     if value.dtype == torch.bool or value.is_floating_point() or value.is_complex():
@@ -195,34 +216,35 @@ def integers(name: str, value) -> Tensor:
     return recordable(value.long())
 
 
-def positive(name: str, value) -> None:
+def positive(name: str, value: object) -> None:
     """Raise a ``ValueError`` unless a number, or every entry of a tensor, is positive and finite."""
     _check(name, value, lambda v: (v > 0) & torch.isfinite(v), lambda v: v > 0, "positive and finite")
 
 
-def non_negative(name: str, value) -> None:
+def non_negative(name: str, value: object) -> None:
     """Raise a ``ValueError`` unless a number, or every entry of a tensor, is at least zero and finite."""
     _check(name, value, lambda v: (v >= 0) & torch.isfinite(v), lambda v: v >= 0, "non-negative and finite")
 
 
-def finite(name: str, value) -> None:
+def finite(name: str, value: object) -> None:
     """Raise a ``ValueError`` if a number or tensor holds NaN or infinity."""
     _check(name, value, torch.isfinite, lambda v: True, "finite")
 
 
-def positive_integer(name: str, value) -> None:
-    """Raise a ``ValueError`` unless ``value`` is an integer of at least one, Python's or NumPy's."""
+def positive_integer(name: str, value: object) -> int:
+    """Return an integer of at least one, Python's or NumPy's, as an ``int``; raise a ``ValueError`` for all else."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return int(value)
 
 
-def one_of(name: str, value, options) -> None:
+def one_of(name: str, value: object, options: Iterable[object]) -> None:
     """Raise a ``ValueError`` unless ``value`` is among ``options``."""
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
 
 
-def same_shape(name: str, output, x: Tensor) -> Tensor:
+def same_shape(name: str, output: object, x: Tensor) -> Tensor:
     """Return ``output`` if it is a tensor shaped like ``x``; raise a ``ValueError`` otherwise."""
     if not isinstance(output, Tensor):
         raise ValueError(f"{name} must return a tensor of shape {tuple(x.shape)}, got {type(output).__name__}")
@@ -233,7 +255,7 @@ def same_shape(name: str, output, x: Tensor) -> Tensor:
     return output
 
 
-def one_per_row(name: str, output, x: Tensor) -> Tensor:
+def one_per_row(name: str, output: object, x: Tensor) -> Tensor:
     """Return ``output`` if it is one number for each row of ``x``; raise a ``ValueError`` otherwise."""
     if not isinstance(output, Tensor) or output.shape != (len(x),):
         came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -249,7 +271,7 @@ def fits(name: str, value: Tensor, x: Tensor, of: str = "x") -> None:
         )
 
 
-def still_finite(name: str, x: Tensor, at: str, place) -> Tensor:
+def still_finite(name: str, x: Tensor, at: str, place: Number | Tensor) -> Tensor:
     """Return ``x`` if it is finite; raise a ``RuntimeError`` that says where it ceased to be, and in how many rows.
 
     For the states of an iteration: one number is read from the device.
@@ -271,7 +293,13 @@ def still_finite(name: str, x: Tensor, at: str, place) -> Tensor:
     )
 
 
-def _check(name, value, tensor_test, number_test, expected) -> None:
+def _check(
+    name: str,
+    value: object,
+    tensor_test: Callable[[Tensor], Tensor],
+    number_test: Callable[[float], bool],
+    expected: str,
+) -> None:
     real(name, value)
     if isinstance(value, Tensor):
         if value.numel() == 1 and value.is_floating_point() and not value.is_meta:
@@ -285,5 +313,5 @@ def _check(name, value, tensor_test, number_test, expected) -> None:
         return
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
-    if not (math.isfinite(value) and number_test(value)):
+    if not (math.isfinite(value) and number_test(float(value))):
         raise ValueError(f"{name} must be {expected}, got {value!r}")

@@ -8,10 +8,13 @@ disk, and takes the name in one stroke. Bytes that have changed since are notice
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from glob import escape
 from io import BytesIO
 from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO, Self
 from zipfile import ZipFile
 
 import torch
@@ -19,12 +22,12 @@ import torch
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["HeldInterrupt", "clear_leftovers", "read", "readable", "usable_path", "write"]
 
 
-def usable_path(checkpoint) -> Path:
+def usable_path(checkpoint: str | os.PathLike[str]) -> Path:
     """The path with its links followed, once it is known that a file can be made beside it."""
     path = Path(checkpoint).resolve()
     if path.is_dir():
@@ -44,7 +47,7 @@ def usable_path(checkpoint) -> Path:
     return path
 
 
-def read(path, parts) -> dict:
+def read(path: str | os.PathLike[str], parts: Mapping[str, set[str]]) -> dict[str, Any]:
     """What a checkpoint holds, if it is whole and nobody has changed it.
 
     Args:
@@ -67,7 +70,7 @@ def read(path, parts) -> dict:
     return state
 
 
-def readable(name: str, value) -> None:
+def readable(name: str, value: object) -> None:
     """Raise a ``ValueError`` if a checkpoint that holds the value could not be read again."""
     content = BytesIO()
     try:
@@ -82,7 +85,7 @@ def readable(name: str, value) -> None:
         ) from error
 
 
-def write(state, path) -> None:
+def write(state: dict[str, Any], path: Path) -> None:
     """Replace ``path`` in one stroke: a crash leaves the old file or the new one, never half of one."""
     content = BytesIO()
     torch.save(state, content)
@@ -107,12 +110,12 @@ def write(state, path) -> None:
             fresh.unlink(missing_ok=True)
 
 
-def _fresh(path) -> Path:
+def _fresh(path: Path) -> Path:
     """Where this process writes a checkpoint before it takes its name."""
     return path.with_name(f".{path.name}.{os.getpid()}.new")
 
 
-def _opened(fresh):
+def _opened(fresh: Path) -> BinaryIO:
     """A new file under a lock. Until it has the lock, whoever clears leftovers may take it away: then once more."""
     while True:
         file = fresh.open("wb")
@@ -124,7 +127,7 @@ def _opened(fresh):
         file.close()
 
 
-def clear_leftovers(path) -> None:
+def clear_leftovers(path: Path) -> None:
     """Remove what killed processes left of a checkpoint; one that is being written is locked."""
     for leftover in path.parent.glob(f".{escape(path.name)}.*.new"):
         with suppress(OSError):
@@ -137,7 +140,7 @@ def clear_leftovers(path) -> None:
                     leftover.unlink()
 
 
-def _is_at(file, path) -> bool:
+def _is_at(file: BinaryIO, path: Path) -> bool:
     """Whether the open file is the one that has this name now."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -148,7 +151,7 @@ def _is_at(file, path) -> bool:
 class HeldInterrupt:
     """Hold Ctrl-C back until the step under way is complete; a second one acts at once."""
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.came = False
         self.held = (
             threading.current_thread() is threading.main_thread()
@@ -158,13 +161,13 @@ class HeldInterrupt:
             signal.signal(signal.SIGINT, self._note)
         return self
 
-    def __exit__(self, kind, *rest):
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self.held:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if kind is None:
             self.deliver()
 
-    def _note(self, number, frame):
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self.came = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

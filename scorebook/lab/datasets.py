@@ -10,7 +10,9 @@ in all versions; so the split is the same everywhere.
 """
 
 import math
+import os
 from functools import cache
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -18,15 +20,17 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from scorebook.lab.arguments import finite, floating, non_negative, one_of, positive_integer, standard_normal, uniform
+from scorebook.lab.types import Integer, Number
 
 __all__ = ["checkerboard", "coloured_digits", "digits", "hue", "mnist", "moons", "swiss_roll"]
 
-_SPLITS = ("train", "test")
+_Split: TypeAlias = Literal["train", "test"]
+_SPLITS = get_args(_Split)
 _N_TEST = 360
 _SPLIT_SEED, _COLOUR_SEED = 20210, 20211
 
 
-def moons(n: int, *, noise: float = 0.05, generator=None) -> Tensor:
+def moons(n: Integer, *, noise: Number = 0.05, generator: torch.Generator | None = None) -> Tensor:
     r"""Draw from two interleaved half circles.
 
     With probability one half each, :math:`(\cos\theta, \sin\theta)` or :math:`(1-\cos\theta, \tfrac12-\sin\theta)`,
@@ -53,7 +57,7 @@ def moons(n: int, *, noise: float = 0.05, generator=None) -> Tensor:
     return _standardised(points, (0.5, 0.25), 0.75 + 9 / 16 - 1 / math.pi, noise, generator)
 
 
-def swiss_roll(n: int, *, noise: float = 0.05, generator=None) -> Tensor:
+def swiss_roll(n: Integer, *, noise: Number = 0.05, generator: torch.Generator | None = None) -> Tensor:
     r"""Draw from a spiral, the Swiss roll seen from its side.
 
     :math:`(\tau\cos\tau, \tau\sin\tau)` with :math:`\tau` uniform on :math:`[\tfrac32\pi, \tfrac92\pi]`: one and a half
@@ -77,7 +81,7 @@ def swiss_roll(n: int, *, noise: float = 0.05, generator=None) -> Tensor:
     return _standardised(points, mean, 9.75 * math.pi**2 - mean[0] ** 2 - mean[1] ** 2, noise, generator)
 
 
-def checkerboard(n: int, *, generator=None) -> Tensor:
+def checkerboard(n: Integer, *, generator: torch.Generator | None = None) -> Tensor:
     r"""Draw uniformly from the eight dark squares of a board of four by four.
 
     The board is :math:`[-\sqrt3, \sqrt3]^2`, its squares have side :math:`\sqrt3/2`, and the density is 1/6 on the dark
@@ -100,7 +104,7 @@ def checkerboard(n: int, *, generator=None) -> Tensor:
     return math.sqrt(3) * (torch.stack([4 * across, row + inside], dim=1) / 2 - 1)
 
 
-def digits(split: str = "train") -> tuple[Tensor, Tensor]:
+def digits(split: _Split = "train") -> tuple[Tensor, Tensor]:
     """Handwritten digits of eight by eight pixels: 1437 to train on, 360 held out.
 
     Pixels run from 0 to 16 in the source and are mapped to ``pixel / 8 - 1``, so one level is 1/8. The split is
@@ -124,7 +128,7 @@ def digits(split: str = "train") -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels[chosen]) / 8 - 1, torch.from_numpy(labels[chosen])
 
 
-def coloured_digits(split: str = "train") -> tuple[Tensor, Tensor]:
+def coloured_digits(split: _Split = "train") -> tuple[Tensor, Tensor]:
     r"""Paint each of :func:`digits` in a hue that its grey picture leaves partly open.
 
     A grey value :math:`g \in [0, 1]` becomes the three channels
@@ -184,7 +188,7 @@ def hue(images: Tensor) -> Tensor:
     return torch.atan2(total @ angle.sin(), total @ angle.cos()).remainder(2 * math.pi)
 
 
-def mnist(root, split: str = "train", *, download: bool = True) -> tuple[Tensor, Tensor]:
+def mnist(root: str | os.PathLike[str], split: _Split = "train", *, download: bool = True) -> tuple[Tensor, Tensor]:
     """Handwritten digits of 28 by 28 pixels: 60000 to train on, 10000 held out; needs torchvision.
 
     Args:
@@ -215,15 +219,20 @@ def mnist(root, split: str = "train", *, download: bool = True) -> tuple[Tensor,
     return source.data.unsqueeze(1) / 127.5 - 1, source.targets.long()
 
 
-def _uniform(n: int, generator) -> Tensor:
-    positive_integer("n", n)
-    return uniform((n,), generator=generator)
+def _uniform(n: Integer, generator: torch.Generator | None) -> Tensor:
+    return uniform((positive_integer("n", n),), generator=generator)
 
 
-def _standardised(points: Tensor, mean, total_variance: float, noise: float, generator) -> Tensor:
+def _standardised(
+    points: Tensor,
+    mean: tuple[float, float],
+    total_variance: float,
+    noise: Number,
+    generator: torch.Generator | None,
+) -> Tensor:
     non_negative("noise", noise)
     points = (points - points.new_tensor(mean)) / math.sqrt(total_variance / 2)
-    return points + noise * standard_normal(points.shape, generator=generator, device=points.device)
+    return points + float(noise) * standard_normal(points.shape, generator=generator, device=points.device)
 
 
 def _raw_uniforms(seed: int, n: int) -> np.ndarray:

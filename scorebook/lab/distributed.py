@@ -18,6 +18,8 @@ the processes to be joined, and to be called on every rank.
 import atexit
 import os
 import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -38,6 +40,8 @@ __all__ = [
     "summed",
 ]
 
+_Result = TypeVar("_Result")
+
 
 def rank() -> int:
     """Number of this process among those that ``torchrun`` started, from 0; 0 if there is only one."""
@@ -49,7 +53,7 @@ def n_ranks() -> int:
     return dist.get_world_size() if _joined() else int(os.environ["WORLD_SIZE"]) if _launched() else 1
 
 
-def over_ranks(function, *tensors: Tensor, generator=None) -> Tensor:
+def over_ranks(function: Callable[..., Tensor], *tensors: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Give each process a share of the rows, and every process the results for all of them, in order.
 
     Call it on all ranks, with the same rows. In a single process it calls the function with all rows. Samples and
@@ -101,7 +105,7 @@ def over_ranks(function, *tensors: Tensor, generator=None) -> Tensor:
     return _gathered_rows(result, n, tensors[0].device)
 
 
-def join(device=None) -> None:
+def join(device: torch.device | str | None = None) -> None:
     """Join the processes that ``torchrun`` started; nothing to do in a single one, or where a group stands already.
 
     NCCL carries tensors between GPUs and Gloo between CPUs. A group that you initialised yourself is used as it is.
@@ -150,20 +154,18 @@ def common_state(generator: torch.Generator) -> None:
         generator.set_state(from_first(generator.get_state))
 
 
-def from_first(function, *arguments):
+def from_first(function: Callable[..., _Result], *arguments: Any) -> _Result:
     """Call a function on rank 0 only; every rank gets its result, or raises its error, once it is done."""
     if n_ranks() == 1:
         return function(*arguments)
-    result = error = None
+    sent: list[Any] = [None, None]  # a result or an error
     if rank() == 0:
         try:
-            result = function(*arguments)
+            sent[0] = function(*arguments)
         except Exception as caught:  # the other ranks wait for this one, and have to hear of it
-            error = caught
-    sent = [result, error]
+            sent[1] = caught
     dist.broadcast_object_list(sent, src=0)
-    if rank() != 0:
-        result, error = sent
+    result, error = sent
     if error is not None:
         raise error
     return result
@@ -183,7 +185,7 @@ def copy_from_first(tensor: Tensor) -> None:
         dist.broadcast(tensor, src=0)
 
 
-def any_rank(condition: bool, device=None) -> bool:
+def any_rank(condition: bool, device: torch.device | str | None = None) -> bool:
     """Whether a condition holds on this rank or another, so that all of them decide alike.
 
     Args:
@@ -197,7 +199,7 @@ def any_rank(condition: bool, device=None) -> bool:
     return bool(votes.item())
 
 
-def alike(**values) -> None:
+def alike(**values: Any) -> None:
     """Raise a ``ValueError`` on all ranks if a value differs between two of them, and name it."""
     theirs = _gathered(values)
     for name, value in theirs[0].items():
@@ -223,7 +225,7 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def _gathered(value) -> list:
+def _gathered(value: _Result) -> list[_Result]:
     """What each rank has, in order."""
     found = [value] * n_ranks()
     if n_ranks() > 1:
@@ -231,7 +233,7 @@ def _gathered(value) -> list:
     return found
 
 
-def _raise_together(error) -> None:
+def _raise_together(error: Exception | None) -> None:
     messages = _gathered(None if error is None else f"{type(error).__name__}: {error}")
     if error is not None:
         raise error
@@ -240,10 +242,10 @@ def _raise_together(error) -> None:
             raise RuntimeError(f"process {number} of {n_ranks()} failed: {message}")
 
 
-def _gathered_rows(result, n, device) -> Tensor:
+def _gathered_rows(result: Tensor | None, n: int, device: torch.device) -> Tensor:
     """The results of all ranks, one after the other; ``None`` stands for those of a rank without rows."""
     kinds = _gathered(None if result is None else (result.shape[1:], result.dtype))
-    event, dtype = kinds[0]
+    event, dtype = next(kind for kind in kinds if kind is not None)
     _raise_together(
         None
         if result is None or kinds[rank()] == kinds[0]
@@ -262,7 +264,7 @@ def _gathered_rows(result, n, device) -> Tensor:
     return whole if result is None else whole.to(result.device)
 
 
-def _checked_rows(tensors) -> int:
+def _checked_rows(tensors: tuple[Tensor, ...]) -> int:
     if not tensors or not all(isinstance(t, Tensor) and t.ndim > 0 for t in tensors):
         came = [tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in tensors]
         raise ValueError(f"tensors must be at least one tensor of shape (N, *any), got {came}")
@@ -271,7 +273,7 @@ def _checked_rows(tensors) -> int:
     return len(tensors[0])
 
 
-def _checked_result(result, n) -> Tensor:
+def _checked_result(result: Tensor, n: int) -> Tensor:
     if not isinstance(result, Tensor) or result.ndim == 0 or len(result) != n:
         came = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
         raise ValueError(f"function must return one row for each of {n} rows, got {came}")

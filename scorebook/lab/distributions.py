@@ -19,6 +19,7 @@ import copy
 import math
 from abc import ABC
 from collections.abc import Callable
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from scorebook.lab.arguments import (
     standard_normal,
     uniform,
 )
+from scorebook.lab.types import Array, Integer, Number, PerRow
 
 __all__ = ["GaussianMixture", "RowwiseMixture"]
 
@@ -53,7 +55,7 @@ class _Mixture(ABC):
     means: Tensor
     _log_weights: Tensor
     _axes: Tensor | None  # (d, K * d), the eigenvectors of all components side by side; None if isotropic
-    _projected_means: Tensor | None  # (K, d), Q_k^T mu_k
+    _projected_means: Tensor  # (K, d), Q_k^T mu_k
     _variances: Tensor  # eigenvalues, (K, d, 1), or (K, 1) if isotropic; one law per row: B in place of 1
     _alpha: Tensor | None  # None, or one value per row
     _singular: bool
@@ -125,7 +127,7 @@ class _Mixture(ABC):
         self._check(x)
         x = x.to(torch.promote_types(x.dtype, self.dtype)).mT
         if self._axes is not None:
-            squared, log_det, pull = self._along_axes(x)
+            squared, log_det, pull = self._along_axes(x, self._axes)
         elif x.device.type == "mps" or x.numel() * len(self.means) <= _LARGEST_DIFFERENCE:
             squared, log_det, pull = self._by_differences(x)
         else:
@@ -133,34 +135,34 @@ class _Mixture(ABC):
         log_weights = self._log_weights - 0.5 * self.dim * math.log(2 * math.pi)
         return log_weights.unsqueeze(-1) - 0.5 * (log_det + squared), pull
 
-    def _along_axes(self, x):
-        axes, variances = self._axes.to(x.dtype), self._variances
+    def _along_axes(self, x: Tensor, axes: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        axes, variances = axes.to(x.dtype), self._variances
         offsets = (axes.mT @ x).unflatten(0, self._projected_means.shape) - self._scaled(self._projected_means)
         scaled = offsets / variances
 
-        def pull(responsibilities):
+        def pull(responsibilities: Tensor) -> Tensor:
             return -(axes @ (responsibilities.unsqueeze(1) * scaled).flatten(0, 1))
 
         return (offsets * scaled).sum(1), variances.log().sum(1), pull
 
-    def _by_differences(self, x):
+    def _by_differences(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         variances = self._variances
         offsets = x - self._scaled(self.means)
         squared = offsets.square().sum(1) / variances
 
-        def pull(responsibilities):
+        def pull(responsibilities: Tensor) -> Tensor:
             return -((responsibilities / variances).unsqueeze(1) * offsets).sum(0)
 
         return squared, self.dim * variances.log(), pull
 
-    def _by_products(self, x):
+    def _by_products(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         # |x - m|^2 = |x|^2 - 2 x.m + |m|^2 cancels at small noise, so it is taken in double precision.
         dtype, x, means, variances = x.dtype, x.double(), self.means.double(), self._variances
         alpha = 1.0 if self._alpha is None else self._alpha.double()
         products, lengths = means @ (alpha * x), alpha**2 * means.square().sum(-1, keepdim=True)
         squared = (x.square().sum(0) - 2 * products + lengths).to(dtype)
 
-        def pull(responsibilities):
+        def pull(responsibilities: Tensor) -> Tensor:
             pulls = (responsibilities / variances).double()
             return (alpha * (means.mT @ pulls) - pulls.sum(0) * x).to(dtype)
 
@@ -214,7 +216,7 @@ class GaussianMixture(_Mixture):
         torch.Size([1, 2])
     """
 
-    def __init__(self, weights, means, covariances):
+    def __init__(self, weights: Array, means: Array, covariances: Array | Number):
         listed = not isinstance(means, (Tensor, np.ndarray))
         means = torch.as_tensor(means) if listed else as_given(means)
         if not means.is_complex() and (listed or not means.is_floating_point()):
@@ -241,25 +243,34 @@ class GaussianMixture(_Mixture):
                 _check_definite(spectrum, covariances)
         self._set(weights, means, covariances, spectrum, vectors)
 
-    def _set(self, weights, means, covariances, spectrum, vectors, *, singular=False) -> None:
+    def _set(
+        self,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        spectrum: Tensor,
+        vectors: Tensor | None,
+        *,
+        singular: bool = False,
+    ) -> None:
         self.weights, self.means, self.covariances = weights, means, covariances
         self._log_weights = weights.log() - weights.sum().log()
         self._spectrum, self._variances, self._vectors = spectrum, spectrum.unsqueeze(-1), vectors
         self._singular, self._alpha = singular, None
         if vectors is None:
-            self._axes = self._projected_means = None
+            self._axes, self._projected_means = None, means
         else:
             self._axes = vectors.permute(1, 0, 2).flatten(1)
             self._projected_means = (means.unsqueeze(-2) @ vectors).squeeze(-2)
 
     @classmethod
-    def _assemble(cls, *parts, **flags) -> "GaussianMixture":
+    def _assemble(cls, *parts: Any, singular: bool = False) -> "GaussianMixture":
         """Build from parts known to be right, with no check and no decomposition."""
         mixture = cls.__new__(cls)
-        mixture._set(*parts, **flags)
+        mixture._set(*parts, singular=singular)
         return mixture
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         kind = "isotropic" if self._vectors is None else "full"
         place = f"{self.dtype}, {self.device}".removeprefix("torch.")
         return f"GaussianMixture({len(self.means)} {kind} components in {self.dim} dimensions, {place})"
@@ -279,26 +290,38 @@ class GaussianMixture(_Mixture):
             return between + (self.weights @ self.covariances) * identity
         return between + (self.weights[:, None, None] * self.covariances).sum(0)
 
-    def to(self, *args, **kwargs) -> "GaussianMixture":
+    def to(self, *args: Any, **kwargs: Any) -> "GaussianMixture":
         """Move to another device or type, with the arguments of ``torch.Tensor.to``.
 
         A mixture made in float32 and moved to float64 keeps its float32 accuracy: make it in float64 if you
         need that.
         """
         means = self.means.to(*args, **kwargs)
-        place = {"dtype": means.dtype, "device": means.device}
-        vectors = None if self._vectors is None else self._vectors.to(**place)
         return self._assemble(
-            self.weights.to(**place),
+            self.weights.to(means),
             means,
-            self.covariances.to(**place),
-            self._spectrum.to(**place),
-            vectors,
+            self.covariances.to(means),
+            self._spectrum.to(means),
+            None if self._vectors is None else self._vectors.to(means),
             singular=self._singular,
         )
 
+    @overload
+    def sample(
+        self, n: Integer, *, generator: torch.Generator | None = ..., labels: Literal[False] = ...
+    ) -> Tensor: ...
+    @overload
+    def sample(
+        self, n: Integer, *, generator: torch.Generator | None = ..., labels: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def sample(
+        self, n: Integer, *, generator: torch.Generator | None = ..., labels: bool
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
     @torch.no_grad()
-    def sample(self, n: int, *, generator=None, labels: bool = False):
+    def sample(
+        self, n: Integer, *, generator: torch.Generator | None = None, labels: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         r"""Draw ``n`` independent points.
 
         Args:
@@ -312,13 +335,12 @@ class GaussianMixture(_Mixture):
         Raises:
             ValueError: if ``n`` is not a positive integer.
         """
-        positive_integer("n", n)
-        place = {"dtype": self.dtype, "device": self.device}
+        n = positive_integer("n", n)
         cumulative = self.weights.cumsum(0)
         # Divided by its own last entry, the cumulative sum ends at exactly one, which no uniform number reaches.
-        u = uniform((n,), generator=generator, **place)
+        u = uniform((n,), generator=generator, dtype=self.dtype, device=self.device)
         component = torch.searchsorted(cumulative / cumulative[-1], u, right=True)
-        noise = standard_normal((n, self.dim), generator=generator, **place)
+        noise = standard_normal((n, self.dim), generator=generator, dtype=self.dtype, device=self.device)
         if self._vectors is None:
             noise = noise * self._spectrum[component].sqrt().unsqueeze(-1)
         else:
@@ -329,7 +351,11 @@ class GaussianMixture(_Mixture):
         x = self.means[component] + noise
         return (x, component) if labels else x
 
-    def diffuse(self, alpha, sigma) -> "GaussianMixture | RowwiseMixture":
+    @overload
+    def diffuse(self, alpha: Number, sigma: Number) -> "GaussianMixture": ...
+    @overload
+    def diffuse(self, alpha: PerRow, sigma: PerRow) -> "GaussianMixture | RowwiseMixture": ...
+    def diffuse(self, alpha: PerRow, sigma: PerRow) -> "GaussianMixture | RowwiseMixture":
         r"""Law of :math:`\alpha x_0 + \sigma z`, with :math:`x_0` from this mixture and :math:`z` normal.
 
         .. math:: \sum_k w_k\, \mathcal N(\alpha \mu_k,\; \alpha^2 C_k + \sigma^2 I)
@@ -362,16 +388,15 @@ class GaussianMixture(_Mixture):
         signal, noise = alpha**2, sigma**2
         law = copy.copy(self)
         law.means, law._spectrum, law._singular = alpha * self.means, signal * self._spectrum + noise, singular
-        law._variances = law._spectrum.unsqueeze(-1)
+        law._variances, law._projected_means = law._spectrum.unsqueeze(-1), alpha * self._projected_means
         if self._vectors is None:
             law.covariances = law._spectrum
         else:
-            law._projected_means = alpha * self._projected_means
             identity = torch.eye(self.dim, dtype=self.dtype, device=self.device)
             law.covariances = signal * self.covariances + noise * identity
         return law
 
-    def condition(self, A, y, noise_std) -> "GaussianMixture":
+    def condition(self, A: Array, y: Array, noise_std: Number | Tensor) -> "GaussianMixture":
         r"""Exact posterior of ``x`` given :math:`y = A x + \varsigma z`.
 
         .. math::
@@ -406,8 +431,8 @@ class GaussianMixture(_Mixture):
         finite("y", y)
         if isinstance(noise_std, Tensor):
             _check_shape("noise_std", noise_std, ())
-            noise_std = noise_std.item()
         non_negative("noise_std", noise_std)
+        noise_std = float(noise_std)
         exact = noise_std == 0
         self._check_observation(A, exact)
 
@@ -459,11 +484,11 @@ class GaussianMixture(_Mixture):
                 "drop the dependent rows or give a positive noise_std"
             )
 
-    def _noise_level(self, name: str, value) -> Tensor:
-        value = _like(name, value, self.means)
-        if value.ndim > 1 or value.numel() == 0:
-            raise ValueError(f"{name} must be a scalar or have shape (B,), got {tuple(value.shape)}")
-        return value
+    def _noise_level(self, name: str, value: PerRow) -> Tensor:
+        level = _like(name, value, self.means)
+        if level.ndim > 1 or level.numel() == 0:
+            raise ValueError(f"{name} must be a scalar or have shape (B,), got {tuple(level.shape)}")
+        return level
 
 
 class RowwiseMixture(_Mixture):
@@ -486,7 +511,7 @@ class RowwiseMixture(_Mixture):
         self._projected_means, self._alpha = base._projected_means, alpha
         self._variances = alpha**2 * base._variances + sigma**2
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"RowwiseMixture({len(self.alpha)} noise levels of {self.base!r})"
 
     @property
@@ -501,14 +526,27 @@ class RowwiseMixture(_Mixture):
         signal, noise = self.alpha[:, None, None] ** 2, self.sigma[:, None, None] ** 2
         return signal * self.base.covariance + noise * identity
 
-    def to(self, *args, **kwargs) -> "RowwiseMixture":
+    def to(self, *args: Any, **kwargs: Any) -> "RowwiseMixture":
         """Move to another device or type, with the arguments of ``torch.Tensor.to``."""
         base = self.base.to(*args, **kwargs)
-        place = {"dtype": base.dtype, "device": base.device}
-        return RowwiseMixture(base, self.alpha.to(**place), self.sigma.to(**place), singular=self._singular)
+        return RowwiseMixture(base, self.alpha.to(base.means), self.sigma.to(base.means), singular=self._singular)
 
+    @overload
+    def sample(
+        self, n: Integer, *, generator: torch.Generator | None = ..., labels: Literal[False] = ...
+    ) -> Tensor: ...
+    @overload
+    def sample(
+        self, n: Integer, *, generator: torch.Generator | None = ..., labels: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def sample(
+        self, n: Integer, *, generator: torch.Generator | None = ..., labels: bool
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
     @torch.no_grad()
-    def sample(self, n: int, *, generator=None, labels: bool = False):
+    def sample(
+        self, n: Integer, *, generator: torch.Generator | None = None, labels: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Draw one point from each law; ``n`` must be the number of laws (any ``n`` if there is one).
 
         Returns:
@@ -524,7 +562,7 @@ class RowwiseMixture(_Mixture):
         x = expand(self.alpha, x) * x + expand(self.sigma, x) * noise
         return (x, component) if labels else x
 
-    def diffuse(self, alpha, sigma) -> "RowwiseMixture":
+    def diffuse(self, alpha: PerRow, sigma: PerRow) -> "GaussianMixture | RowwiseMixture":
         r"""Law of :math:`\alpha x + \sigma z` for ``x`` from these laws, as :meth:`GaussianMixture.diffuse`.
 
         Raises:
@@ -538,13 +576,13 @@ class RowwiseMixture(_Mixture):
         return self.base.diffuse(alpha * self.alpha, (alpha**2 * self.sigma**2 + sigma**2).sqrt())
 
 
-def _like(name: str, value, means: Tensor) -> Tensor:
+def _like(name: str, value: Array | Number, means: Tensor) -> Tensor:
     """Return real numbers in the type and on the device of the means."""
     real(name, value)
     return torch.as_tensor(value, dtype=means.dtype, device=means.device)
 
 
-def _check_shape(name: str, value: Tensor, shape: tuple) -> None:
+def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
 
@@ -596,5 +634,4 @@ def _double(value: Tensor) -> Tensor:
 
 def _decompose(covariances: Tensor) -> tuple[Tensor, Tensor]:
     spectrum, vectors = torch.linalg.eigh(_double((covariances + covariances.mT) / 2))
-    place = {"dtype": covariances.dtype, "device": covariances.device}
-    return spectrum.to(**place), vectors.to(**place)
+    return spectrum.to(covariances), vectors.to(covariances)

@@ -12,6 +12,7 @@ the name of its class alone.
 import functools
 import hashlib
 import sys
+from collections.abc import Iterable
 from enum import Enum
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
@@ -45,7 +46,13 @@ def fingerprint(tensor: Tensor) -> str:
     return f"{what} {digest.hexdigest()[:16]}"
 
 
-def describe(name: str, value, *, apart_from=(), read_before=None) -> dict[str, str]:
+def describe(
+    name: str,
+    value: object,
+    *,
+    apart_from: Iterable[object] = (),
+    read_before: dict[int, tuple[Tensor, int, str]] | None = None,
+) -> dict[str, str]:
     """Lines of text that say what a value is, down to all that it holds.
 
     Args:
@@ -78,11 +85,11 @@ def difference(before: dict[str, str], now: dict[str, str]) -> str | None:
 
 
 class _Description:
-    def __init__(self, apart_from, read_before):
+    def __init__(self, apart_from: Iterable[object], read_before: dict[int, tuple[Tensor, int, str]]):
         self.lines, self.read_before = {"python": _PYTHON}, read_before
         self.seen = {id(thing): thing for thing in apart_from}
 
-    def add(self, path, value, depth) -> None:
+    def add(self, path: str, value: object, depth: int) -> None:
         if type(value) in _PLAIN:
             self.line(path, repr(value))
         elif isinstance(value, Enum):
@@ -100,10 +107,10 @@ class _Description:
             self.seen[id(value)] = value
             self.parts(path, value, depth + 1)
 
-    def line(self, path, text) -> None:
+    def line(self, path: str, text: str) -> None:
         self.lines[path] = text if len(text) <= _LONGEST else f"{text[:40]}... {_digest(text.encode())}"
 
-    def read(self, tensor) -> str:
+    def read(self, tensor: Tensor) -> str:
         if tensor.is_inference():  # nobody counts how often it was written to
             return fingerprint(tensor)
         found = self.read_before.get(id(tensor))
@@ -111,7 +118,7 @@ class _Description:
             found = self.read_before[id(tensor)] = tensor, tensor._version, fingerprint(tensor)
         return found[2]
 
-    def parts(self, path, value, depth) -> None:
+    def parts(self, path: str, value: object, depth: int) -> None:
         if isinstance(value, functools.partial):
             self.add(path, value.func, depth)
             given = ", ".join([f"{len(value.args)} arguments", *sorted(value.keywords)])
@@ -138,7 +145,7 @@ class _Description:
         else:
             self.thing(path, value, depth)
 
-    def function(self, path, function, depth) -> None:
+    def function(self, path: str, function: FunctionType, depth: int) -> None:
         code, own = function.__code__, function.__globals__
         self.line(path, function.__name__)
         positional = code.co_varnames[: code.co_argcount]
@@ -160,7 +167,7 @@ class _Description:
             else:
                 self.add(f"{path}.{name}", part, depth)
 
-    def thing(self, path, value, depth) -> None:
+    def thing(self, path: str, value: object, depth: int) -> None:
         """A module, or an object of some class."""
         kind = type(value)
         self.line(path, kind.__qualname__)
@@ -180,12 +187,12 @@ class _Description:
             self.add(f"{path}.{name}", part, depth)
 
 
-def _names(code) -> set:
+def _names(code: CodeType) -> set[str]:
     inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
     return set(code.co_names).union(*inner)
 
 
-def _compiled(code) -> bytes:
+def _compiled(code: CodeType) -> bytes:
     parts = [code.co_code, repr((code.co_names, code.co_varnames)).encode()]
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -195,9 +202,9 @@ def _compiled(code) -> bytes:
     return b"\0".join(parts)
 
 
-def _name(key) -> str:
+def _name(key: object) -> str:
     return repr(key) if type(key) in _PLAIN else type(key).__name__
 
 
-def _digest(content) -> str:
+def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]

@@ -10,6 +10,8 @@ what the graph accounts for; a function that is recorded throughout is called on
 import contextlib
 import types
 import weakref
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from scorebook.lab.arguments import floating
+from scorebook.lab.types import Field
 
 __all__ = ["checked", "outside_inference_mode", "recording", "unchecked"]
 
@@ -27,7 +30,7 @@ _UNSEEN = 0.02
 _CERTAINTY = 4
 # Of those that were suspected and found right, the ones that a training loop calls again and again.
 _REMEMBERED = (nn.Module, types.FunctionType)
-_found_right = weakref.WeakSet()
+_found_right: weakref.WeakSet[object] = weakref.WeakSet()
 _INFERENCE_TENSORS = "Inference tensors cannot be saved"
 _RAW_ERRORS = {
     "Can't call numpy() on": "leaves PyTorch for NumPy",
@@ -37,7 +40,7 @@ _RAW_ERRORS = {
 
 
 @contextlib.contextmanager
-def outside_inference_mode():
+def outside_inference_mode() -> Iterator[None]:
     """Leave ``torch.inference_mode()``, inside which nothing can be recorded; gradients stay off if they were."""
     enabled = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.set_grad_enabled(enabled):
@@ -45,7 +48,7 @@ def outside_inference_mode():
 
 
 @contextlib.contextmanager
-def recording(x: Tensor):
+def recording(x: Tensor) -> Iterator[Tensor]:
     """Record with autograd, also under ``torch.no_grad()`` and ``torch.inference_mode()``.
 
     Yields ``x`` itself if it requires a gradient, otherwise a leaf of the same values that does.
@@ -59,7 +62,7 @@ def recording(x: Tensor):
         yield x if x.requires_grad else x.detach().requires_grad_()
 
 
-def unchecked(function, x: Tensor):
+def unchecked(function: Field, x: Tensor) -> Tensor:
     """Call ``function(x)`` without the looks of :func:`checked`, which it has had.
 
     Where tensors of inference mode keep it from being recorded, copies take their place.
@@ -73,7 +76,7 @@ def unchecked(function, x: Tensor):
         return function(x)
 
 
-def checked(name: str, function, x: Tensor, *, of=None):
+def checked(name: str, function: Field, x: Tensor, *, of: object = None) -> Tensor:
     r"""Call ``function(x)``, and refuse it if it changes with ``x`` in a way that its graph does not show.
 
     Where an operation on ``x`` was not recorded, the function is called six times more, near ``x`` and with the same
@@ -119,11 +122,11 @@ def checked(name: str, function, x: Tensor, *, of=None):
     return value
 
 
-def _remembered(of) -> bool:
+def _remembered(of: object) -> bool:
     return isinstance(of, _REMEMBERED) and of in _found_right
 
 
-def _refusal(name, cause) -> str:
+def _refusal(name: str, cause: str) -> str:
     return (
         f"{name} must be differentiable in x all the way, for the result depends on its derivatives, but it {cause}. "
         "Let PyTorch record every operation from x to the result: no torch.no_grad(), .detach(), .item() or NumPy on "
@@ -132,7 +135,7 @@ def _refusal(name, cause) -> str:
     )
 
 
-def _accounts_for_change(function, x) -> bool | None:
+def _accounts_for_change(function: Field, x: Tensor) -> bool | None:
     """Whether the graph of a function accounts for its change by value near ``x``; ``None`` if there is no telling."""
     if x.is_meta or x.numel() == 0:
         return None
@@ -151,10 +154,10 @@ def _accounts_for_change(function, x) -> bool | None:
     return None
 
 
-def _verdict(function, x, step) -> bool | None:
+def _verdict(function: Field, x: Tensor, step: Tensor) -> bool | None:
     """Whether the graph accounts for the change along one step, or ``None`` where rounding or curvature hide it."""
 
-    def at(k):
+    def at(k: int) -> tuple[Tensor, Tensor]:
         # Not at x itself: a point of the data may well sit on a kink, such as that of relu at 0.
         point = (x + (4 + k) * step).requires_grad_()
         devices, kind = ([], "cuda") if x.device.type == "cpu" else ([x.device], x.device.type)
@@ -178,7 +181,7 @@ def _verdict(function, x, step) -> bool | None:
         cotangents.append((step / step.norm(), curved.norm() / length + unsteady))
     sure = True
     for cotangent, doubtful in cotangents:
-        seen = 0.0
+        seen: float | Tensor = 0.0
         if value.requires_grad:
             options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
             (product,) = torch.autograd.grad(value, point, cotangent.to(value.dtype), **options)
@@ -196,11 +199,11 @@ class _Watch(TorchFunctionMode):
     Tensors made under ``torch.inference_mode()`` cannot be recorded; they are copied where they stand in the way.
     """
 
-    cause = None
+    cause: str | None = None
     # Gradients are off inside a torch.autograd.Function too, and rightly. Only a caller switches them off by this.
     switched_off = False
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         try:
             result = func(*args, **kwargs)
@@ -215,7 +218,7 @@ class _Watch(TorchFunctionMode):
             self.cause = self._cause(func, args, kwargs, result)
         return result
 
-    def _cause(self, func, args, kwargs, result) -> str | None:
+    def _cause(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> str | None:
         name = getattr(func, "__name__", "")
         kept = args[0] if name == "__setitem__" else result
         if not _unrecorded(kept) or name.endswith("_like") or name.startswith("new_"):
@@ -232,18 +235,18 @@ class _Watch(TorchFunctionMode):
         return f"calls .{name}"
 
 
-def _normal(tensor):
+def _normal(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def _requires_grad(argument) -> bool:
+def _requires_grad(argument: object) -> bool:
     if isinstance(argument, (tuple, list)):
         return any(map(_requires_grad, argument))
     # Weights may be normalised or averaged behind the back of autograd: x is not among them.
     return isinstance(argument, Tensor) and argument.requires_grad and not isinstance(argument, nn.Parameter)
 
 
-def _unrecorded(result) -> bool:
+def _unrecorded(result: object) -> bool:
     if isinstance(result, Tensor):
         return result.is_floating_point() and not result.requires_grad
     if isinstance(result, (tuple, list)):  # of tensors that are broadcast together, only some may hang on x

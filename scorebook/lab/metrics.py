@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scorebook.lab.arguments import positive_integer, some_points, standard_normal, vectors
+from scorebook.lab.types import Integer, Number
 
 __all__ = ["energy_distance", "mode_weights", "sliced_wasserstein"]
 
@@ -18,7 +19,14 @@ __all__ = ["energy_distance", "mode_weights", "sliced_wasserstein"]
 _LARGEST_CHUNK = 2**24
 
 
-def sliced_wasserstein(x, y, *, n_projections: int = 500, p: float = 1, generator=None) -> Tensor:
+def sliced_wasserstein(
+    x: Tensor,
+    y: Tensor,
+    *,
+    n_projections: Integer = 500,
+    p: Number = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     r"""Sliced Wasserstein-p distance between two samples.
 
     .. math::
@@ -64,7 +72,7 @@ def sliced_wasserstein(x, y, *, n_projections: int = 500, p: float = 1, generato
     return torch.cat(powers).mean() ** (1 / p)
 
 
-def energy_distance(x, y) -> Tensor:
+def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     r"""Energy distance between two samples, estimated without bias.
 
     .. math:: 2\,E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|
@@ -95,7 +103,7 @@ def energy_distance(x, y) -> Tensor:
     return 2 * _sum_of_distances(x, y) / (n * m) - within
 
 
-def mode_weights(x, means) -> Tensor:
+def mode_weights(x: Tensor, means: Tensor) -> Tensor:
     r"""Share of the samples that is nearest to each mode, in Euclidean distance.
 
     Args:
@@ -116,7 +124,7 @@ def mode_weights(x, means) -> Tensor:
     return torch.stack(counts).sum(0).to(x.dtype) / len(x)
 
 
-def _pair(name_x: str, x, name_y: str, y) -> tuple[Tensor, Tensor]:
+def _pair(name_x: str, x: Tensor, name_y: str, y: Tensor) -> tuple[Tensor, Tensor]:
     for name, sample in ((name_x, x), (name_y, y)):
         some_points(name, sample)
     if x.shape[1:] != y.shape[1:]:

@@ -19,15 +19,19 @@ With a generator given, the global random state is neither read nor moved.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorebook.lab.arguments import positive_integer, real, recordable
+from scorebook.lab.types import Integer, PerRow
 
 __all__ = ["MLP", "NoisyClassifier", "TimeMLP", "UNet", "initialise"]
 
+_Network = TypeVar("_Network", bound=nn.Module)
 _OCTAVES = range(-3, 5)
 _TIME_WIDTH = 64
 
@@ -49,25 +53,31 @@ class MLP(nn.Module):
         ValueError: if a size is not a positive integer, or ``x`` has another event shape or dtype.
     """
 
-    def __init__(self, event_shape, *, width=128, depth=2, out_dim=None, generator=None):
+    def __init__(
+        self,
+        event_shape: Integer | Sequence[Integer],
+        *,
+        width: Integer = 128,
+        depth: Integer = 2,
+        out_dim: Integer | None = None,
+        generator: torch.Generator | None = None,
+    ):
         super().__init__()
         self.event_shape = _event_shape(event_shape)
-        positive_integer("width", width)
-        positive_integer("depth", depth)
-        if out_dim is not None:
-            positive_integer("out_dim", out_dim)
-        self.out_dim = out_dim
+        width, depth = positive_integer("width", width), positive_integer("depth", depth)
+        self.out_dim = None if out_dim is None else positive_integer("out_dim", out_dim)
         n_event = math.prod(self.event_shape)
-        layers = [_linear(n_event, width), nn.SiLU()]
+        layers: list[nn.Module] = [_linear(n_event, width), nn.SiLU()]
         for _ in range(depth - 1):
             layers += [_linear(width, width), nn.SiLU()]
-        self.layers = nn.Sequential(*layers, _linear(width, out_dim or n_event))
+        self.layers = nn.Sequential(*layers, _linear(width, self.out_dim or n_event))
         initialise(self, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the field at ``x``, or one row of outputs for each row."""
-        x = _checked_event(x, self.event_shape, self.layers[0].weight.dtype)
-        out = self.layers(x.reshape(len(x), self.layers[0].in_features))
+        first = cast(nn.Linear, self.layers[0])
+        x = _checked_event(x, self.event_shape, first.weight.dtype)
+        out = self.layers(x.reshape(len(x), first.in_features))
         if self.out_dim is None:
             return out.reshape(x.shape)
         return out.squeeze(1) if self.out_dim == 1 else out
@@ -91,14 +101,22 @@ class TimeMLP(nn.Module):
             label is out of range, or if a label comes to a network without classes.
     """
 
-    def __init__(self, event_shape, *, width=256, depth=3, n_classes=None, generator=None):
+    def __init__(
+        self,
+        event_shape: Integer | Sequence[Integer],
+        *,
+        width: Integer = 256,
+        depth: Integer = 3,
+        n_classes: Integer | None = None,
+        generator: torch.Generator | None = None,
+    ):
         super().__init__()
         self.event_shape = _event_shape(event_shape)
         n_event = math.prod(self.event_shape)
         self.trunk = _ResidualMLP(n_event, n_event, width, depth, n_classes)
         initialise(self, generator=generator)
 
-    def forward(self, x: Tensor, t, label=None) -> Tensor:
+    def forward(self, x: Tensor, t: PerRow, label: Integer | Tensor | None = None) -> Tensor:
         """Return the field at ``(x, t)``; ``label`` -1 or ``None`` means that no class is given."""
         x = _checked_event(x, self.event_shape, self.trunk.first.weight.dtype)
         return self.trunk(x.reshape(len(x), self.trunk.first.in_features), t, label).reshape(x.shape)
@@ -124,14 +142,22 @@ class NoisyClassifier(nn.Module):
         ValueError: if a size is not a positive integer, or if ``x`` or ``t`` has the wrong shape or dtype.
     """
 
-    def __init__(self, event_shape, n_classes, *, width=128, depth=2, generator=None):
+    def __init__(
+        self,
+        event_shape: Integer | Sequence[Integer],
+        n_classes: Integer,
+        *,
+        width: Integer = 128,
+        depth: Integer = 2,
+        generator: torch.Generator | None = None,
+    ):
         super().__init__()
         self.event_shape = _event_shape(event_shape)
-        positive_integer("n_classes", n_classes)
+        n_classes = positive_integer("n_classes", n_classes)
         self.trunk = _ResidualMLP(math.prod(self.event_shape), n_classes, width, depth, None)
         initialise(self, generator=generator)
 
-    def forward(self, x: Tensor, t) -> Tensor:
+    def forward(self, x: Tensor, t: PerRow) -> Tensor:
         """Return unnormalised log-probabilities of the classes, shape ``(B, n_classes)``."""
         x = _checked_event(x, self.event_shape, self.trunk.first.weight.dtype)
         return self.trunk(x.reshape(len(x), self.trunk.first.in_features), t, None)
@@ -156,11 +182,17 @@ class UNet(nn.Module):
         ValueError: as :class:`TimeMLP`.
     """
 
-    def __init__(self, channels, *, width=32, n_classes=None, generator=None):
+    def __init__(
+        self,
+        channels: Integer,
+        *,
+        width: Integer = 32,
+        n_classes: Integer | None = None,
+        generator: torch.Generator | None = None,
+    ):
         super().__init__()
-        positive_integer("channels", channels)
-        positive_integer("width", width)
-        self.channels = channels
+        self.channels = channels = positive_integer("channels", channels)
+        width = positive_integer("width", width)
         self.embed = _Embedding(_TIME_WIDTH, n_classes)
         self.first = _conv(channels, width)
         self.down_1 = _ConvBlock(width, width)
@@ -174,7 +206,7 @@ class UNet(nn.Module):
         self.last = _starting_at_zero(_conv(width, channels))
         initialise(self, generator=generator)
 
-    def forward(self, x: Tensor, t, label=None) -> Tensor:
+    def forward(self, x: Tensor, t: PerRow, label: Integer | Tensor | None = None) -> Tensor:
         """Return the field at ``(x, t)``; ``label`` -1 or ``None`` means that no class is given."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"x must have shape (B, {self.channels}, H, W), got {tuple(x.shape)}")
@@ -192,7 +224,7 @@ class UNet(nn.Module):
         return self.last(F.silu(self.last_norm(up)))[:, :, :height, :width]
 
 
-def initialise(network: nn.Module, *, generator=None) -> nn.Module:
+def initialise(network: _Network, *, generator: torch.Generator | None = None) -> _Network:
     r"""Draw every weight of ``network`` anew, in place.
 
     Weights and biases of linear and convolutional layers are uniform within :math:`\pm 1/\sqrt{\text{fan in}}`
@@ -229,47 +261,52 @@ def initialise(network: nn.Module, *, generator=None) -> nn.Module:
 
 
 @torch.no_grad()
-def _fill(parameter, draw, generator, scale=1.0, shift=0.0) -> None:
+def _fill(
+    parameter: Tensor,
+    draw: Callable[..., Tensor],
+    generator: torch.Generator | None,
+    scale: float = 1.0,
+    shift: float = 0.0,
+) -> None:
     device = parameter.device if generator is None else generator.device
     numbers = draw(parameter.shape, generator=generator, dtype=parameter.dtype, device=device)
     parameter.copy_(numbers * scale + shift)
 
 
 # Layers are made without PyTorch's own start, which would move the global random state.
-def _linear(n_in, n_out) -> nn.Linear:
+def _linear(n_in: int, n_out: int) -> nn.Linear:
     return nn.utils.skip_init(nn.Linear, n_in, n_out, device=torch.get_default_device())
 
 
-def _conv(n_in, n_out, size=3) -> nn.Conv2d:
+def _conv(n_in: int, n_out: int, size: int = 3) -> nn.Conv2d:
     return nn.utils.skip_init(nn.Conv2d, n_in, n_out, size, padding=size // 2, device=torch.get_default_device())
 
 
-def _group_norm(n) -> nn.GroupNorm:
+def _group_norm(n: int) -> nn.GroupNorm:
     # About four channels a group: a group of one would cancel the time embedding, which is constant on a channel.
     return nn.GroupNorm(math.gcd(n, max(1, n // 4)), n)
 
 
-def _starting_at_zero(layer):
-    layer.starts_at_zero = True
+def _starting_at_zero(layer: _Network) -> _Network:
+    vars(layer)["starts_at_zero"] = True
     return layer
 
 
-def _double(x):
+def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 class _Embedding(nn.Module):
     """Time and label as one vector per row: ``(B, n)``, or ``(1, n)`` if all rows share them."""
 
-    def __init__(self, n, n_classes):
+    def __init__(self, n: int, n_classes: Integer | None):
         super().__init__()
         self.from_time = nn.Sequential(_linear(2 * len(_OCTAVES), n), nn.SiLU(), _linear(n, n))
-        self.n_classes = n_classes
-        if n_classes is not None:
-            positive_integer("n_classes", n_classes)
-            self.from_label = nn.utils.skip_init(nn.Embedding, n_classes + 1, n, device=torch.get_default_device())
+        self.n_classes = None if n_classes is None else positive_integer("n_classes", n_classes)
+        if self.n_classes is not None:
+            self.from_label = nn.utils.skip_init(nn.Embedding, self.n_classes + 1, n, device=torch.get_default_device())
 
-    def forward(self, x, t, label):
+    def forward(self, x: Tensor, t: PerRow, label: Integer | Tensor | None) -> Tensor:
         real("t", t)
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         if t.ndim > 1 or (t.ndim == 1 and len(t) not in (1, len(x))):
@@ -281,30 +318,27 @@ class _Embedding(nn.Module):
             if label is not None:
                 raise ValueError("label was given to a network without classes: make it with n_classes=...")
             return F.silu(embedding)
-        return F.silu(embedding + self.from_label(self._row(x, label)))
+        return F.silu(embedding + self.from_label(_row(x, label, self.n_classes)))
 
-    def _row(self, x, label):
-        none = self.n_classes
-        if label is None:
-            return torch.full((1,), none, device=x.device)
-        label = torch.as_tensor(label, device=x.device)
-        if label.dtype == torch.bool or label.is_floating_point() or label.is_complex():
-            raise ValueError(f"label must hold integers, got {label.dtype}")
-        label = label.long()  # bytes have no -1
-        if label.ndim > 1 or (label.ndim == 1 and len(label) not in (1, len(x))):
-            raise ValueError(f"label must be a scalar or have shape ({len(x)},), got {tuple(label.shape)}")
-        if not label.is_meta and not bool(((label >= -1) & (label < none)).all()):
-            raise ValueError(
-                f"label must lie in 0 ... {none - 1}, or be -1 for none, got {label.min()} ... {label.max()}"
-            )
-        return torch.where(label < 0, none, label).reshape(-1)
+
+def _row(x: Tensor, label: Integer | Tensor | None, none: int) -> Tensor:
+    if label is None:
+        return torch.full((1,), none, device=x.device)
+    label = torch.as_tensor(label, device=x.device)
+    if label.dtype == torch.bool or label.is_floating_point() or label.is_complex():
+        raise ValueError(f"label must hold integers, got {label.dtype}")
+    label = label.long()  # bytes have no -1
+    if label.ndim > 1 or (label.ndim == 1 and len(label) not in (1, len(x))):
+        raise ValueError(f"label must be a scalar or have shape ({len(x)},), got {tuple(label.shape)}")
+    if not label.is_meta and not bool(((label >= -1) & (label < none)).all()):
+        raise ValueError(f"label must lie in 0 ... {none - 1}, or be -1 for none, got {label.min()} ... {label.max()}")
+    return torch.where(label < 0, none, label).reshape(-1)
 
 
 class _ResidualMLP(nn.Module):
-    def __init__(self, n_in, n_out, width, depth, n_classes):
+    def __init__(self, n_in: int, n_out: int, width: Integer, depth: Integer, n_classes: Integer | None):
         super().__init__()
-        positive_integer("width", width)
-        positive_integer("depth", depth)
+        width, depth = positive_integer("width", width), positive_integer("depth", depth)
         self.embed = _Embedding(_TIME_WIDTH, n_classes)
         self.first = _linear(n_in, width)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
@@ -312,7 +346,7 @@ class _ResidualMLP(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.last = _starting_at_zero(_linear(width, n_out))
 
-    def forward(self, x, t, label):
+    def forward(self, x: Tensor, t: PerRow, label: Integer | Tensor | None) -> Tensor:
         embedding = self.embed(x, t, label)
         h = self.first(x)
         for block in self.blocks:
@@ -321,20 +355,20 @@ class _ResidualMLP(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, width):
+    def __init__(self, width: int):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.inner = _linear(width, width)
         self.time = _linear(_TIME_WIDTH, width)
         self.outer = _linear(width, width)
 
-    def forward(self, h, embedding):
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         inner = self.inner(self.norm(h)) + self.time(embedding)
         return h + self.outer(F.silu(inner))
 
 
 class _ConvBlock(nn.Module):
-    def __init__(self, n_in, n_out):
+    def __init__(self, n_in: int, n_out: int):
         super().__init__()
         self.norm_in = _group_norm(n_in)
         self.inner = _conv(n_in, n_out)
@@ -343,7 +377,7 @@ class _ConvBlock(nn.Module):
         self.outer = _conv(n_out, n_out)
         self.skip = _conv(n_in, n_out, size=1) if n_in != n_out else nn.Identity()
 
-    def forward(self, h, embedding):
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         inner = self.inner(F.silu(self.norm_in(h))) + self.time(embedding)[:, :, None, None]
         return self.skip(h) + self.outer(F.silu(self.norm_out(inner)))
 
@@ -351,26 +385,24 @@ class _ConvBlock(nn.Module):
 class _Attention(nn.Module):
     """Each place looks at all others. Written out, since fused kernels cannot be differentiated twice."""
 
-    def __init__(self, n):
+    def __init__(self, n: int):
         super().__init__()
         self.norm = _group_norm(n)
         self.query_key_value = _conv(n, 3 * n, size=1)
         self.out = _conv(n, n, size=1)
 
-    def forward(self, h):
+    def forward(self, h: Tensor) -> Tensor:
         query, key, value = self.query_key_value(self.norm(h)).flatten(2).chunk(3, dim=1)
         weights = (query.transpose(1, 2) @ key / math.sqrt(h.shape[1])).softmax(dim=2)
         return h + self.out((value @ weights.transpose(1, 2)).reshape(h.shape))
 
 
-def _event_shape(event_shape) -> tuple[int, ...]:
-    shape = tuple(event_shape) if isinstance(event_shape, (tuple, list)) else (event_shape,)
-    for side in shape:
-        positive_integer("event_shape", side)
-    return shape
+def _event_shape(event_shape: Integer | Sequence[Integer]) -> tuple[int, ...]:
+    sides = event_shape if isinstance(event_shape, (tuple, list)) else (event_shape,)
+    return tuple(positive_integer("event_shape", side) for side in sides)
 
 
-def _checked_event(x, event_shape, dtype) -> Tensor:
+def _checked_event(x: Tensor, event_shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     if x.shape[1:] != event_shape or x.ndim == 0:
         expected = ", ".join(map(str, ("B", *event_shape)))
         raise ValueError(f"x must have shape ({expected}), got {tuple(x.shape)}")
@@ -378,6 +410,6 @@ def _checked_event(x, event_shape, dtype) -> Tensor:
     return recordable(x)
 
 
-def _check_dtype(x, dtype) -> None:
+def _check_dtype(x: Tensor, dtype: torch.dtype) -> None:
     if x.dtype != dtype:
         raise ValueError(f"x must be {dtype} like the weights of the network, got {x.dtype}")

@@ -7,22 +7,26 @@ can be laid over each other: a density, its score on top, samples on top of both
 import importlib.util
 import math
 import numbers
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.typing import ColorType
 from torch import Tensor
 
 from scorebook.lab.arguments import as_given, finite, positive, positive_integer, real
+from scorebook.lab.types import Array, Field, Integer, LogDensity, Number
 
 __all__ = ["density", "image_grid", "samples", "score_field", "trajectories", "use_style"]
 
 _PAPER_TO_BLUE = LinearSegmentedColormap.from_list(
     "paper_to_blue", ["#ffffff", "#dcebf5", "#a9cfe6", "#5fa8d3", "#0072b2", "#00466e"]
 )
+
 _INK = "#22303c"
 _BATCH = 65536
 
@@ -38,7 +42,16 @@ def use_style() -> None:
             set_matplotlib_formats("retina")
 
 
-def density(log_prob, *, extent, resolution=200, ax=None, cmap=None, device=None, dtype=None) -> Axes:
+def density(
+    log_prob: LogDensity,
+    *,
+    extent: Sequence[Number],
+    resolution: Integer = 200,
+    ax: Axes | None = None,
+    cmap: str | Colormap | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Axes:
     r"""Show a density on a rectangle as colour, or on an interval as a curve.
 
     The density is :math:`p(x) \propto e^{\mathrm{log\_prob}(x)}`. In two dimensions the colour runs from
@@ -62,7 +75,7 @@ def density(log_prob, *, extent, resolution=200, ax=None, cmap=None, device=None
             NaN.
     """
     extent = _extent(extent)
-    positive_integer("resolution", resolution)
+    resolution = positive_integer("resolution", resolution)
     points, sides = _grid(extent, resolution, dtype, device)
     values = _evaluate("log_prob", log_prob, points, ())
     if values.isnan().any():
@@ -77,7 +90,7 @@ def density(log_prob, *, extent, resolution=200, ax=None, cmap=None, device=None
     relative = (values - values.max()).exp().reshape(resolution, resolution)
     ax.imshow(
         relative.numpy(),
-        extent=extent,
+        extent=(extent[0], extent[1], extent[2], extent[3]),
         origin="lower",
         cmap=_PAPER_TO_BLUE if cmap is None else cmap,
         vmin=0,
@@ -89,7 +102,17 @@ def density(log_prob, *, extent, resolution=200, ax=None, cmap=None, device=None
     return _plane(ax, extent)
 
 
-def score_field(score, *, extent, resolution=18, ax=None, scale=None, color=_INK, device=None, dtype=None) -> Axes:
+def score_field(
+    score: Field,
+    *,
+    extent: Sequence[Number],
+    resolution: Integer = 18,
+    ax: Axes | None = None,
+    scale: Number | None = None,
+    color: ColorType = _INK,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Axes:
     r"""Show a vector field as arrows whose direction is exact and whose length saturates.
 
     Scores grow without bound away from the data; drawn to scale, all arrows but a few would be dots. An arrow
@@ -114,7 +137,7 @@ def score_field(score, *, extent, resolution=18, ax=None, scale=None, color=_INK
             shape or values that are not finite.
     """
     extent = _extent(extent, dimensions=(2,))
-    positive_integer("resolution", resolution)
+    resolution = positive_integer("resolution", resolution)
     if scale is not None:
         positive("scale", scale)
     points, sides = _grid(extent, resolution, dtype, device, centred=True)
@@ -147,7 +170,16 @@ def score_field(score, *, extent, resolution=18, ax=None, scale=None, color=_INK
     return _plane(ax, extent)
 
 
-def samples(x, ax=None, *, color=None, size=None, alpha=None, label=None, extent=None) -> Axes:
+def samples(
+    x: Array,
+    ax: Axes | None = None,
+    *,
+    color: ColorType | None = None,
+    size: Number | None = None,
+    alpha: Number | None = None,
+    label: str | None = None,
+    extent: Sequence[Number] | None = None,
+) -> Axes:
     """Show points of the plane as dots, or numbers as a histogram of unit area.
 
     Args:
@@ -171,15 +203,15 @@ def samples(x, ax=None, *, color=None, size=None, alpha=None, label=None, extent
         x = x[:, 0]
     if not (x.ndim == 1 or (x.ndim == 2 and x.shape[1] == 2)) or len(x) == 0:
         raise ValueError(f"x must hold points, shape (n, 2), or numbers, shape (n,), got {tuple(x.shape)}")
-    if extent is not None:
-        extent = _extent(extent, dimensions=(x.ndim,))
+    ends = None if extent is None else _extent(extent, dimensions=(x.ndim,))
     if x.ndim == 1:
         ax = _axes(ax)
+        sides = None if ends is None else (ends[0], ends[1])
         bins = min(max(math.ceil(2 * len(x) ** (1 / 3)), 10), 100)
         ax.hist(
             x.numpy(),
             bins=bins,
-            range=extent,
+            range=sides,
             density=True,
             color=color,
             alpha=0.5 if alpha is None else alpha,
@@ -187,23 +219,32 @@ def samples(x, ax=None, *, color=None, size=None, alpha=None, label=None, extent
             histtype="stepfilled",
         )
         ax.set(xlabel="$x$", ylabel="density")
-        if extent is not None:
-            ax.set_xlim(extent)
+        if sides is not None:
+            ax.set_xlim(sides)
         return ax
     ax = _axes(ax, square=True)
     ax.scatter(
-        *x.T.numpy(),
+        x[:, 0].numpy(),
+        x[:, 1].numpy(),
         s=min(max(3000 / len(x), 3.0), 25.0) if size is None else size,
         color=_next_color(ax) if color is None else color,
-        alpha=min(max(600 / len(x), 0.35), 0.85) if alpha is None else alpha,
+        alpha=min(max(600 / len(x), 0.35), 0.85) if alpha is None else float(alpha),
         linewidths=0,
         label=label,
         zorder=3,
     )
-    return _plane(ax, extent)
+    return _plane(ax, ends)
 
 
-def trajectories(path, ax=None, *, times=None, color=None, alpha=None, extent=None) -> Axes:
+def trajectories(
+    path: Array,
+    ax: Axes | None = None,
+    *,
+    times: Array | None = None,
+    color: ColorType | None = None,
+    alpha: Number | None = None,
+    extent: Sequence[Number] | None = None,
+) -> Axes:
     """Show the paths of many points through the plane, or of many numbers over time.
 
     In the plane a ring marks each start and a dot each end.
@@ -232,7 +273,7 @@ def trajectories(path, ax=None, *, times=None, color=None, alpha=None, extent=No
             "path must have shape (n_steps + 1, B, 2), (n_steps + 1, B, 1) or (n_steps + 1, B), "
             f"got {tuple(path.shape)}"
         )
-    alpha = min(max(12 / path.shape[1], 0.08), 0.7) if alpha is None else alpha
+    alpha = min(max(12 / path.shape[1], 0.08), 0.7) if alpha is None else float(alpha)
     if path.ndim == 2:
         clock = _numbers("times", range(len(path)) if times is None else times)
         if clock.shape != (len(path),):
@@ -240,8 +281,8 @@ def trajectories(path, ax=None, *, times=None, color=None, alpha=None, extent=No
         finite("times", clock)
         ax = _axes(ax)
         color = _next_color(ax) if color is None else color
-        curves = torch.stack([clock[:, None].expand_as(path), path], dim=-1)
-        ax.add_collection(LineCollection(curves.transpose(0, 1).numpy(), colors=[color], alpha=alpha, linewidths=1.1))
+        curves = list(torch.stack([clock[:, None].expand_as(path), path], dim=-1).transpose(0, 1).numpy())
+        ax.add_collection(LineCollection(curves, colors=[color], alpha=alpha, linewidths=1.1))
         ax.autoscale_view()
         ax.margins(x=0)
         ax.set(xlabel="step" if times is None else "$t$", ylabel="$x$")
@@ -253,16 +294,16 @@ def trajectories(path, ax=None, *, times=None, color=None, alpha=None, extent=No
         raise ValueError("times must be None where path moves in the plane, which shows no time axis")
     ax = _axes(ax, square=True)
     color = _next_color(ax) if color is None else color
-    ax.add_collection(
-        LineCollection(path.transpose(0, 1).numpy(), colors=[color], alpha=alpha, linewidths=1.0, zorder=2)
-    )
+    curves = list(path.transpose(0, 1).numpy())
+    ax.add_collection(LineCollection(curves, colors=[color], alpha=alpha, linewidths=1.0, zorder=2))
     size = min(max(1500 / path.shape[1], 6.0), 30.0)
-    ax.scatter(*path[0].T.numpy(), s=size, facecolors="white", edgecolors=[color], linewidths=0.9, zorder=3)
-    ax.scatter(*path[-1].T.numpy(), s=size, color=[color], linewidths=0, zorder=4)
+    (x0, y0), (x1, y1) = (path[k].T.numpy() for k in (0, -1))
+    ax.scatter(x0, y0, s=size, facecolors="white", edgecolors=[color], linewidths=0.9, zorder=3)
+    ax.scatter(x1, y1, s=size, color=[color], linewidths=0, zorder=4)
     return _plane(ax, None if extent is None else _extent(extent, dimensions=(2,)))
 
 
-def image_grid(images, *, n_cols=10, ax=None, gap=1) -> Axes:
+def image_grid(images: Array, *, n_cols: Integer = 10, ax: Axes | None = None, gap: Integer = 1) -> Axes:
     """Show images side by side, row after row, -1 as black and 1 as white (or full colour).
 
     Args:
@@ -282,7 +323,7 @@ def image_grid(images, *, n_cols=10, ax=None, gap=1) -> Axes:
     finite("images", images)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         raise ValueError(f"images must have shape (n, 1, h, w) or (n, 3, h, w), got {tuple(images.shape)}")
-    positive_integer("n_cols", n_cols)
+    n_cols = positive_integer("n_cols", n_cols)
     if isinstance(gap, bool) or not isinstance(gap, numbers.Integral) or gap < 0:
         raise ValueError(f"gap must be a non-negative integer, got {gap!r}")
     n, _, h, w = images.shape
@@ -300,13 +341,13 @@ def image_grid(images, *, n_cols=10, ax=None, gap=1) -> Axes:
     return ax
 
 
-def _axes(ax, *, square=False) -> Axes:
+def _axes(ax: Axes | None, *, square: bool = False) -> Axes:
     if ax is None:
         _, ax = plt.subplots(figsize=(4.4, 4.2) if square else None)
     return ax
 
 
-def _plane(ax, extent) -> Axes:
+def _plane(ax: Axes, extent: tuple[float, ...] | None) -> Axes:
     ax.set_aspect("equal", adjustable="box")
     if extent is not None:
         ax.set(xlim=extent[:2], ylim=extent[2:])
@@ -314,11 +355,11 @@ def _plane(ax, extent) -> Axes:
     return ax
 
 
-def _next_color(ax):
-    return ax._get_lines.get_next_color()
+def _next_color(ax: Axes) -> ColorType:
+    return ax._get_lines.get_next_color()  # type: ignore[attr-defined]
 
 
-def _extent(extent, *, dimensions=(1, 2)) -> tuple[float, ...]:
+def _extent(extent: Sequence[Number], *, dimensions: tuple[int, ...] = (1, 2)) -> tuple[float, ...]:
     ends = tuple(float(e) for e in extent)
     shapes = {1: "(x0, x1)", 2: "(x0, x1, y0, y1)"}
     expected = " or ".join(shapes[d] for d in dimensions)
@@ -329,7 +370,14 @@ def _extent(extent, *, dimensions=(1, 2)) -> tuple[float, ...]:
     return ends
 
 
-def _grid(extent, resolution, dtype, device, *, centred=False) -> tuple[Tensor, list[Tensor]]:
+def _grid(
+    extent: tuple[float, ...],
+    resolution: int,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+    *,
+    centred: bool = False,
+) -> tuple[Tensor, list[Tensor]]:
     sides = []
     for low, high in zip(extent[::2], extent[1::2], strict=True):
         half = (high - low) / (2 * resolution) if centred or len(extent) == 4 else 0.0
@@ -340,7 +388,7 @@ def _grid(extent, resolution, dtype, device, *, centred=False) -> tuple[Tensor, 
     return points.to(device=target, dtype=torch.get_default_dtype() if dtype is None else dtype), sides
 
 
-def _evaluate(name, function, points, event) -> Tensor:
+def _evaluate(name: str, function: Callable[[Tensor], Tensor], points: Tensor, event: tuple[int, ...]) -> Tensor:
     with torch.no_grad():
         parts = [function(part) for part in points.split(_BATCH)]
     for part, given in zip(parts, points.split(_BATCH), strict=True):
@@ -350,7 +398,7 @@ def _evaluate(name, function, points, event) -> Tensor:
     return _numbers(name, torch.cat(parts))
 
 
-def _numbers(name, value) -> Tensor:
+def _numbers(name: str, value: Array) -> Tensor:
     value = as_given(value).detach()
     real(name, value)
     if value.is_meta:

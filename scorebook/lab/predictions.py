@@ -20,16 +20,22 @@ the speed :math:`dx/dt` on the straight path :math:`\alpha = 1 - t, \sigma = t` 
 On any other path of :math:`\alpha, \sigma` it is as good a coordinate of the same knowledge, but nobody's speed.
 """
 
+from typing import Literal, TypeAlias, get_args
+
 from torch import Tensor
 
 from scorebook.lab.arguments import at_least_single, batch, expand, floating, non_negative, one_of, positive
+from scorebook.lab.types import PerRow
 
 __all__ = ["convert_prediction"]
 
-_KINDS = ("score", "noise", "clean", "velocity", "flow")
+_Kind: TypeAlias = Literal["score", "noise", "clean", "velocity", "flow"]
+_KINDS = get_args(_Kind)
 
 
-def convert_prediction(prediction: Tensor, x: Tensor, alpha, sigma, *, source: str, target: str) -> Tensor:
+def convert_prediction(
+    prediction: Tensor, x: Tensor, alpha: PerRow, sigma: PerRow, *, source: _Kind, target: _Kind
+) -> Tensor:
     r"""Turn a prediction of one kind into the prediction of another kind that says the same.
 
     Every conversion reads :math:`\hat x_0` or :math:`\hat\varepsilon` off the source by the table above, completes the
@@ -81,7 +87,7 @@ def convert_prediction(prediction: Tensor, x: Tensor, alpha, sigma, *, source: s
         clean, noise = prediction, (x - alpha * prediction) / sigma
     elif noise_given:
         noise = prediction if source == "noise" else -sigma * prediction
-        clean = None if target in ("score", "noise") else (x - sigma * noise) / alpha
+        clean = (x - sigma * noise) / alpha  # not asked for where alpha may vanish
     elif source == "velocity":
         total = alpha**2 + sigma**2
         clean, noise = (alpha * x - sigma * prediction) / total, (sigma * x + alpha * prediction) / total

@@ -26,6 +26,7 @@ The classifier takes the diffused point and the plain time, ``classifier(x, t)``
 import hashlib
 import json
 from importlib.resources import files
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -37,12 +38,13 @@ from scorebook.lab.networks import NoisyClassifier, TimeMLP
 
 __all__ = ["pretrained"]
 
-_NAMES = ("digits", "coloured_digits", "digits_classifier")
+_Name: TypeAlias = Literal["digits", "coloured_digits", "digits_classifier"]
+_NAMES = get_args(_Name)
 _NETWORKS = {"NoisyClassifier": NoisyClassifier, "TimeMLP": TimeMLP}
 _FOLDER = files("scorebook.lab") / "weights"
 
 
-def pretrained(name: str) -> tuple[nn.Module, dict]:
+def pretrained(name: _Name) -> tuple[nn.Module, dict[str, Any]]:
     """Load a trained network and its card.
 
     The weights are stored in half precision and loaded in single precision, on the CPU; the card states what the
@@ -79,7 +81,7 @@ def pretrained(name: str) -> tuple[nn.Module, dict]:
     return network.eval(), card
 
 
-def _card(name: str) -> dict:
+def _card(name: str) -> dict[str, Any]:
     stored = _bytes(name, ".json")
     try:
         card = json.loads(stored)

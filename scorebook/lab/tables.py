@@ -16,17 +16,33 @@ the number that it leads to by the same procedure; the row must refuse that numb
 import html
 import math
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from torch import Tensor
 
 from scorebook.lab.arguments import as_given, positive_integer
+from scorebook.lab.types import Integer, Number
 
 __all__ = ["CLAIMS_MIME", "Claim", "Table", "claims", "plus_minus", "significant", "table"]
+
 
 CLAIMS_MIME = "application/vnd.scorebook.claims+json"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MINUS = "−"
+
+
+class _Estimate(Protocol):
+    """A mean that knows its error, such as ``scorebook.monte_carlo.Estimate``."""
+
+    @property
+    def mean(self) -> Any: ...
+    @property
+    def standard_error(self) -> Any: ...
+
+
+_Measured: TypeAlias = Number | Tensor | _Estimate
 
 
 class Table:
@@ -41,7 +57,16 @@ class Table:
         row_classes: class of each row, for the looks.
     """
 
-    def __init__(self, header, rows, numeric, *, caption=None, css_class="scorebook-table", row_classes=None):
+    def __init__(
+        self,
+        header: Iterable[str],
+        rows: Iterable[Iterable[str]],
+        numeric: Iterable[bool],
+        *,
+        caption: str | None = None,
+        css_class: str = "scorebook-table",
+        row_classes: Sequence[str] | None = None,
+    ):
         self.header, self.rows, self.numeric = list(header), [list(r) for r in rows], list(numeric)
         self.caption, self.css_class = caption, css_class
         self.row_classes = row_classes or [""] * len(self.rows)
@@ -75,7 +100,7 @@ class Table:
         )
 
 
-def table(columns, *, digits=3, caption=None) -> Table:
+def table(columns: dict[str, Any], *, digits: Integer = 3, caption: str | None = None) -> Table:
     r"""Make a table of named columns; as the last expression of a cell it shows itself.
 
     Numbers carry ``digits`` significant digits, fewer where the whole column needs fewer. A value with
@@ -130,29 +155,31 @@ class Claim:
 
     def __init__(
         self,
-        text,
-        measured,
-        expected=None,
+        text: str,
+        measured: _Measured,
+        expected: Number | Tensor | None = None,
         *,
-        at_most=None,
-        at_least=None,
-        error=0.0,
-        resolution=None,
-        note=None,
-        rival=None,
-        rival_name=None,
+        at_most: Number | Tensor | None = None,
+        at_least: Number | Tensor | None = None,
+        error: Number | Tensor = 0.0,
+        resolution: Number | Tensor | None = None,
+        note: str | None = None,
+        rival: _Measured | None = None,
+        rival_name: str | None = None,
     ):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"text must say what is claimed, got {text!r}")
         self.text, self.note = text, note
         if _is_estimate(measured):
-            measured, error = measured.mean, measured.standard_error
+            error = measured.standard_error
+            measured = measured.mean
         self.measured = _number("measured", measured)
         self.error = _number("error", error)
         self.expected = None if expected is None else _number("expected", expected)
         self.at_most = None if at_most is None else _number("at_most", at_most)
         self.at_least = None if at_least is None else _number("at_least", at_least)
         self.resolution = None if resolution is None else _number("resolution", resolution)
+        self._allowed = self.resolution or 0.0
         bounded = self.at_most is not None or self.at_least is not None
         if (self.expected is not None) == bounded:
             raise ValueError(f"a claim needs either expected or a bound (at_most, at_least), not both: {text!r}")
@@ -181,9 +208,9 @@ class Claim:
         """How the rival would pass this row, or None where the row refuses it or names none."""
         if self.rival is None:
             return None
-        slack, name = 4 * self.rival_error, f"{self.rival_name}, {self.rival:.6g}"
+        slack, name = 4 * (self.rival_error or 0.0), f"{self.rival_name}, {self.rival:.6g}"
         if self.expected is not None:
-            refused = abs(self.rival - self.expected) - slack > self.resolution
+            refused = abs(self.rival - self.expected) - slack > self._allowed
         else:
             above = self.at_most is not None and self.rival - slack > self.at_most
             refused = above or (self.at_least is not None and self.rival + slack < self.at_least)
@@ -198,12 +225,12 @@ class Claim:
             return f"measured {self.measured:g} with standard error {self.error:g}, which are not both numbers"
         if self.expected is not None:
             gap = abs(self.measured - self.expected)
-            if not gap <= self.resolution:
+            if not gap <= self._allowed:
                 return (
                     f"measured {self.measured:.6g} (standard error {self.error:.2g}), "
                     f"expected {self.expected:.6g}: {gap:.3g} apart, more than the resolution {self.resolution:g}"
                 )
-            if not slack <= self.resolution:
+            if not slack <= self._allowed:
                 return (
                     f"measured {self.measured:.6g}, but four standard errors are {slack:.3g}, "
                     f"more than the resolution {self.resolution:g}: too noisy to tell"
@@ -225,10 +252,10 @@ class Claim:
         """Whether the measurement bears the claim out, and would not bear out its rival."""
         return self.shortcoming is None and self.weakness is None
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Return the row as plain data; numbers that are not finite become their names."""
-        names = ("text", "measured", "error", "expected", "at_most", "at_least", "resolution", "note")
-        names += ("rival", "rival_error", "rival_name")
+        names = ["text", "measured", "error", "expected", "at_most", "at_least", "resolution", "note"]
+        names += ["rival", "rival_error", "rival_name"]
         row = {name: getattr(self, name) for name in names} | {"holds": self.holds}
         return {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in row.items()}
 
@@ -250,7 +277,7 @@ class Claim:
         text = self.text if not self.note else f"{self.text} ({self.note})"
         return [text, expected, measured, self._rival_cell(unit), "✓" if self.holds else "✗"]
 
-    def _rival_cell(self, unit) -> str:
+    def _rival_cell(self, unit: float) -> str:
         if self.rival is None:
             return "–"
         if self.rival_error and math.isfinite(self.rival):
@@ -263,7 +290,7 @@ class Claim:
 
 
 class _Claims(Table):
-    def __init__(self, rows):
+    def __init__(self, rows: list[Claim]):
         header = ["Claim", "Expected", "Measured ± standard error", "A wrong answer gives", "Holds"]
         super().__init__(
             header,
@@ -274,14 +301,14 @@ class _Claims(Table):
         )
         self.claims = rows
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
         # The rows travel as metadata of the output: as one more of its forms they would be a MIME type that the
         # book's build does not know, which is a warning there.
         shown = {"text/plain": repr(self), "text/html": self._repr_html_()}
         return shown, {CLAIMS_MIME: {"claims": [row.to_dict() for row in self.claims]}}
 
 
-def claims(rows) -> None:
+def claims(rows: Iterable[Claim]) -> None:
     """Show the closing table of a page and insist on every row.
 
     The table is shown whether or not its rows hold. Its rows also stay in the executed notebook as data, in the
@@ -305,23 +332,27 @@ def claims(rows) -> None:
         raise AssertionError(f"{len(failures)} of {len(rows)} claims fail:\n" + "\n".join(failures))
 
 
-def _show(thing) -> None:
+def _display() -> Callable[[Table], Any]:
     try:
         from IPython.display import display
     except ImportError:
-        display = print
+        return print
+    return display
+
+
+def _show(thing: Table) -> None:
     try:
-        display(thing)
+        _display()(thing)
     except UnicodeEncodeError:  # the terminal has no ± or none of the superscripts
         encoding = sys.stdout.encoding
         print(str(thing).encode(encoding, "replace").decode(encoding))
 
 
-def _is_estimate(value) -> bool:
+def _is_estimate(value: Any) -> TypeGuard[_Estimate]:
     return hasattr(value, "standard_error") and hasattr(value, "mean")
 
 
-def _number(name, value) -> float:
+def _number(name: str, value: Any) -> float:
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}")
@@ -332,7 +363,7 @@ def _number(name, value) -> float:
         raise ValueError(f"{name} must be a number, got {value!r}") from None
 
 
-def _entries(name, column) -> list:
+def _entries(name: str, column: Any) -> list[Any]:
     if isinstance(column, (str, Real)):
         return [column]
     if _is_estimate(column):
@@ -348,7 +379,7 @@ def _entries(name, column) -> list:
     return [_entry(name, value) for value in column]
 
 
-def _entry(name, value):
+def _entry(name: str, value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, Integral)):
         return value
     if _is_estimate(value):
@@ -358,17 +389,17 @@ def _entry(name, value):
     return _number(f"an entry of column {name!r}", value)
 
 
-def _texts(entries, digits) -> list[str]:
+def _texts(entries: list[Any], digits: Integer) -> list[str]:
     floats = [e for e in entries if isinstance(e, float)]
     needed = next((k for k in range(1, digits) if all(_rounded(v, k) == _rounded(v, digits) for v in floats)), digits)
     return [_text(entry, needed) for entry in entries]
 
 
-def _rounded(value, digits) -> str:
+def _rounded(value: float, digits: Integer) -> str:
     return f"{float(f'{value:.{digits}g}'):.15g}"
 
 
-def _text(entry, digits) -> str:
+def _text(entry: Any, digits: Integer) -> str:
     if entry is None:
         return "–"
     if isinstance(entry, bool):
@@ -382,7 +413,7 @@ def _text(entry, digits) -> str:
     return significant(entry, digits)
 
 
-def significant(value, digits, *, trim=False) -> str:
+def significant(value: Number, digits: Integer, *, trim: bool = False) -> str:
     """Return a number as text, to so many significant digits: ``0.0125``, ``3.2 × 10⁻⁷``.
 
     Args:
@@ -405,13 +436,14 @@ def significant(value, digits, *, trim=False) -> str:
     return text.replace("-", _MINUS)
 
 
-def plus_minus(mean, error) -> str:
+def plus_minus(mean: Number, error: Number) -> str:
     """Return an estimate as text, to the digits that its error leaves: ``0.501 ± 0.004``.
 
     Args:
         mean: a number.
         error: its standard error, in the same unit.
     """
+    mean, error = float(mean), float(error)
     if not (math.isfinite(mean) and math.isfinite(error)) or error == 0:
         return f"{significant(mean, 3)} ± {significant(error, 1)}"
     # One digit of the error; two where it begins with 1, or rounding would change it by up to a third.
@@ -426,7 +458,7 @@ def plus_minus(mean, error) -> str:
     return f"{mean:.{decimals}f} ± {error:.{decimals}f}".replace("-", _MINUS)
 
 
-def _digits_to(value, unit) -> int:
+def _digits_to(value: float, unit: float) -> int:
     if unit <= 0 or value == 0 or not math.isfinite(value):
         return 3
     return min(max(math.floor(math.log10(abs(value))) - math.floor(math.log10(unit)) + 1, 3), 12)

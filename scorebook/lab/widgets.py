@@ -7,7 +7,9 @@ the browser, so that a published page moves although no Python runs behind it.
 import base64
 import html
 import io
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -18,11 +20,23 @@ from PIL import Image, features
 from torch import Tensor
 
 from scorebook.lab.arguments import positive, positive_integer
+from scorebook.lab.types import Integer, Number
 
 __all__ = ["explorer"]
 
 
-def explorer(draw, values, label, *, format="{:g}", alt=None, interval=300, start=0, pixel_ratio=1.5, quality=80):
+def explorer(
+    draw: Callable[[Any], Figure | Axes],
+    values: Iterable[Any] | Tensor,
+    label: str,
+    *,
+    format: str | Callable[[Any], str] = "{:g}",
+    alt: str | None = None,
+    interval: Integer = 300,
+    start: Integer = 0,
+    pixel_ratio: Number = 1.5,
+    quality: Integer = 80,
+) -> Any:
     """Let the reader move through one figure per value, by mouse or keyboard.
 
     All frames are drawn here and now, so keep ``values`` to a few dozen; a page should weigh at most 4 MB.
@@ -99,19 +113,19 @@ def explorer(draw, values, label, *, format="{:g}", alt=None, interval=300, star
     return whole
 
 
-def _name(value, format) -> str:
+def _name(value: Any, format: str | Callable[[Any], str]) -> str:
     if callable(format):
         return str(format(value))
     value = value.item() if isinstance(value, Tensor) or hasattr(value, "item") else value
     return format.format(value) if isinstance(value, Real) else str(value)
 
 
-def _render(figure, pixel_ratio) -> Image.Image:
+def _render(figure: Any, pixel_ratio: Number) -> Image.Image:
     figure = figure.figure if isinstance(figure, Axes) else figure
     if not isinstance(figure, Figure):
         raise TypeError(f"draw must return a matplotlib Figure, got {type(figure).__name__}")
     plt.close(figure)
-    figure.set_dpi(figure.get_dpi() * pixel_ratio)
+    figure.set_dpi(figure.get_dpi() * float(pixel_ratio))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())
@@ -120,7 +134,7 @@ def _render(figure, pixel_ratio) -> Image.Image:
     return paper
 
 
-def _encode(picture, quality) -> tuple[str, bytes]:
+def _encode(picture: Image.Image, quality: Integer) -> tuple[str, bytes]:
     if not features.check("webp"):
         return "png", _bytes(picture.quantize(256), "png", optimize=True)
     drawn = _bytes(picture, "webp", lossless=True, quality=60, method=4)
@@ -128,13 +142,13 @@ def _encode(picture, quality) -> tuple[str, bytes]:
     return "webp", min(drawn, photographed, key=len)
 
 
-def _bytes(picture, format, **options) -> bytes:
+def _bytes(picture: Image.Image, format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format, **options)
     return buffer.getvalue()
 
 
-def _page(encoded, alt, size) -> str:
+def _page(encoded: tuple[str, bytes], alt: str, size: list[int]) -> str:
     format, data = encoded
     width, height = size
     return (
