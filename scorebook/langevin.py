@@ -24,6 +24,7 @@ A run of many steps is worth fewer independent draws than it has states: :func:`
 import math
 import numbers
 import warnings
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ from scorebook.lab.arguments import (
     vectors,
 )
 from scorebook.lab.gradients import checked, recording
+from scorebook.lab.types import Field, Integer, LogDensity, PerRow
 
 __all__ = [
     "autocorrelation",
@@ -54,7 +56,9 @@ __all__ = [
 
 
 @torch.no_grad()
-def gradient_ascent(score, x: Tensor, *, step_size, n_steps: int, trajectory: bool = False) -> Tensor:
+def gradient_ascent(
+    score: Field, x: Tensor, *, step_size: PerRow, n_steps: Integer, trajectory: bool = False
+) -> Tensor:
     r"""Follow the score uphill, without noise.
 
     .. math:: x_{k+1} = x_k + \epsilon\, s(x_k)
@@ -78,14 +82,22 @@ def gradient_ascent(score, x: Tensor, *, step_size, n_steps: int, trajectory: bo
     """
     step = _checked(x, step_size, n_steps)
 
-    def update(state):
+    def update(state: Tensor) -> Tensor:
         return state + step * _evaluate(score, state, x.dtype)
 
     return _iterate(update, x, step_size, n_steps, trajectory)
 
 
 @torch.no_grad()
-def langevin(score, x: Tensor, *, step_size, n_steps: int, generator=None, trajectory: bool = False) -> Tensor:
+def langevin(
+    score: Field,
+    x: Tensor,
+    *,
+    step_size: PerRow,
+    n_steps: Integer,
+    generator: torch.Generator | None = None,
+    trajectory: bool = False,
+) -> Tensor:
     r"""Unadjusted Langevin dynamics: a step uphill and a push of noise.
 
     .. math:: x_{k+1} = x_k + \epsilon\, s(x_k) + \sqrt{2\epsilon}\, z_k, \qquad z_k \sim N(0, I)
@@ -115,7 +127,7 @@ def langevin(score, x: Tensor, *, step_size, n_steps: int, generator=None, traje
     step = _checked(x, step_size, n_steps)
     noise_std = (2 * step).sqrt()
 
-    def update(state):
+    def update(state: Tensor) -> Tensor:
         z = standard_normal(x.shape, generator=generator, dtype=state.dtype, device=x.device)
         return state + step * _evaluate(score, state, x.dtype) + noise_std * z
 
@@ -124,7 +136,13 @@ def langevin(score, x: Tensor, *, step_size, n_steps: int, generator=None, traje
 
 @torch.no_grad()
 def metropolis_adjusted_langevin(
-    log_prob, x: Tensor, *, step_size, n_steps: int, generator=None, trajectory: bool = False
+    log_prob: LogDensity,
+    x: Tensor,
+    *,
+    step_size: PerRow,
+    n_steps: Integer,
+    generator: torch.Generator | None = None,
+    trajectory: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""Langevin dynamics that accepts or refuses each step, so that its stationary law is the target exactly (MALA).
 
@@ -187,10 +205,10 @@ def metropolis_adjusted_langevin(
         if trajectory:
             states.append(state.to(dtype))
     _warn_of_undefined(torch.stack(undefined), len(x))
-    return torch.stack(states) if trajectory else state.to(dtype), accepted / n_steps
+    return torch.stack(states) if trajectory else state.to(dtype), accepted / int(n_steps)
 
 
-def _warn_of_undefined(n_rows, n_chains) -> None:
+def _warn_of_undefined(n_rows: Tensor, n_chains: int) -> None:
     if n_rows.is_meta or not bool(n_rows.any()):
         return
     step = int(n_rows.nonzero()[0])
@@ -202,7 +220,7 @@ def _warn_of_undefined(n_rows, n_chains) -> None:
     )
 
 
-def autocorrelation(path: Tensor, *, max_lag: int | None = None) -> Tensor:
+def autocorrelation(path: Tensor, *, max_lag: Integer | None = None) -> Tensor:
     r"""Correlation between the states of a chain that lie ``k`` steps apart.
 
     .. math:: \rho_k = \frac{c_k}{c_0}, \qquad
@@ -273,7 +291,7 @@ def effective_sample_size(path: Tensor) -> Tensor:
     return (n_states / tau.clamp(min=1 / max(math.log10(n_states), 1))).to(path.device)
 
 
-def _checked(x, step_size, n_steps) -> Tensor:
+def _checked(x: Tensor, step_size: PerRow, n_steps: Integer) -> Tensor:
     """Check what all chains need and return the step shaped to multiply ``x``."""
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim == 0:
         came = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -286,11 +304,11 @@ def _checked(x, step_size, n_steps) -> Tensor:
     return expand(step_size, at_least_single(x))
 
 
-def _evaluate(score, state, dtype) -> Tensor:
+def _evaluate(score: Field, state: Tensor, dtype: torch.dtype) -> Tensor:
     return same_shape("score", score(state.to(dtype)), state).to(state.dtype)
 
 
-def _iterate(update, x, step_size, n_steps, trajectory) -> Tensor:
+def _iterate(update: Field, x: Tensor, step_size: PerRow, n_steps: Integer, trajectory: bool) -> Tensor:
     # Between evaluations a state is kept in single precision at least: in half, small steps would round to none.
     dtype, state = x.dtype, at_least_single(x)
     states = [x]
@@ -303,7 +321,7 @@ def _iterate(update, x, step_size, n_steps, trajectory) -> Tensor:
     return torch.stack(states) if trajectory else state.to(dtype)
 
 
-def _report_divergence(before, x, step_size, k, n_steps) -> None:
+def _report_divergence(before: Tensor, x: Tensor, step_size: PerRow, k: int, n_steps: Integer) -> NoReturn:
     diverged = (~torch.isfinite(vectors(x))).any(1)
     row = int(diverged.nonzero()[0])
     if isinstance(step_size, Tensor):
@@ -316,7 +334,7 @@ def _report_divergence(before, x, step_size, k, n_steps) -> None:
     )
 
 
-def _log_prob_and_score(log_prob, x) -> tuple[Tensor, Tensor]:
+def _log_prob_and_score(log_prob: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
     with recording(x.detach()) as x:
         log_p = one_per_row("log_prob", checked("log_prob", log_prob, x), x)
         if not log_p.requires_grad:
@@ -325,12 +343,12 @@ def _log_prob_and_score(log_prob, x) -> tuple[Tensor, Tensor]:
     return log_p.detach().to(at_least_single(score).dtype), at_least_single(score)
 
 
-def _squared_norm(difference, step) -> Tensor:
+def _squared_norm(difference: Tensor, step: Tensor) -> Tensor:
     """Return ``|difference|^2 / (4 step)``, minus the log of the proposal's density up to a constant."""
     return sum_over_event(difference.square() / (4 * step))
 
 
-def _checked_path(path) -> int:
+def _checked_path(path: Tensor) -> int:
     floating("path", path)
     if path.dtype not in (torch.float32, torch.float64):  # others have no Fourier transform on a CPU
         raise ValueError(f"path must be of type float32 or float64, got {path.dtype}")

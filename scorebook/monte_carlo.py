@@ -13,14 +13,17 @@ once :math:`N` is large. Every measured number of this book carries such an erro
 """
 
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scorebook.lab.arguments import finite, floating, real
 from scorebook.lab.tables import plus_minus
+from scorebook.lab.types import Array, Number
 
 __all__ = ["Estimate", "control_variate", "effective_sample_size", "expectation", "running_expectation"]
 
@@ -44,7 +47,7 @@ class Estimate:
     standard_error: Tensor
     n: int | Tensor
 
-    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+    def interval(self, level: Number = 0.95) -> tuple[Tensor, Tensor]:
         r"""Confidence interval that covers the truth with probability ``level``, once ``n`` is large.
 
         .. math:: \bar f_N \pm \Phi^{-1}\!\left(\tfrac{1 + \text{level}}{2}\right) \mathrm{se}
@@ -64,7 +67,7 @@ class Estimate:
         half = quantile * self.standard_error
         return self.mean - half, self.mean + half
 
-    def __getitem__(self, index) -> "Estimate":
+    def __getitem__(self, index: Any) -> "Estimate":
         n = self.n[index] if isinstance(self.n, Tensor) else self.n
         return Estimate(self.mean[index], self.standard_error[index], n)
 
@@ -79,7 +82,7 @@ class Estimate:
         return f"{texts[0] if self.mean.ndim == 0 else '[' + ', '.join(texts) + ']'} (n={n})"
 
 
-def expectation(f, x: Tensor) -> Estimate:
+def expectation(f: Callable[[Tensor], Tensor], x: Tensor) -> Estimate:
     r"""Average of ``f`` over draws, with its standard error.
 
     .. math:: E_p[f(x)] \approx \frac1N \sum_i f(x_i)
@@ -103,7 +106,7 @@ def expectation(f, x: Tensor) -> Estimate:
     return Estimate(values.mean(0), _standard_error(values.detach().var(0, correction=0), n - 1), n)
 
 
-def running_expectation(f, x: Tensor) -> Estimate:
+def running_expectation(f: Callable[[Tensor], Tensor], x: Tensor) -> Estimate:
     r"""The average after 1, 2, ... N draws: entry ``k`` equals ``expectation(f, x[: k + 1])``.
 
     Args:
@@ -125,11 +128,12 @@ def running_expectation(f, x: Tensor) -> Estimate:
     mean = (exact - centre).cumsum(0) / counts
     variance = ((exact - centre).detach().square().cumsum(0) / counts - mean.detach().square()).clamp(min=0)
     error = _standard_error(variance, counts - 1)
-    place = {"dtype": values.dtype, "device": values.device}
-    return Estimate((centre + mean).to(**place), error.to(**place), n.to(values.device))
+    return Estimate((centre + mean).to(values), error.to(values), n.to(values.device))
 
 
-def control_variate(f, control, x: Tensor, control_mean) -> Estimate:
+def control_variate(
+    f: Callable[[Tensor], Tensor], control: Callable[[Tensor], Tensor], x: Tensor, control_mean: Number | Array
+) -> Estimate:
     r"""Average of ``f`` corrected by quantities whose means are known.
 
     .. math:: E_p[f] \approx \bar f_N - \beta^T (\bar g_N - E_p[g]), \qquad
@@ -205,21 +209,21 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
     return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
 
 
-def _standard_error(mean_square, freedom) -> Tensor:
+def _standard_error(mean_square: Tensor, freedom: int | Tensor) -> Tensor:
     """Error of a mean from the mean squared deviation of its values; infinite where no degree of freedom is left."""
     # mean_square * n / freedom is the unbiased variance of one value; a mean of n has 1 / n of it.
     freedom = torch.as_tensor(freedom, dtype=mean_square.dtype, device=mean_square.device)
     return torch.where(freedom > 0, (mean_square / freedom.clamp(min=1)).sqrt(), torch.inf)
 
 
-def _draws(x) -> Tensor:
+def _draws(x: Tensor) -> Tensor:
     if not isinstance(x, Tensor) or x.ndim == 0 or len(x) == 0:
         raise ValueError(f"x must hold at least one draw, shape (N, *event), got {_described(x)}")
     finite("x", x)
     return x
 
 
-def _values(name, f, x) -> Tensor:
+def _values(name: str, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     values = f(x)
     if not isinstance(values, Tensor) or values.ndim == 0 or len(values) != len(x):
         raise ValueError(f"{name} must return one value for each of the {len(x)} draws, got {_described(values)}")
@@ -231,5 +235,5 @@ def _values(name, f, x) -> Tensor:
     return values
 
 
-def _described(value) -> str:
+def _described(value: object) -> str:
     return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

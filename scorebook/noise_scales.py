@@ -21,6 +21,8 @@ Here :math:`\sigma` is always the standard deviation of all the noise that is in
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +44,7 @@ from scorebook.lab.arguments import (
     sum_over_event,
     vectors,
 )
+from scorebook.lab.types import Array, Integer, Number, PerRow, Score
 from scorebook.langevin import langevin
 
 __all__ = [
@@ -58,7 +61,14 @@ __all__ = [
 _LARGEST_CHUNK = 2**24
 
 
-def denoising_score_matching_loss(model, x: Tensor, sigma, *, weighting="sigma2", generator=None) -> Tensor:
+def denoising_score_matching_loss(
+    model: Score,
+    x: Tensor,
+    sigma: PerRow,
+    *,
+    weighting: Literal["sigma2"] | Callable[[Tensor], Tensor] = "sigma2",
+    generator: torch.Generator | None = None,
+) -> Tensor:
     r"""Regression of the model on the noise that was added to the data.
 
     .. math:: \tfrac12\, E\left[\lambda(\sigma)\,\Big\|s_\theta(x + \sigma z, \sigma) + \frac z\sigma\Big\|^2\right],
@@ -104,7 +114,7 @@ def denoising_score_matching_loss(model, x: Tensor, sigma, *, weighting="sigma2"
     return 0.5 * squares.mean()
 
 
-def tweedie(score, x: Tensor, sigma) -> Tensor:
+def tweedie(score: Score, x: Tensor, sigma: PerRow) -> Tensor:
     r"""Posterior mean of the clean point given a noisy one.
 
     .. math:: E[x_0 \mid x] = x + \sigma^2\, \nabla_x \log p_\sigma(x)
@@ -133,7 +143,14 @@ def tweedie(score, x: Tensor, sigma) -> Tensor:
     return (state + expand(sigma, state, "sigma") ** 2 * s).to(x.dtype)
 
 
-def geometric_noise_scales(sigma_max, sigma_min, n: int, *, dtype=None, device=None) -> Tensor:
+def geometric_noise_scales(
+    sigma_max: Number | Tensor,
+    sigma_min: Number | Tensor,
+    n: Integer,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
     r"""Noise scales in decreasing order, each the same multiple of the next.
 
     .. math:: \sigma_i = \sigma_{max} \left(\frac{\sigma_{min}}{\sigma_{max}}\right)^{\frac{i - 1}{n - 1}},
@@ -154,7 +171,7 @@ def geometric_noise_scales(sigma_max, sigma_min, n: int, *, dtype=None, device=N
     """
     positive("sigma_max", sigma_max)
     positive("sigma_min", sigma_min)
-    positive_integer("n", n)
+    n = positive_integer("n", n)
     if n < 2:
         raise ValueError(f"n must be at least 2, one scale for each end, got {n}")
     if isinstance(sigma_max, Tensor):
@@ -207,7 +224,7 @@ def suggest_sigma_max(data: Tensor) -> Tensor:
     return greatest
 
 
-def suggest_ratio(dim: int) -> float:
+def suggest_ratio(dim: Integer) -> float:
     r"""Ratio of neighbouring noise scales at which their samples still overlap by half.
 
     In ``D`` dimensions noise of scale :math:`\sigma` lies in a shell of radius about :math:`\sqrt D\,\sigma` and
@@ -235,7 +252,7 @@ def suggest_ratio(dim: int) -> float:
     if root <= 3:
         raise ValueError(f"dim must be at least 5, got {dim}: below that the scales overlap by half at any ratio")
 
-    def overlap(ratio):
+    def overlap(ratio: float) -> float:
         centre = root * (ratio - 1)
         return _normal_cdf(centre + 3 * ratio) - _normal_cdf(centre - 3 * ratio)
 
@@ -243,7 +260,7 @@ def suggest_ratio(dim: int) -> float:
     return _bisect(lambda ratio: overlap(ratio) > 0.5, 1.0, 2 * root / (root - 3))
 
 
-def suggest_step_size(sigmas, n_steps_each: int) -> float:
+def suggest_step_size(sigmas: Array, n_steps_each: Integer) -> float:
     r"""Step of :func:`annealed_langevin` that leaves the variance of the samples as right as it can be.
 
     For a single data point, the chain arrives at scale :math:`\sigma_i` with variance
@@ -276,7 +293,7 @@ def suggest_step_size(sigmas, n_steps_each: int) -> float:
     squared_ratio = (sigmas[0] / sigmas[-1]).item() ** (2 / (len(sigmas) - 1))
     power = 2 * n_steps_each
 
-    def falling(e):
+    def falling(e: float) -> bool:
         # The derivative is this, negated, times a positive factor; each of its two terms only grows with e.
         v = 2 / (2 - e)
         growth = v**2 / 2 * (math.exp(-(power - 1) * math.log1p(-e)) - (1 - e))
@@ -289,14 +306,14 @@ def suggest_step_size(sigmas, n_steps_each: int) -> float:
 
 @torch.no_grad()
 def annealed_langevin(
-    score,
+    score: Score,
     x: Tensor,
-    sigmas,
+    sigmas: Array,
     *,
-    step_size,
-    n_steps_each: int,
+    step_size: PerRow,
+    n_steps_each: Integer,
     denoise: bool = True,
-    generator=None,
+    generator: torch.Generator | None = None,
     trajectory: bool = False,
 ) -> Tensor:
     r"""Langevin dynamics at one noise scale after the other, from the largest to the smallest.
@@ -337,9 +354,13 @@ def annealed_langevin(
     scales = at_least_single(_checked_scales(sigmas))
     states = []
     for number, sigma in enumerate(scales, start=1):
+
+        def at_scale(x: Tensor, sigma: Tensor = sigma) -> Tensor:
+            return score(x, levels("sigma", sigma, x))
+
         try:
             path = langevin(
-                lambda x, sigma=sigma: score(x, levels("sigma", sigma, x)),
+                at_scale,
                 x,
                 step_size=step_size * (sigma / scales[-1]) ** 2,
                 n_steps=n_steps_each,
@@ -358,12 +379,12 @@ def annealed_langevin(
         x = still_finite("denoised states", tweedie(score, x, scales[-1]), "sigma", scales[-1])
     if not trajectory:
         return x
-    states = torch.cat(states)
-    states[-1] = x
-    return states
+    whole = torch.cat(states)
+    whole[-1] = x
+    return whole
 
 
-def _in_noise_scale(name, score) -> None:
+def _in_noise_scale(name: str, score: object) -> None:
     """Refuse a score that says that its second argument is the time of an SDE, where a noise scale would be put in."""
     sde = getattr(score.func if isinstance(score, functools.partial) else score, "sde", None)
     if sde is not None:
@@ -373,7 +394,7 @@ def _in_noise_scale(name, score) -> None:
         )
 
 
-def _checked_scales(sigmas, *, at_least=1) -> Tensor:
+def _checked_scales(sigmas: Array, *, at_least: int = 1) -> Tensor:
     if not isinstance(sigmas, Tensor):
         sigmas = torch.as_tensor(sigmas, dtype=torch.float64)
     floating("sigmas", sigmas)
@@ -389,7 +410,7 @@ def _normal_cdf(x: float) -> float:
     return 0.5 * math.erfc(-x / math.sqrt(2))
 
 
-def _bisect(is_left, low: float, high: float) -> float:
+def _bisect(is_left: Callable[[float], bool], low: float, high: float) -> float:
     """Return the point between ``low`` and ``high`` up to which ``is_left`` holds, to the last digit."""
     while True:
         middle = 0.5 * (low + high)

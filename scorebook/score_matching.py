@@ -19,6 +19,7 @@ Source: Hyvärinen (2005), theorems 1 and 2.
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from scorebook.lab.arguments import (
     sum_over_event,
 )
 from scorebook.lab.gradients import checked, outside_inference_mode, recording, unchecked
+from scorebook.lab.types import Field, Integer, LogDensity
 
 __all__ = [
     "divergence",
@@ -56,7 +58,7 @@ _NUMBERS_PER_PASS_ELSEWHERE = 2**24
 
 
 @outside_inference_mode()
-def score_of(log_prob, x: Tensor) -> Tensor:
+def score_of(log_prob: LogDensity, x: Tensor) -> Tensor:
     r"""Score of a density, the gradient of its logarithm with respect to the point.
 
     .. math:: s(x) = \nabla_x \log p(x) = \nabla_x f(x) \quad\text{for}\quad p = e^f / Z
@@ -87,7 +89,7 @@ def score_of(log_prob, x: Tensor) -> Tensor:
     return gradient
 
 
-def integrate_score(score, x: Tensor, origin: Tensor, *, n_nodes: int = 64) -> Tensor:
+def integrate_score(score: Field, x: Tensor, origin: Tensor, *, n_nodes: Integer = 64) -> Tensor:
     r"""Log-density at ``x`` less that at ``origin``, recovered from the score alone.
 
     .. math:: \log p(x) - \log p(o) = \int_0^1 s\big(o + u\,(x - o)\big) \cdot (x - o)\; du
@@ -123,7 +125,9 @@ def integrate_score(score, x: Tensor, origin: Tensor, *, n_nodes: int = 64) -> T
     return total
 
 
-def fisher_divergence(score_p, score_q, x: Tensor, *, reduction: str = "mean") -> Tensor:
+def fisher_divergence(
+    score_p: Field, score_q: Field, x: Tensor, *, reduction: Literal["mean", "none"] = "mean"
+) -> Tensor:
     r"""Fisher divergence of two laws, estimated from samples of the first.
 
     .. math:: F(p \,\|\, q) = E_{x \sim p} \lVert \nabla_x \log p(x) - \nabla_x \log q(x) \rVert^2
@@ -149,7 +153,9 @@ def fisher_divergence(score_p, score_q, x: Tensor, *, reduction: str = "mean") -
     return _reduced(sum_over_event(gap.square()), reduction)
 
 
-def explicit_score_matching_loss(model, x: Tensor, score, *, reduction: str = "mean") -> Tensor:
+def explicit_score_matching_loss(
+    model: Field, x: Tensor, score: Field, *, reduction: Literal["mean", "none"] = "mean"
+) -> Tensor:
     r"""Half the Fisher divergence from data to model, for data whose score is known.
 
     .. math:: J(\theta) = \tfrac12\, E_p \lVert s_\theta(x) - \nabla_x \log p(x) \rVert^2
@@ -174,7 +180,9 @@ def explicit_score_matching_loss(model, x: Tensor, score, *, reduction: str = "m
 
 
 @outside_inference_mode()
-def implicit_score_matching_loss(model, x: Tensor, *, chunk_size: int | None = None, reduction: str = "mean") -> Tensor:
+def implicit_score_matching_loss(
+    model: Field, x: Tensor, *, chunk_size: Integer | None = None, reduction: Literal["mean", "none"] = "mean"
+) -> Tensor:
     r"""Score matching from samples alone: the true score has been integrated away by parts.
 
     .. math:: J(\theta) = E_p\big[ \nabla \cdot s_\theta(x) + \tfrac12 \lVert s_\theta(x) \rVert^2 \big]
@@ -203,7 +211,7 @@ def implicit_score_matching_loss(model, x: Tensor, *, chunk_size: int | None = N
 
 
 @outside_inference_mode()
-def divergence(field, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
+def divergence(field: Field, x: Tensor, *, chunk_size: Integer | None = None) -> Tensor:
     r"""Exact divergence of a vector field, the trace of its Jacobian.
 
     .. math:: \nabla \cdot s(x) = \sum_i \frac{\partial s_i}{\partial x_i}(x)
@@ -232,7 +240,7 @@ def divergence(field, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
 
 @outside_inference_mode()
 def value_and_divergence(
-    field, x: Tensor, *, chunk_size: int | None = None, check: bool = True
+    field: Field, x: Tensor, *, chunk_size: Integer | None = None, check: bool = True
 ) -> tuple[Tensor, Tensor]:
     r"""The field and its divergence at the same points, from one call of the field.
 
@@ -251,7 +259,9 @@ def value_and_divergence(
     return _value_and_divergence("field", field, x, chunk_size, check)
 
 
-def _value_and_divergence(name, field, x, chunk_size, check=True):
+def _value_and_divergence(
+    name: str, field: Field, x: Tensor, chunk_size: Integer | None, check: bool = True
+) -> tuple[Tensor, Tensor]:
     batch("x", x)
     if chunk_size is not None:
         positive_integer("chunk_size", chunk_size)
@@ -272,7 +282,7 @@ def _value_and_divergence(name, field, x, chunk_size, check=True):
     return (value if differentiable else value.detach()), trace
 
 
-def _partial_trace(value, x, first, last) -> Tensor:
+def _partial_trace(value: Tensor, x: Tensor, first: int, last: int) -> Tensor:
     """Sum the diagonal entries ``first ... last - 1`` of the Jacobian of ``value`` at ``x``, row by row."""
     units = value.new_zeros(last - first, len(x), math.prod(x.shape[1:]))
     _diagonal(units, first, last).fill_(1)
@@ -280,7 +290,7 @@ def _partial_trace(value, x, first, last) -> Tensor:
     return x.new_zeros(len(x)) if rows is None else _diagonal(rows.reshape(units.shape), first, last).sum(-1)
 
 
-def _products(value, x, directions) -> Tensor | None:
+def _products(value: Tensor, x: Tensor, directions: Tensor) -> Tensor | None:
     """Vector-Jacobian products of ``value`` at ``x`` with all directions, or ``None`` if ``x`` plays no part."""
     differentiable = torch.is_grad_enabled()
     # Written out as a graph, activations have batched derivatives that their fused backward kernels lack: faster even
@@ -294,31 +304,32 @@ def _products(value, x, directions) -> Tensor | None:
                 raise
             except RuntimeError:
                 pass
-    rows = [_gradients(value, x, direction, differentiable) for direction in directions]
-    return None if rows[0] is None else torch.stack(rows)
+    each = [_gradients(value, x, direction, differentiable) for direction in directions]
+    found = [row for row in each if row is not None]
+    return torch.stack(found) if found else None
 
 
-def _gradients(value, x, direction, graph, **options) -> Tensor | None:
+def _gradients(value: Tensor, x: Tensor, direction: Tensor, graph: bool, **options: bool) -> Tensor | None:
     return torch.autograd.grad(
         value, x, direction, create_graph=graph, retain_graph=True, allow_unused=True, **options
     )[0]
 
 
-def _diagonal(block, first, last) -> Tensor:
+def _diagonal(block: Tensor, first: int, last: int) -> Tensor:
     """View the entries ``[k, :, first + k]`` of a block of Jacobian rows, shape ``(B, last - first)``."""
     return block[:, :, first:last].diagonal(dim1=0, dim2=2)
 
 
-def _dimensions_per_pass(x) -> int:
+def _dimensions_per_pass(x: Tensor) -> int:
     budget = _NUMBERS_PER_PASS_WITH_GRAPH if torch.is_grad_enabled() else _NUMBERS_PER_PASS
     numbers = budget.get(x.device.type, _NUMBERS_PER_PASS_ELSEWHERE)
     return max(1, numbers // max(1, x.numel()))
 
 
-def _reduced(terms, reduction) -> Tensor:
+def _reduced(terms: Tensor, reduction: str) -> Tensor:
     return terms.mean() if reduction == "mean" else terms
 
 
-def _sample(x, reduction) -> None:
+def _sample(x: Tensor, reduction: str) -> None:
     some_points("x", x)
     one_of("reduction", reduction, ("mean", "none"))

@@ -23,6 +23,7 @@ Source: Song, Garg, Shi & Ermon (2019), "Sliced score matching", section 3; Hutc
 """
 
 import math
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -38,11 +39,16 @@ from scorebook.lab.arguments import (
     sum_over_event,
 )
 from scorebook.lab.gradients import checked, outside_inference_mode, recording, unchecked
+from scorebook.lab.types import Field, Integer
 
 __all__ = ["random_projections", "sliced_divergence", "sliced_score_matching_loss", "value_and_slices"]
 
+_Kind: TypeAlias = Literal["rademacher", "gaussian", "sphere"]
 
-def random_projections(x: Tensor, n: int, *, kind: str = "rademacher", generator=None) -> Tensor:
+
+def random_projections(
+    x: Tensor, n: Integer, *, kind: _Kind = "rademacher", generator: torch.Generator | None = None
+) -> Tensor:
     r"""Random directions with :math:`E[v v^T] = I`, so that :math:`E[v^T A v] = \mathrm{tr}\,A`.
 
     Directions on the sphere have the norm :math:`\sqrt d`: with norm 1 they would give :math:`\mathrm{tr}\,A / d`.
@@ -63,8 +69,8 @@ def random_projections(x: Tensor, n: int, *, kind: str = "rademacher", generator
     Source: Song et al. (2019), section 3.
     """
     batch("x", x)
-    positive_integer("n", n)
-    one_of("kind", kind, ("rademacher", "gaussian", "sphere"))
+    n = positive_integer("n", n)
+    one_of("kind", kind, get_args(_Kind))
     v = standard_normal((n, *x.shape), generator=generator, dtype=x.dtype, device=x.device)
     if kind == "gaussian":
         return v
@@ -77,7 +83,7 @@ def random_projections(x: Tensor, n: int, *, kind: str = "rademacher", generator
 
 
 @outside_inference_mode()
-def sliced_divergence(field, x: Tensor, v: Tensor) -> Tensor:
+def sliced_divergence(field: Field, x: Tensor, v: Tensor) -> Tensor:
     r"""Divergence seen along one direction per point, :math:`v^T (\nabla s(x))\,v`, with one extra backward pass.
 
     .. math:: v^T\, \nabla s(x)\, v = \nabla_x\!\left(v^T s(x)\right) \cdot v
@@ -107,14 +113,14 @@ def sliced_divergence(field, x: Tensor, v: Tensor) -> Tensor:
 
 @outside_inference_mode()
 def sliced_score_matching_loss(
-    model,
+    model: Field,
     x: Tensor,
     *,
-    n_projections: int = 1,
-    kind: str = "rademacher",
+    n_projections: Integer = 1,
+    kind: _Kind = "rademacher",
     variance_reduced: bool = True,
-    generator=None,
-    reduction: str = "mean",
+    generator: torch.Generator | None = None,
+    reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     r"""Score matching from samples, at a cost that does not grow with the dimension.
 
@@ -157,7 +163,7 @@ def sliced_score_matching_loss(
 
 
 @outside_inference_mode()
-def value_and_slices(field, x: Tensor, v: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor]:
+def value_and_slices(field: Field, x: Tensor, v: Tensor, *, check: bool = True) -> tuple[Tensor, Tensor]:
     r"""The field and its divergence seen along several directions, from one call of the field.
 
     Args:
@@ -179,7 +185,9 @@ def value_and_slices(field, x: Tensor, v: Tensor, *, check: bool = True) -> tupl
     return _value_and_slices("field", field, x, v.to(x.dtype), check)
 
 
-def _value_and_slices(name, field, x, directions, check=True) -> tuple[Tensor, Tensor]:
+def _value_and_slices(
+    name: str, field: Field, x: Tensor, directions: Tensor, check: bool = True
+) -> tuple[Tensor, Tensor]:
     differentiable = torch.is_grad_enabled()
     with recording(x) as x:
         value = same_shape(name, checked(name, field, x) if check else unchecked(field, x), x)

@@ -139,6 +139,9 @@ def drawn(x: int | None = 1, *, y: "a | b" = None, **z) -> int | str:
         return x - 1
     return inner
 
+@overload
+def drawn(x: int, y: bool = True) -> int: ...
+
 if __name__ == "__main__":
     drawn(1 + 2)
 '''

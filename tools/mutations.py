@@ -184,7 +184,7 @@ def _around(node):
 
 
 def _is_no_code(node):
-    """Whether a node is a type hint, a mark in a list of parameters, or what runs only as a script."""
+    """Whether a node is a type hint, an overload, a mark in a list of parameters, or what runs only as a script."""
     parent = node.parent
     if parent is None:
         return False
@@ -194,5 +194,7 @@ def _is_no_code(node):
     if parent.type == "funcdef" and getattr(before, "value", None) == "->":
         return True
     if parent.type == "parameters" and node.type == "operator":
+        return True
+    if node.type == "decorated" and node.children[0].get_code().strip() == "@overload":
         return True
     return node.type == "if_stmt" and node.get_code().lstrip().startswith("if __name__ ==")
