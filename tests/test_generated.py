@@ -31,6 +31,7 @@ def built(tmp_path):
         "_build/.settings/matplotlib/x",
         ".pytest_cache/README.md",
         ".ruff_cache/x",
+        ".mypy_cache/x",
     ]
     names += [".hypothesis/examples/x", ".import_linter_cache/x", "_build/jupyter_execute/b.png"]
     for name in names:

@@ -23,7 +23,7 @@ NOTES = ".generated"
 FILES = (".site", "surface.txt", "programs.txt", "programs.json")
 FOLDERS = (".doctrees", "jupyter_execute", ".jupyter_cache", ".settings", "colab", "company", "mutants")
 PAGES = "html"
-CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache")
+CACHES = (".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", ".import_linter_cache")
 
 
 def unix(content):
