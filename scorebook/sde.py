@@ -27,7 +27,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as every_module
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
@@ -529,9 +529,11 @@ class ScoreModel(nn.Module):
         ]
 
     def _is_plain(self) -> bool:
-        own = (self._forward_hooks, self._forward_pre_hooks, self._backward_hooks, self._backward_pre_hooks)
+        kinds = ("forward", "forward_pre", "backward", "backward_pre")
+        hooks = [getattr(self, f"_{kind}_hooks") for kind in kinds]
+        hooks += [getattr(every_module, f"_global_{kind}_hooks") for kind in kinds]
         overridden = "forward" in vars(self) or self._compiled_call_impl is not None
-        return type(self) is ScoreModel and not overridden and not any(own) and not _has_any_global_hook()
+        return type(self) is ScoreModel and not overridden and not any(hooks)
 
     def _coefficients(self, t):
         precise = double(t)
