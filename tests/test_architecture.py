@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from inspect import isclass, isroutine
 from pathlib import Path
 
 import public
@@ -55,8 +56,8 @@ def test_the_import_rule_refuses_what_it_should(root, tmp_path, path, line):
 def test_a_module_says_what_is_public_and_explains_it(name):
     module = importlib.import_module(name)
     assert module.__doc__
-    unexplained = [n for n in module.__all__ if callable(getattr(module, n)) and not getattr(module, n).__doc__]
-    assert not unexplained
+    things = {name: getattr(module, name) for name in module.__all__}
+    assert not [n for n, thing in things.items() if (isroutine(thing) or isclass(thing)) and not thing.__doc__]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not hasattr(importlib.import_module(name), "__path__")])
