@@ -93,12 +93,18 @@ TENSOR = torch.tensor
         (positive, [1, 0.5, np.float32(0.5), np.uint8(1), TENSOR(2), TENSOR([1.0, 2.0])]),
         (non_negative, [0, 0.0, 1, np.int16(0), np.float16(0), TENSOR(0), TENSOR([0.0, 2.0])]),
         (finite, [-1, 0.0, np.float64(-1), np.int64(-1), TENSOR([-1, 0]), TENSOR([[1e30]])]),
-        (positive_integer, [1, 1000, np.int64(10), np.uint8(1)]),
     ],
 )
 def test_good_values_pass(check, good):
     for value in good:
         assert check("size", value) is None
+
+
+@pytest.mark.parametrize("value", [1, 1000, np.int64(10), np.uint8(1)])
+def test_a_whole_number_is_pythons_afterwards(value):
+    passed = positive_integer("size", value)
+    assert passed == value
+    assert type(passed) is int
 
 
 @pytest.mark.parametrize(
