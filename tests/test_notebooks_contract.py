@@ -18,7 +18,6 @@ WITHOUT_RIVALS = {
     "noise_scales.ipynb",
     "probability_flow.ipynb",
     "sde.ipynb",
-    "sliced_score_matching.ipynb",
     "tour.ipynb",
 }
 
