@@ -43,6 +43,7 @@ from scorebook.lab.arguments import (
     sum_over_event,
     vectors,
 )
+from scorebook.lab.calls import at
 from scorebook.lab.gradients import checked, outside_inference_mode, recording
 from scorebook.lab.observations import LinearObservation
 from scorebook.score_matching import score_of
@@ -97,14 +98,14 @@ def _conditioned(score, log_likelihood, scale, x, t) -> Tensor:
     batch("x", x)
 
     def at_t(x):
-        return one_per_row("log_likelihood", log_likelihood(x, t), x)
+        return one_per_row("log_likelihood", at(log_likelihood, x, t), x)
 
     def depending(x):
         values = checked("log_likelihood", at_t, x, of=log_likelihood)
         _check_depends("log_likelihood", values)
         return values
 
-    return same_shape("score", score(x, t), x) + expand(scale, x, "scale") * score_of(depending, x)
+    return same_shape("score", at(score, x, t), x) + expand(scale, x, "scale") * score_of(depending, x)
 
 
 def _belonging_to(sde, function, *arguments):
@@ -216,8 +217,8 @@ def classifier_free(conditional, unconditional, scale):
 
 def _classifier_free(conditional, unconditional, scale, x, t) -> Tensor:
     batch("x", x)
-    without = same_shape("unconditional", unconditional(x, t), x)
-    return without + expand(scale, x, "scale") * (same_shape("conditional", conditional(x, t), x) - without)
+    without = same_shape("unconditional", at(unconditional, x, t), x)
+    return without + expand(scale, x, "scale") * (same_shape("conditional", at(conditional, x, t), x) - without)
 
 
 def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scale=1.0, limit: float | None = 1.0):
@@ -406,7 +407,7 @@ def _in_basis(score, basis, z, t) -> Tensor:
         raise ValueError(f"basis acts on {len(basis)} channels, got x of shape {tuple(z.shape)}")
     q = basis.to(z)
     x = torch.einsum("ij,bi...->bj...", q, z)
-    return torch.einsum("ij,bj...->bi...", q, same_shape("score", score(x, t), x))
+    return torch.einsum("ij,bj...->bi...", q, same_shape("score", at(score, x, t), x))
 
 
 @outside_inference_mode()
@@ -424,7 +425,7 @@ def _through_denoiser(score, sde, observation, x, t, weigh) -> tuple[Tensor, Ten
     alpha = torch.where(told, alpha, 1)
 
     def at_t(state):
-        return score(state.to(x.dtype), t)
+        return at(score, state.to(x.dtype), t)
 
     with recording(at_least_single(x)) as inside:
         s = at_least_single(same_shape("score", checked("score", at_t, inside, of=score), x))
@@ -448,7 +449,7 @@ def _check_depends(name, values) -> None:
 
 
 def _logits(classifier, x, t) -> Tensor:
-    logits = classifier(x, t)
+    logits = at(classifier, x, t)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"classifier must return shape ({len(x)}, n_classes), got {came}")

@@ -44,6 +44,7 @@ from scorebook.lab.arguments import (
     sum_over_event,
     vectors,
 )
+from scorebook.lab.calls import at
 from scorebook.lab.types import Array, Integer, Number, PerRow, Score
 from scorebook.langevin import langevin
 
@@ -106,7 +107,7 @@ def denoising_score_matching_loss(
     clean = at_least_single(x)
     scale = expand(sigma, clean, "sigma")
     noise = standard_normal(x.shape, generator=generator, dtype=clean.dtype, device=x.device)
-    s = at_least_single(same_shape("model", model((clean + scale * noise).to(x.dtype), sigma), x))
+    s = at_least_single(same_shape("model", at(model, (clean + scale * noise).to(x.dtype), sigma), x))
     # sigma (s + z/sigma): finite however small sigma is
     squares = sum_over_event((scale * s + noise).square())
     if callable(weighting):
@@ -139,7 +140,7 @@ def tweedie(score: Score, x: Tensor, sigma: PerRow) -> Tensor:
     positive("sigma", sigma)
     _in_noise_scale("score", score)
     sigma, state = levels("sigma", sigma, x), at_least_single(x)
-    s = at_least_single(same_shape("score", score(x, sigma), x))
+    s = at_least_single(same_shape("score", at(score, x, sigma), x))
     return (state + expand(sigma, state, "sigma") ** 2 * s).to(x.dtype)
 
 
@@ -356,7 +357,7 @@ def annealed_langevin(
     for number, sigma in enumerate(scales, start=1):
 
         def at_scale(x: Tensor, sigma: Tensor = sigma) -> Tensor:
-            return score(x, levels("sigma", sigma, x))
+            return at(score, x, levels("sigma", sigma, x))
 
         try:
             path = langevin(

@@ -28,6 +28,7 @@ appendix D, for the angle.
 
 import collections
 import contextlib
+import functools
 import itertools
 import math
 
@@ -51,6 +52,7 @@ from scorebook.lab.arguments import (
     uniform,
     vectors,
 )
+from scorebook.lab.calls import at
 from scorebook.lab.gradients import checked, outside_inference_mode, recording, unchecked
 from scorebook.score_matching import value_and_divergence
 from scorebook.sde import SDE, on_grid, same_sde
@@ -107,7 +109,7 @@ def velocity(sde: SDE, score):
 
 def _velocity(sde, score):
     def field(t, x):
-        return sde.drift(x, t) - 0.5 * expand(sde.diffusion(t), x, "t") ** 2 * same_shape("score", score(x, t), x)
+        return sde.drift(x, t) - 0.5 * expand(sde.diffusion(t), x, "t") ** 2 * same_shape("score", at(score, x, t), x)
 
     return field
 
@@ -503,7 +505,7 @@ def _solve(
     if method == _MULTISTEP:
         scales, states = _turn(sde, score, look, rows, start, times)
     else:
-        slope = _slope(sde, _asked(look(score), x.dtype), rows, start)
+        slope = _slope(sde, _asked(look(functools.partial(at, score)), x.dtype), rows, start)
         if method in _FIXED:
             states = _runge_kutta(slope, start, times.tolist(), *_FIXED[method])
         else:
@@ -540,7 +542,7 @@ def _looked_at(score):
 def _look_at(score, x, t) -> None:
     with recording(x.detach()) as inside:
         t = t.to(device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
-        checked("score", lambda x: score(x, t), inside)
+        checked("score", lambda x: at(score, x, t), inside)
 
 
 def _slope(sde, score, rows, start):
@@ -585,9 +587,9 @@ def _turn(sde, score, look, rows, state, times):
     # The rate is a posterior mean, found to a rounding times noise over signal. Where that is coarse, it is taken where
     # noise over signal is one over the root of a rounding: beyond, hardly any way is left.
     coarse = torch.finfo(state.dtype).eps ** -0.5
-    at = times.clamp(max=float(sde.time_of(coarse))) if bool((ratios > coarse).any()) else times
-    tangents, radii = (values.tolist() for values in _ratio_and_scale(sde, at))
-    first, *others = on_grid(score, at[:-1].to(device=state.device, dtype=state.dtype))
+    asked_at = times.clamp(max=float(sde.time_of(coarse))) if bool((ratios > coarse).any()) else times
+    tangents, radii = (values.tolist() for values in _ratio_and_scale(sde, asked_at))
+    first, *others = on_grid(score, asked_at[:-1].to(device=state.device, dtype=state.dtype))
     scores = [_asked(each, rows.dtype) for each in (look(first), *others)]
 
     def rate(k, state):

@@ -19,7 +19,6 @@ Source: Song et al. (2021), "Score-based generative modeling through stochastic 
 
 import abc
 import functools
-import inspect
 import json
 import math
 import warnings
@@ -28,8 +27,6 @@ from typing import final
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as every_module
-from torch.nn.parallel import DataParallel, DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from scorebook.lab.arguments import (
     as_floating,
@@ -55,6 +52,7 @@ from scorebook.lab.arguments import (
     unit_time,
     vectors,
 )
+from scorebook.lab.calls import at, layers, one_time_for_all, takes_one_time, time_per_row
 
 __all__ = [
     "SDE",
@@ -64,6 +62,7 @@ __all__ = [
     "SubVPSDE",
     "at_noise_scale",
     "at_time",
+    "denoising_loss",
     "euler_maruyama",
     "log_normal_times",
     "on_grid",
@@ -240,7 +239,7 @@ class SDE(abc.ABC):
         Source: Efron (2011), eq. 1.4, for :math:`x_t/\alpha`.
         """
         batch("x", x)
-        s = at_least_single(same_shape("score", same_sde("score", score, self)(x, t), x))
+        s = at_least_single(same_shape("score", at(same_sde("score", score, self), x, t), x))
         state, alpha, sigma = at_least_single(x), self.alpha(t), self.sigma(t)
         if not alpha.is_meta and not bool((alpha > torch.finfo(x.dtype).eps * sigma).all()):
             raise ValueError(
@@ -405,18 +404,8 @@ def sde_of(score) -> SDE | None:
     through are ``functools.partial``, ``torch.compile``, bound methods such as ``model.forward``, and the wrappers of
     PyTorch that hold the model as their ``module``. A ``lambda`` hides it.
     """
-    while True:
-        own = getattr(score, "sde", None)
-        if isinstance(own, SDE):
-            return own
-        if isinstance(score, functools.partial):
-            score = score.func
-        elif isinstance(score, (DataParallel, DistributedDataParallel, AveragedModel)):
-            score = score.module
-        elif inspect.ismethod(score):
-            score = score.__self__
-        else:
-            return None
+    said = (getattr(layer, "sde", None) for layer in layers(score))
+    return next((own for own in said if isinstance(own, SDE)), None)
 
 
 def same_sde(name: str, score, sde: SDE):
@@ -460,7 +449,7 @@ def reverse_drift(sde: SDE, score, x: Tensor, t) -> Tensor:
     batch("x", x)
     same_sde("score", score, sde)
     state = at_least_single(x)
-    s = at_least_single(same_shape("score", score(x, t), x))
+    s = at_least_single(same_shape("score", at(score, x, t), x))
     return (sde.drift(state, t) - expand(sde.diffusion(t), state, "t") ** 2 * s).to(x.dtype)
 
 
@@ -509,6 +498,7 @@ class ScoreModel(nn.Module):
         positive("data_std", data_std)
         self.network, self.sde, self.data_std = network, sde, float(data_std)
 
+    @one_time_for_all
     def forward(self, x: Tensor, t, **condition) -> Tensor:
         """Score at ``x``, shape ``(B, *event)``, and time ``t``, scalar or ``(B,)``; conditions go to the network."""
         batch("x", x)
@@ -548,6 +538,8 @@ class ScoreModel(nn.Module):
         state = at_least_single(x)
         total = expand(total, state, "t")
         scaled = state / total
+        if not takes_one_time(self.network):
+            c_noise = time_per_row(c_noise, x)
         output = at_least_single(same_shape("network", self.network(scaled.to(x.dtype), c_noise, **condition), x))
         return (expand(c_out, state) * output - scaled / total).to(x.dtype)
 
@@ -613,7 +605,7 @@ def on_grid(score, times: Tensor) -> list:
 
 
 def _at(score, t, x, **condition) -> Tensor:
-    return score(x, t, **condition)
+    return at(score, x, t, **condition)
 
 
 def score_matching_loss(
@@ -627,6 +619,7 @@ def score_matching_loss(
     sample_times=None,
     t_min: float = 1e-3,
     generator=None,
+    **conditions,
 ) -> Tensor:
     r"""Denoising score matching over all times.
 
@@ -636,24 +629,29 @@ def score_matching_loss(
     The norm sums over dimensions, the expectation is a mean over the batch. The minimum is not zero.
 
     Args:
-        model: callable ``(x, t) -> tensor like x``; with ``labels`` it is called as ``model(x, t, label=...)``.
+        model: callable ``(x, t) -> tensor like x``; with ``labels`` it is called as ``model(x, t, label=...)``, with
+            ``conditions`` as ``model(x, t, **conditions)``.
         sde: the SDE that perturbs.
         x: clean points, shape ``(B, *event)``.
         labels: classes, integer tensor of shape ``(B,)``, or None.
-        p_drop: probability with which a label is replaced by -1, "no label" (classifier-free guidance needs both).
+        p_drop: probability with which a label is replaced by -1, "no label", and what else the point is conditioned
+            on by zeros (classifier-free guidance needs both). If zero is a value of yours, give the network a column of
+            ones as well, which tells the two apart.
         weighting: ``"sigma2"`` for :math:`\lambda = \sigma^2`, which makes all times count alike; ``"likelihood"`` for
             :math:`\lambda = g^2`, which bounds the log-likelihood (Song et al., 2021b); or a callable ``t -> (B,)``.
         sample_times: callable ``(n, generator) -> (n,)`` times in [0, 1], such as a :func:`time_sampler`; by default
             independent and uniform on ``[t_min, 1]``.
         t_min: least time that the default draws, in (0, 1).
         generator: source of the times, the noise and the drops.
+        conditions: by the name under which the model takes it, whatever else the points are conditioned on: a tensor
+            with a row for each, ``(B, *any)``, or a list, tuple or dictionary of such.
 
     Returns:
         Scalar tensor, in single precision at least.
 
     Raises:
-        ValueError: for an unknown weighting, ``t_min`` outside (0, 1), ``p_drop`` outside [0, 1], labels of another
-            shape, a model that returns another shape, or a model or weighting of another SDE.
+        ValueError: for an unknown weighting, ``t_min`` outside (0, 1), ``p_drop`` outside [0, 1], labels or conditions
+            of another shape, a model that returns another shape, or a model or weighting of another SDE.
 
     Source: Song et al. (2021), eq. 7.
     """
@@ -665,18 +663,19 @@ def score_matching_loss(
     if not 0 <= p_drop <= 1:
         raise ValueError(f"p_drop must be a probability in [0, 1], got {p_drop!r}")
     some_points("x", x)
-    condition = {}
+    if labels is not None or conditions:
+        dropped = uniform((len(x),), generator=generator, device=x.device) < p_drop
+        conditions = {name: _without(name, part, dropped) for name, part in conditions.items()}
     if labels is not None:
         labels = integers("labels", labels).to(x.device)
         if labels.shape != (len(x),):
             raise ValueError(f"labels must have shape ({len(x)},), got {tuple(labels.shape)}")
-        dropped = uniform((len(x),), generator=generator, device=x.device) < p_drop
-        condition["label"] = torch.where(dropped, -1, labels)
+        conditions["label"] = torch.where(dropped, -1, labels)
     if sample_times is None:
         sample_times = time_sampler(sde, low_discrepancy=False, t_min=t_min)
     t = levels("sample_times", sample_times(len(x), generator), x)
     x_t, noise = sde.perturb(x, t, generator=generator)
-    s = at_least_single(same_shape("model", model(x_t, t, **condition), x))
+    s = at_least_single(same_shape("model", at(model, x_t, t, **conditions), x))
     sigma = sde.sigma(t)
     squares = sum_over_event((expand(sigma, s) * s + noise).square())  # sigma (s + z/sigma): finite for every sigma
     if callable(weighting):
@@ -684,6 +683,64 @@ def score_matching_loss(
     else:
         weight = 1.0 if weighting == "sigma2" else (sde.diffusion(t) / sigma) ** 2
     return 0.5 * (weight * squares).mean()
+
+
+def _without(name, condition, dropped):
+    """A condition, or all parts of it, with zeros in the rows that are dropped."""
+    if isinstance(condition, dict):
+        return {key: _without(name, part, dropped) for key, part in condition.items()}
+    if isinstance(condition, (tuple, list)):
+        return type(condition)(_without(name, part, dropped) for part in condition)
+    if not isinstance(condition, Tensor) or condition.ndim == 0 or len(condition) != len(dropped):
+        came = tuple(condition.shape) if isinstance(condition, Tensor) else type(condition).__name__
+        raise ValueError(f"{name} must be a tensor of shape ({len(dropped)}, *any), one row per point, got {came}")
+    return condition.masked_fill(dropped.to(condition.device).reshape(-1, *[1] * (condition.ndim - 1)), 0)
+
+
+def denoising_loss(
+    model, x: Tensor, labels=None, *, p_drop: float = 0.0, sample_times=None, generator=None, **conditions
+) -> Tensor:
+    r"""The loss of a :class:`ScoreModel` in its own SDE and under its own weight; what to train with, as a rule.
+
+    It is :func:`score_matching_loss` with ``model.sde`` and ``weighting=model.weight``, under which the error of the
+    network itself counts alike at all times. Nothing is left to enclose: ``lab.fit(model, sde.denoising_loss, x)``
+    trains a model, with ``(x, labels)`` one that knows labels, with ``{"x": x, "context": context}`` one whose network
+    takes a ``context``.
+
+    Args:
+        model: a :class:`ScoreModel`, or what wraps one and hands on its ``sde`` and ``weight``.
+        x: clean points, shape ``(B, *event)``.
+        labels: classes, integer tensor of shape ``(B,)``, or None.
+        p_drop: probability with which labels and conditions are left out of a row.
+        sample_times: callable ``(n, generator) -> (n,)`` times; by default independent and uniform on [0.001, 1].
+        generator: source of the times, the noise and the drops.
+        conditions: whatever else the network takes, by name; all four as for :func:`score_matching_loss`.
+
+    Returns:
+        Scalar tensor, in single precision at least.
+
+    Raises:
+        ValueError: as :func:`score_matching_loss`; if the model does not say its SDE and its weight.
+
+    Source: Karras et al. (2022), eq. 108, in units of the score.
+    """
+    sde, weight = sde_of(model), getattr(model, "weight", None)
+    if sde is None or not callable(weight):
+        raise ValueError(
+            f"model must be a ScoreModel, with an sde and a weight of its own, got {type(model).__name__}: wrap the "
+            "network, ScoreModel(network, sde, data_std), or take score_matching_loss"
+        )
+    return score_matching_loss(
+        model,
+        sde,
+        x,
+        labels=labels,
+        p_drop=p_drop,
+        weighting=weight,
+        sample_times=sample_times,
+        generator=generator,
+        **conditions,
+    )
 
 
 def time_sampler(sde: SDE, *, uniform_in: str = "t", low_discrepancy: bool = True, t_min: float = 1e-3):
@@ -794,7 +851,7 @@ def _at_noise_scale(score, sde, y, sigma, **condition) -> Tensor:
     non_negative("sigma", sigma)
     t = sde.time_of(levels("sigma", sigma, y))
     alpha = expand(sde.alpha(t), y, "sigma")
-    return alpha * score(alpha * y, t, **condition)
+    return alpha * at(score, alpha * y, t, **condition)
 
 
 def at_time(score, sde: SDE):
@@ -824,7 +881,7 @@ def _at_time(score, sde, x, t, **condition) -> Tensor:
     batch("x", x)
     t = levels("t", t, x)
     alpha = sde.alpha(t)
-    return score(x / expand(alpha, x, "t"), sde.sigma(t) / alpha, **condition) / expand(alpha, x, "t")
+    return at(score, x / expand(alpha, x, "t"), sde.sigma(t) / alpha, **condition) / expand(alpha, x, "t")
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
 
 from scorebook import lab, probability_flow, sde
 from scorebook.lab import training
@@ -89,6 +90,16 @@ def noise_free(model, x, label):
     return (model.weight(t) * ((with_label + 2 * x).square() + (without + 2 * x).square()).sum(1)).mean()
 
 
+class Items(Dataset):
+    """The same data, one by one."""
+
+    def __len__(self):
+        return len(DATA)
+
+    def __getitem__(self, row):
+        return DATA[row], int(LABELS[row])
+
+
 def deterministic(folder):
     """Every case in which the course must be that of one process."""
     cases = {
@@ -99,6 +110,8 @@ def deterministic(folder):
         "implicit score matching": lambda: train(perceptron(), implicit),
         "an energy": lambda: train(perceptron(out_dim=1), implicit_energy),
         "a score model": lambda: train(score_model(), noise_free, (DATA, LABELS)),
+        "by name": lambda: train(score_model(), noise_free, {"x": DATA, "label": LABELS}),
+        "items": lambda: train(score_model(), noise_free, Items()),
         "a label that is never given": lambda: train(score_model(), lambda m, x: shrinking(lambda x: m(x, 0.5), x)),
     }
     return {name: case() for name, case in cases.items()}
@@ -295,6 +308,7 @@ def rows(folder):
         "log_prob": lab.over_ranks(log_prob, DATA[:7]),
         "integers": lab.over_ranks(lambda label, x: label + (x[:, 0] > 0), LABELS[:7], DATA[:7]),
         "truths": lab.over_ranks(lambda x: x > 0, DATA[:7]),
+        "held out": lab.held_out_loss(model, noise_free, Items(), batch_size=8),
         "reverse": lab.over_ranks(reverse, same, generator=g),
         "reverse again": lab.over_ranks(reverse, same, generator=g),
         "next": torch.rand(3, generator=g),

@@ -18,8 +18,10 @@ import scorebook
 MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(scorebook.__path__, "scorebook."))
 DRAWS = {"bernoulli", "multinomial", "normal", "rand", "rand_like", "randint", "randn", "randn_like", "randperm"}
 IN_PLACE = {"bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_", "uniform_"}
-# fit() without a generator makes one of its own, from a seed that the user's global generator chooses.
+# fit() without a generator makes one of its own, from a seed that the user's global generator chooses. While it runs,
+# the global generators of NumPy and Python are lent to the data set, seeded and put back.
 SEEDING = {("scorebook.lab.training", "randint")}
+SEEDING |= {("scorebook.lab.batches", name) for name in ("get_state", "getstate", "seed", "set_state", "setstate")}
 
 
 def lint_imports(folder):

@@ -110,6 +110,8 @@ CASES = [
     "implicit score matching",
     "an energy",
     "a score model",
+    "by name",
+    "items",
     "a label that is never given",
 ]
 
@@ -254,6 +256,12 @@ def test_rows_over_ranks_are_those_of_one_process(several, one, name):
         assert got.dtype == expected.dtype
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
         assert torch.equal(got, several[0]["rows"][name])
+
+
+@in_two_and_three
+def test_the_held_out_loss_is_that_of_one_process(several, one):
+    for ranks in several:
+        assert ranks["rows"]["held out"] == pytest.approx(one["rows"]["held out"], rel=1e-9)
 
 
 @in_two_and_three

@@ -216,6 +216,12 @@ CALLS = {
         {"generator": 1, "labels": LABELS.flip(0), "p_drop": 0.9, "weighting": "likelihood", "t_min": 0.5}
         | {"sample_times": lambda n, generator: torch.full((n,), 0.3, dtype=torch.float64)},
     ),
+    "sde.denoising_loss": Keywords(
+        lambda **k: sde.denoising_loss(model(), points(), **k),
+        {"generator": 0, "labels": LABELS},
+        {"generator": 1, "labels": LABELS.flip(0), "p_drop": 0.9}
+        | {"sample_times": lambda n, generator: torch.full((n,), 0.3, dtype=torch.float64)},
+    ),
     "sde.simulate": Keywords(
         lambda **k: sde.simulate(lambda x, t: -x, lambda x, t: 1.0, points(), GRID, **k),
         {"generator": 0},
@@ -367,6 +373,11 @@ CALLS = {
     "tables.significant": Keywords(lambda **k: tables.significant(0.5, 4, **k), {}, {"trim": True}),
     "tables.table": Keywords(
         lambda **k: repr(tables.table({"a": [1.23456]}, **k)), {}, {"digits": 5, "caption": "a caption"}
+    ),
+    "training.held_out_loss": Keywords(
+        lambda **k: torch.tensor(training.held_out_loss(model(), sde.denoising_loss, points(n=30), **k)),
+        {"generator": 0, "batch_size": 3},
+        {"generator": 1, "batch_size": 2},
     ),
     "training.History.smoothed": Keywords(
         lambda **k: training.History(torch.arange(9.0), 1.0).smoothed(**k),

@@ -299,7 +299,7 @@ def test_score_model_is_the_score_of_its_denoised_point(sde, t, data_std):
     denoised = skip * x / alpha + out * raw
     # sigma^2 score + x loses digits where sigma is small, but none that a comparison of denoised points needs.
     torch.testing.assert_close(sde.denoise(model, x, t), denoised, rtol=1e-7, atol=1e-7 * float(1 / alpha))
-    torch.testing.assert_close(model.network.c_noise, 0.25 * torch.log(ratio))
+    torch.testing.assert_close(model.network.c_noise, 0.25 * torch.log(ratio).expand(len(x)))
     torch.testing.assert_close(model.network.x, x / alpha / torch.sqrt(ratio**2 + data_std**2))
 
 

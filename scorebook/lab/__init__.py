@@ -10,7 +10,7 @@ from scorebook.lab.plots import density, image_grid, samples, score_field, traje
 from scorebook.lab.predictions import convert_prediction
 from scorebook.lab.pretrained import pretrained
 from scorebook.lab.tables import Claim, claims, table
-from scorebook.lab.training import History, fit
+from scorebook.lab.training import History, fit, held_out_loss
 from scorebook.lab.widgets import explorer
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "energy_distance",
     "explorer",
     "fit",
+    "held_out_loss",
     "hue",
     "image_grid",
     "initialise",

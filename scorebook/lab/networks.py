@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorebook.lab.arguments import positive_integer, real, recordable
+from scorebook.lab.calls import one_time_for_all
 from scorebook.lab.types import Integer, PerRow
 
 __all__ = ["MLP", "NoisyClassifier", "TimeMLP", "UNet", "initialise"]
@@ -116,6 +117,7 @@ class TimeMLP(nn.Module):
         self.trunk = _ResidualMLP(n_event, n_event, width, depth, n_classes)
         initialise(self, generator=generator)
 
+    @one_time_for_all
     def forward(self, x: Tensor, t: PerRow, label: Integer | Tensor | None = None) -> Tensor:
         """Return the field at ``(x, t)``; ``label`` -1 or ``None`` means that no class is given."""
         x = _checked_event(x, self.event_shape, self.trunk.first.weight.dtype)
@@ -157,6 +159,7 @@ class NoisyClassifier(nn.Module):
         self.trunk = _ResidualMLP(math.prod(self.event_shape), n_classes, width, depth, None)
         initialise(self, generator=generator)
 
+    @one_time_for_all
     def forward(self, x: Tensor, t: PerRow) -> Tensor:
         """Return unnormalised log-probabilities of the classes, shape ``(B, n_classes)``."""
         x = _checked_event(x, self.event_shape, self.trunk.first.weight.dtype)
@@ -206,6 +209,7 @@ class UNet(nn.Module):
         self.last = _starting_at_zero(_conv(width, channels))
         initialise(self, generator=generator)
 
+    @one_time_for_all
     def forward(self, x: Tensor, t: PerRow, label: Integer | Tensor | None = None) -> Tensor:
         """Return the field at ``(x, t)``; ``label`` -1 or ``None`` means that no class is given."""
         if x.ndim != 4 or x.shape[1] != self.channels:

@@ -48,7 +48,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from scorebook.lab.arguments import finite, one_of, positive, positive_integer
+from scorebook.lab.arguments import one_of, positive, positive_integer
+from scorebook.lab.batches import GlobalDraws, batch_size_of, rows_of
 from scorebook.lab.checkpoints import HeldInterrupt, read, readable, usable_path, write
 from scorebook.lab.distributed import (
     alike,
@@ -63,9 +64,9 @@ from scorebook.lab.distributed import (
     share,
     summed,
 )
-from scorebook.lab.fingerprints import describe, difference, fingerprint
+from scorebook.lab.fingerprints import describe, difference
 
-__all__ = ["History", "fit"]
+__all__ = ["History", "fit", "held_out_loss"]
 
 _FORMAT, _FIRST_FORMAT = "scorebook.lab.training, version 2", "scorebook.lab.training, version 1"
 _PARTS_OF_FIRST = {"format", "settings", "step", "seconds", "losses", "model", "average", "optimizer", "order"}
@@ -75,7 +76,7 @@ _PARTS = {
     _FIRST_FORMAT: _PARTS_OF_FIRST,
 }
 _MAY_CHANGE = ("batch_size", "lr", "ema_decay", "clip", "schedule", "data", "loss", "model")
-_MOST_BATCHES = 100
+_MOST_BATCHES, _FEWEST_BATCHES = 100, 10
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -116,7 +117,7 @@ def fit(
     data,
     *,
     n_steps,
-    batch_size=128,
+    batch_size=None,
     lr=1e-3,
     ema_decay=0.999,
     generator=None,
@@ -156,10 +157,14 @@ def fit(
         model: module with at least one parameter that is trained.
         loss: callable ``(model, *batch, generator=g) -> scalar tensor``, such as a ``functools.partial``. It should
             draw from ``g``. A loss without an argument ``generator`` is called without it.
-        data: floating-point tensor ``(N, *event)``, or a tuple of tensors with ``N`` rows each, of which the first is
-            floating point and the others may be integers (labels).
+        data: floating-point tensor ``(N, *event)`` or NumPy array; or several with ``N`` rows each, a tuple for a loss
+            ``(model, x, labels)`` and a dictionary for one that is called as ``(model, x=..., labels=...)``, the points
+            first, each of the others a tensor or a list, tuple or dictionary of tensors; or a map-style
+            ``torch.utils.data.Dataset``, whose items are collated to one of these, or a ``DataLoader`` of it. Floating
+            points come to the loss in the type of the weights. See :mod:`scorebook.lab.batches`.
         n_steps: number of optimiser steps in all, those of a resumed checkpoint included.
-        batch_size: rows per step, at most; all of them if there are fewer.
+        batch_size: rows per step, at most; all of them if there are fewer. ``None`` takes that of a ``DataLoader``, or
+            128.
         lr: step size of Adam.
         ema_decay: decay of the moving average, in (0, 1); ``None`` keeps the last weights instead.
         generator: source of all randomness; ``None`` makes one from a seed drawn from PyTorch's global generator.
@@ -203,8 +208,9 @@ def fit(
     noticed, and such a file is refused. Of two runs that write to one path at once the later writing wins, with a whole
     file; give each run a path of its own.
     """
-    for name, count in {"n_steps": n_steps, "batch_size": batch_size, "checkpoint_every": checkpoint_every}.items():
+    for name, count in {"n_steps": n_steps, "batch_size": 1 if batch_size is None else batch_size}.items():
         positive_integer(name, count)
+    positive_integer("checkpoint_every", checkpoint_every)
     positive("lr", lr)
     for name, bound in {"clip": clip, "max_seconds": max_seconds}.items():
         if bound is not None:
@@ -215,16 +221,14 @@ def fit(
     changed = (changed,) if isinstance(changed, str) else tuple(changed)
     for name in changed:
         one_of("changed", name, _MAY_CHANGE)
-    if generator is None:
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), device="cpu")))
-    elif not isinstance(generator, torch.Generator):
-        raise ValueError(f"generator must be a torch.Generator or None, got {generator!r}")
+    generator = _checked_generator(generator)
     parameters = _trained_parameters(model)
-    data = _checked_data(data, parameters)
+    batch_size = batch_size_of(data, batch_size)
+    data = rows_of(data, _dtypes(parameters))
 
     n_steps = int(n_steps)
     settings = {
-        "rows": len(data[0]),
+        "rows": len(data),
         "batch_size": int(batch_size),
         "lr": float(lr),
         "ema_decay": None if ema_decay is None else float(ema_decay),
@@ -285,6 +289,69 @@ def fit(
     return History(losses, run.seconds, stopped_early=run.step < n_steps)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
+def held_out_loss(model: nn.Module, loss, data, *, batch_size=None, generator=None) -> tuple[float, float]:
+    """Mean of a loss over data, as a rule such as were not trained on, and its standard error.
+
+    The model is asked in evaluation mode and is as before afterwards. To compare models, or one in the course of its
+    training, give a generator of the same seed each time: then all meet the same times and the same noise.
+
+    Args:
+        model: a trained module.
+        loss: callable as for :func:`fit`, a mean over its rows.
+        data: in any form that :func:`fit` takes.
+        batch_size: most rows at a time; ``None`` takes that of a ``DataLoader``, or 128. The standard error comes from
+            the spread between batches: of few rows ten are made, or one of each row.
+        generator: source of all randomness; ``None`` makes one from a seed drawn from PyTorch's global generator.
+
+    Returns:
+        The mean over all rows and its standard error. The mean is the same for any number of processes under
+        ``torchrun``, up to what the loss draws, and is given to all of them.
+
+    Raises:
+        ValueError: as :func:`fit`, for ``model``, ``data``, ``batch_size``, ``generator`` or the value of the loss; if
+            there is a single row.
+    """
+    parameters = [*model.parameters()] if isinstance(model, nn.Module) else []
+    if not parameters:
+        raise ValueError(f"model must be a torch.nn.Module with parameters, got {type(model).__name__}")
+    size = batch_size_of(data, batch_size)
+    positive_integer("batch_size", size)
+    rows = rows_of(data, _dtypes(parameters))
+    if len(rows) < 2:
+        raise ValueError("data must have at least two rows, or their mean has no standard error, got 1")
+    generator = _checked_generator(generator)
+    device = parameters[0].device
+    join(device)
+    alike(rows=len(rows), batch_size=size)
+    size = min(size, -(-len(rows) // _FEWEST_BATCHES))
+    common_state(generator)
+    modes = [(module, module.training) for module in model.modules()]
+    draws = GlobalDraws({parameter.device for parameter in parameters}, generator)
+    losses, portions = [], []
+    model.eval()
+    try:
+        for number, batch in enumerate(torch.arange(len(rows), device="cpu").split(size)):
+            own = share(batch)
+            draws.seed(number * n_ranks() + rank())
+            value = torch.zeros((), device=device)
+            keywords = {"generator": own_generator(generator)} if _takes_generator(loss) else {}
+            if len(own):
+                positional, named = rows.take(own, device)
+                value = _checked_scalar(loss(model, *positional, **named, **keywords)).detach()
+            losses.append(summed(value * (len(own) / len(batch))))
+            portions.append(len(batch) / len(rows))
+    finally:
+        draws.put_back()
+        for module, mode in modes:
+            module.training = mode
+    values, weights = torch.stack(losses).double().cpu(), torch.tensor(portions, dtype=torch.float64, device="cpu")
+    mean = (weights * values).sum()
+    n = len(values)
+    return mean.item(), math.sqrt((weights**2 * (values - mean) ** 2).sum() * n / (n - 1))
+
+
 class _Run:
     """The whole state of a training run: weights, their average, Adam, the generator and the place in the data.
 
@@ -312,7 +379,7 @@ class _Run:
         self.step, self.seconds, self.losses = 0, 0.0, []
         self.schedule_begins = 0
         self.order, self.position = torch.empty(0, dtype=torch.long, device="cpu"), 0
-        self.global_draws = _GlobalDraws(self.parameters, generator)
+        self.global_draws = GlobalDraws({parameter.device for parameter in self.parameters}, generator)
         self.keepsakes = _Keepsakes(model)
         self.generator_state = generator.get_state()
         self.is_whole = True
@@ -340,11 +407,10 @@ class _Run:
     def advance(self) -> None:
         """Take one step, or raise and leave the weights as they are."""
         torch.clear_autocast_cache()  # an autocast around fit would go on with the weights that it has cast before
-        self.global_draws.seed(self.generator_state, self.step)
+        self.global_draws.seed(self._seed(self.step))
         order, position = self.order, self.position
         if position >= len(order):
-            n = len(self.data[0])
-            order = torch.randperm(n, generator=self.generator, device=self.generator.device)
+            order = torch.randperm(len(self.data), generator=self.generator, device=self.generator.device)
             position = 0
         rows = self._next_of(order[position:])
 
@@ -370,6 +436,11 @@ class _Run:
         self.step += 1
         self.is_whole = True
 
+    def _seed(self, step) -> int:
+        """What the global generators begin a step with."""
+        state = self.generator_state.numpy().tobytes()
+        return int.from_bytes(hashlib.blake2b(state + f"{step} {rank()}".encode(), digest_size=7).digest())
+
     def _next_of(self, rest) -> Tensor:
         """The next rows of an epoch. Too few for statistics of a batch are not left over: they join those before."""
         size = self.settings["batch_size"]
@@ -390,16 +461,17 @@ class _Run:
         return summed(loss.detach() * portion)
 
     def _loss(self, objective, rows, generator) -> Tensor:
-        batch = [tensor[rows.to(tensor.device)].to(self.device) for tensor in self.data]
-        keywords = {"generator": own_generator(generator)} if self.takes_generator else {}
+        batch, named = self.data.take(rows, self.device)
+        if self.takes_generator:
+            named = named | {"generator": own_generator(generator)}
         try:
-            return objective(*batch, **keywords)
+            return objective(*batch, **named)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ValueError(
                 "batch_size must give a BatchNorm in training mode at least two rows, in each process, got "
-                f"{len(rows)}, of {len(self.data[0])} rows by {self.settings['batch_size']}. Take a larger one, or put "
+                f"{len(rows)}, of {len(self.data)} rows by {self.settings['batch_size']}. Take a larger one, or put "
                 "the layer into evaluation mode before fit, which leaves it there"
             ) from error
 
@@ -439,14 +511,14 @@ class _Run:
         extra_states = [(m, copy.deepcopy(m.get_extra_state())) for m in self.model.modules() if _has_extra_state(m)]
         generator = torch.Generator(self.generator.device)
         generator.set_state(self.generator_state)
-        rest = torch.randperm(len(self.data[0]), generator=generator, device=generator.device)
+        rest = torch.randperm(len(self.data), generator=generator, device=generator.device)
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None
         try:
             for number in range(_MOST_BATCHES):
                 torch.clear_autocast_cache()
-                self.global_draws.seed(self.generator_state, self.step + number)
+                self.global_draws.seed(self._seed(self.step + number))
                 rows = self._next_of(rest)
                 self._loss(self.objective, share(rows), generator)
                 rest = rest[len(rows) :]
@@ -712,52 +784,27 @@ class _Keepsakes:
         self.record()
 
 
-class _GlobalDraws:
-    """PyTorch's global generators, lent to the layers that draw from them, such as dropout, for the length of a run.
-
-    Each step seeds them from the state of the run's own generator and its number, so that they need no place in a
-    checkpoint; afterwards they are as if nobody had drawn.
-    """
-
-    def __init__(self, parameters, own):
-        devices = {parameter.device for parameter in parameters}
-        generators = [torch.default_generator]
-        generators += [torch.cuda.default_generators[device.index] for device in devices if device.type == "cuda"]
-        if any(device.type == "mps" for device in devices):
-            generators.append(torch.mps._get_default_mps_generator())
-        self.lent = [(generator, generator.get_state()) for generator in generators if generator is not own]
-
-    def seed(self, state, step) -> None:
-        digest = hashlib.blake2b(state.numpy().tobytes() + f"{step} {rank()}".encode(), digest_size=7).digest()
-        for generator, _ in self.lent:
-            generator.manual_seed(int.from_bytes(digest))
-
-    def put_back(self) -> None:
-        for generator, before in self.lent:
-            generator.set_state(before)
-
-
 class _Description:
     """What a run depends on beside its settings: the model, the loss and the data, line by line."""
 
     def __init__(self, model, loss, data):
         self.model, self.loss, self.data, self.read_before = model, loss, data, {}
         self.lines = self._of_now()
-        self.lines["data"] = {f"data[{k}]": fingerprint(tensor) for k, tensor in enumerate(data)}
+        self.lines["data"] = data.describe()
 
     def _of_now(self) -> dict:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         held = {f"model.{name}": f"{buffer.dtype} {tuple(buffer.shape)}" for name, buffer in self.model.named_buffers()}
         for name, parameter in self.model.named_parameters():
             held[f"model.{name}"] = "trained" if parameter.requires_grad else "not trained"
-        known = [*self.model.modules(), *tensors, *self.data]
+        known = [*self.model.modules(), *tensors, *self.data.tensors]
         return {
             "model": describe("model", self.model, apart_from=tensors, read_before=self.read_before) | held,
             "loss": describe("loss", self.loss, apart_from=known, read_before=self.read_before),
         }
 
     def has_other_data(self, written) -> bool:
-        return written.get("data", self.lines["data"]) != self.lines["data"]
+        return difference(written.get("data", {}), self.lines["data"]) is not None
 
     def go_on_from(self, written) -> None:
         """Leave out what has moved in the course of the run before."""
@@ -794,12 +841,20 @@ def _value(loss) -> float:
 
 
 def _checked_loss(loss) -> Tensor:
+    if not _checked_scalar(loss).requires_grad:
+        raise ValueError("loss must depend on the parameters of the model, got a tensor without gradient")
+    return loss
+
+
+def _checked_scalar(loss) -> Tensor:
     if not isinstance(loss, Tensor) or loss.ndim != 0:
         came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"loss must return a scalar tensor, got {came}")
-    if not loss.requires_grad:
-        raise ValueError("loss must depend on the parameters of the model, got a tensor without gradient")
     return loss
+
+
+def _dtypes(parameters) -> list[torch.dtype]:
+    return [*dict.fromkeys(parameter.dtype for parameter in parameters)]
 
 
 def _takes_generator(loss) -> bool:
@@ -808,6 +863,14 @@ def _takes_generator(loss) -> bool:
     except (TypeError, ValueError):
         return True
     return any(p.name == "generator" or p.kind is Parameter.VAR_KEYWORD for p in parameters)
+
+
+def _checked_generator(generator) -> torch.Generator:
+    if generator is None:
+        return torch.Generator().manual_seed(int(torch.randint(2**62, (), device="cpu")))
+    if not isinstance(generator, torch.Generator):
+        raise ValueError(f"generator must be a torch.Generator or None, got {generator!r}")
+    return generator
 
 
 def _trained_parameters(model) -> list:
@@ -827,24 +890,6 @@ def _trained_parameters(model) -> list:
     if not parameters:
         raise ValueError("model must have at least one parameter that requires a gradient, got none")
     return parameters
-
-
-def _checked_data(data, parameters) -> tuple:
-    tensors = (data,) if isinstance(data, Tensor) else data
-    if not isinstance(tensors, (tuple, list)) or not tensors or not all(isinstance(t, Tensor) for t in tensors):
-        raise ValueError(f"data must be a tensor or a tuple of tensors, got {type(data).__name__}")
-    if any(tensor.ndim == 0 or len(tensor) == 0 for tensor in tensors):
-        raise ValueError(f"data must have at least one row, got shapes {[tuple(t.shape) for t in tensors]}")
-    if len({len(tensor) for tensor in tensors}) > 1:
-        raise ValueError(f"data must have as many rows in each tensor, got {[len(t) for t in tensors]}")
-    dtypes = {dtype: None for p in parameters for dtype in (p.dtype, p.dtype.to_real())}
-    if tensors[0].dtype not in dtypes:
-        raise ValueError(
-            f"data must be {' or '.join(map(str, dtypes))} like the weights of the model, got {tensors[0].dtype}"
-        )
-    for tensor in tensors:
-        finite("data", tensor)
-    return tuple(tensor.detach() for tensor in tensors)
 
 
 def _of_today(state, path) -> dict:

@@ -35,6 +35,7 @@ DRIVEN = {
         sde.score_matching_loss(model(), VP, points(), labels=labels(), p_drop=0.5, weighting=w, generator=generator())
         for w in ("sigma2", "likelihood", lambda t: t)
     ],
+    "denoising_loss": lambda: sde.denoising_loss(model(), points(), labels(), p_drop=0.5, generator=generator()),
     "simulate": lambda: [
         sde.simulate(lambda x, t: -x, lambda x, t, g=g: g, points(), GRID, generator=generator())
         for g in (1.0, times(), points())

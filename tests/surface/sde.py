@@ -117,6 +117,14 @@ CALLS = {
         x=points(),
         accuracy=1e-9,
     ),
+    "denoising_loss": Call(
+        lambda x, labels, p_drop: sde.denoising_loss(model(x), x, labels, p_drop=p_drop, generator=generator()),
+        x=points(),
+        labels=labels(name="labels|label"),
+        p_drop=Number(0.2),
+        events=PLANE,
+        accuracy=1e-9,
+    ),
     "simulate": Call(
         lambda x, times, increments: sde.simulate(
             drift, lambda x, t: 1.0, x, times, increments=increments, generator=generator()
