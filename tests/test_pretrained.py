@@ -262,7 +262,120 @@ def test_a_network_makes_a_score_as_the_docstring_says(name):
     assert errors[0] < errors[1] < errors[2] < errors[3]
 
 
+@pytest.mark.parametrize("name", SCORES)
+def test_a_network_has_not_learned_its_digits_by_heart(name):
+    """Networks trained on plain digits alone, for 6000 steps, failed each of the three bounds."""
+    _, card = lab.pretrained(name)
+
+    def value(what):
+        return card["figures"][what]["value"]
+
+    bits, code = (
+        {split: value(f"{what} of {split} digits, label given") for split in ("training", "held-out")}
+        for what in ("bits per dimension", "length of the code")
+    )
+    assert bits["held-out"] - bits["training"] < 0.2
+    chance = math.prod(card["network"]["arguments"]["event_shape"]) ** 0.5
+    assert code["held-out"] / code["training"] < 1.12
+    assert code["held-out"] / chance < 1.08
+
+
 # The tool
+
+
+def test_distorted_digits_and_no_others_bear_the_labels_of_distorted_ones(monkeypatch):
+    card, seen = pretrain.start_card("digits"), {}
+    monkeypatch.setattr(pretrain.probability_flow, "dequantize", lambda x, width, generator: x)
+    monkeypatch.setattr(pretrain.sde, "score_matching_loss", lambda model, sde, x, **given: seen.update(x=x, **given))
+    model = pretrain.wrap(pretrain.build(card, torch.Generator()), card)
+    images, labels = lab.digits("train")
+    pretrain.score_loss(card)(model, images, labels, torch.Generator().manual_seed(0))
+    distorted = (seen["x"] != images).flatten(1).any(1)
+    assert torch.equal(distorted, seen["labels"] >= 10)
+    assert torch.equal(seen["labels"][distorted], labels[distorted] + 10)
+    kept = seen["labels"] == labels
+    assert torch.equal(seen["labels"] == -1, ~(distorted | kept))
+    n, share, p_drop = len(images), card["training"]["distortion"]["share"], card["training"]["p_drop"]
+    for found, expected in ((distorted, share), (seen["labels"] == -1, (1 - share) * p_drop)):
+        assert abs(found.double().mean() - expected) < 4 * (expected * (1 - expected) / n) ** 0.5
+
+
+NO_DISTORTION = {"share": 1.0, "degrees": 0.0, "pixels": 0.0, "log_scale": 0.0}
+
+
+def spread_of_ink(images):
+    """Centre and covariance of the ink of each image, in pixels; the first coordinate runs to the right."""
+    ink = (images[:, 0] + 1).double()
+    ink = ink / ink.sum((1, 2), keepdim=True)
+    place = torch.arange(images.shape[-1], dtype=torch.float64)
+    x, y = place.expand(ink.shape[1:]), place[:, None].expand(ink.shape[1:])
+    centre = torch.stack([(ink * x).sum((1, 2)), (ink * y).sum((1, 2))], dim=1)
+    offsets = [place - centre[:, :1, None], place[:, None] - centre[:, 1:, None]]
+    return centre, torch.stack([(ink * a * b).sum((1, 2)) for a in offsets for b in offsets], dim=1).reshape(-1, 2, 2)
+
+
+def blobs(n, size=32, wide=3.0, high=2.0):
+    place = torch.arange(size) - (size - 1) / 2
+    blob = torch.exp(-0.5 * ((place / wide) ** 2 + (place[:, None] / high) ** 2))
+    return (2 * blob - 1).expand(n, 1, size, size)
+
+
+def test_no_distortion_leaves_digits_as_they_are():
+    images = lab.digits("test")[0]
+    found, chosen = pretrain.distort(images, **NO_DISTORTION, generator=torch.Generator().manual_seed(0))
+    assert bool(chosen.all())
+    torch.testing.assert_close(found, images, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "degrees", "log_scale"])
+def test_a_distortion_has_the_size_that_it_is_given(kind):
+    """Standard deviations of a shift in pixels, of a turn in degrees, of the logarithm of a width."""
+    n, size = 1000, {"pixels": 1.5, "degrees": 8.0, "log_scale": 0.1}[kind]
+    generator = torch.Generator().manual_seed(0)
+    found, _ = pretrain.distort(blobs(n), **NO_DISTORTION | {kind: size}, generator=generator)
+    centre, covariance = spread_of_ink(found)
+    if kind == "pixels":
+        measured = centre - 15.5
+    elif kind == "degrees":
+        lean = 0.5 * torch.atan2(2 * covariance[:, 0, 1], covariance[:, 0, 0] - covariance[:, 1, 1])
+        measured = torch.rad2deg(lean)[:, None]
+    else:
+        measured = 0.5 * torch.diagonal(covariance, dim1=1, dim2=2).log() - torch.tensor([3.0, 2.0]).log()
+    for column in measured.T:
+        assert abs(column.std() / size - 1) < 4 / (2 * n) ** 0.5 + 0.03  # a picture of few pixels cuts the tails
+        assert abs(column.mean()) < 5 * size / n**0.5
+
+
+def test_units_rest_in_training_only_and_none_afterwards():
+    network = pretrain.build(pretrain.start_card("digits"), torch.Generator().manual_seed(0)).train()
+    with torch.no_grad():
+        network.trunk.last.weight.normal_(generator=torch.Generator().manual_seed(1))
+    x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    seen = []
+    with torch.random.fork_rng(devices=[]), pretrain.dropout(network, 0.25):
+        torch.manual_seed(0)
+        handle = network.trunk.blocks[0].outer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        first, second = network(x, 0.5), network(x, 0.5)
+        network.eval()
+        resting = network(x, 0.5)
+        handle.remove()
+    assert not torch.equal(first, second)
+    share = (seen[0] == 0).double().mean()
+    assert abs(share - 0.25) < 4 * (0.25 * 0.75 / seen[0].numel()) ** 0.5
+    assert torch.equal(resting, network(x, 0.5))
+    assert not (seen[2] == 0).any()
+    assert torch.equal(network.train()(x, 0.5), resting)
+
+
+def test_the_share_nearer_to_training_digits_tells_copies_from_strangers():
+    card = pretrain.start_card("digits")
+    training, held_out = lab.digits("train")[0], lab.digits("test")[0]
+    rows = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
+    assert pretrain.share_nearer(held_out, held_out, card) == 0
+    copies = [pretrain.share_nearer(training[part], held_out, card) for part in rows[:1080].split(360)]
+    assert min(copies) > 1 / 3  # each is a copy for one of three choices, a stranger for two
+    strangers = training[rows[1080:]]
+    assert abs(pretrain.share_nearer(strangers, held_out, card) - 0.5) < 4 * 0.5 / len(strangers) ** 0.5
 
 
 def test_a_figure_is_a_mean_with_its_standard_error():
