@@ -14,6 +14,8 @@ loader's own order is not used, and one that cannot be put in another order, a s
 """
 
 import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from torch.utils.data import (
 
 from scorebook.lab.arguments import finite
 from scorebook.lab.fingerprints import fingerprint
+from scorebook.lab.types import Integer
 
 __all__ = ["GlobalDraws", "batch_size_of", "rows_of"]
 
@@ -37,7 +40,7 @@ _PROBES = 16
 _OWN_NAMES = ("model", "generator")
 
 
-def rows_of(data, dtypes):
+def rows_of(data: Any, dtypes: Sequence[torch.dtype]) -> "_InMemory | _Items":
     """Data as rows, of which batches can be taken.
 
     Args:
@@ -81,7 +84,7 @@ def rows_of(data, dtypes):
     )
 
 
-def batch_size_of(data, batch_size: int | None) -> int:
+def batch_size_of(data: Any, batch_size: Integer | None) -> Integer:
     """The size that is asked for, else that of a ``DataLoader``, else 128."""
     if batch_size is not None:
         return batch_size
@@ -89,17 +92,17 @@ def batch_size_of(data, batch_size: int | None) -> int:
 
 
 class _Rows:
-    def __init__(self, dtypes):
+    def __init__(self, dtypes: Sequence[torch.dtype]):
         self.dtypes = [dtype.to_real() for dtype in dtypes]
 
-    def _to(self, device, part: Tensor) -> Tensor:
+    def _to(self, device: torch.device | str, part: Tensor) -> Tensor:
         return part.to(device, _dtype_for(part, self.dtypes))
 
 
 class _InMemory(_Rows):
     """Tensors with as many rows each."""
 
-    def __init__(self, positional, named, dtypes):
+    def __init__(self, positional: tuple[Any, ...], named: dict[str, Any], dtypes: Sequence[torch.dtype]):
         super().__init__(dtypes)
         _check_names(named)
         self.positional, self.named = _mapped(_held, positional), _mapped(_held, named)
@@ -113,16 +116,16 @@ class _InMemory(_Rows):
         for part in self.tensors:
             finite("data", part)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.tensors[0])
 
-    def take(self, rows, device):
-        def of_rows(part):
+    def take(self, rows: Tensor, device: torch.device | str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def of_rows(part: Tensor) -> Tensor:
             return self._to(device, part[rows.to(part.device)])
 
         return _mapped(of_rows, self.positional), _mapped(of_rows, self.named)
 
-    def describe(self):
+    def describe(self) -> dict[str, str]:
         parts = ", ".join(map(repr, self.named)) or f"{len(self.positional)} in order"
         return {"data": parts} | {path: fingerprint(part) for path, part in self.leaves.items()}
 
@@ -130,23 +133,23 @@ class _InMemory(_Rows):
 class _Items(_Rows):
     """A map-style data set. It is described by some of its items, as far as they come out alike when read again."""
 
-    tensors = ()
+    tensors: Sequence[Tensor] = ()
 
-    def __init__(self, dataset, collate, dtypes):
+    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any], dtypes: Sequence[torch.dtype]):
         super().__init__(dtypes)
         self.dataset, self.collate = dataset, collate
         if len(dataset) == 0:
             raise ValueError(f"data must have at least one row, got an empty {type(dataset).__name__}")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.dataset)
 
-    def _read(self, rows):
+    def _read(self, rows: Tensor) -> Any:
         numbers = rows.tolist()
         several = getattr(self.dataset, "__getitems__", None)
         return self.collate(several(numbers) if several else [self.dataset[number] for number in numbers])
 
-    def take(self, rows, device):
+    def take(self, rows: Tensor, device: torch.device | str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         batch = self._read(rows)
         if isinstance(batch, dict):
             positional, named = (), batch
@@ -164,12 +167,12 @@ class _Items(_Rows):
                 bad = int((~torch.isfinite(part).reshape(len(part), -1).all(1)).nonzero()[0])
                 raise ValueError(f"data must be finite, got NaN or infinity in {path} of item {int(rows[bad])}")
 
-        def moved(part):
+        def moved(part: Tensor) -> Tensor:
             return self._to(device, part)
 
         return _mapped(moved, positional), _mapped(moved, named)
 
-    def describe(self):
+    def describe(self) -> dict[str, str]:
         lines = {"data": f"{type(self.dataset).__name__} of {len(self)}"}
         draws = GlobalDraws()
         try:
@@ -180,7 +183,7 @@ class _Items(_Rows):
             draws.put_back()
         return lines
 
-    def _probed(self, draws, row):
+    def _probed(self, draws: "GlobalDraws", row: Tensor) -> dict[str, str]:
         draws.seed(int(row))
         leaves = _leaves(f"data[{int(row)}]", self._read(row.reshape(1)))
         return {path: fingerprint(part) if isinstance(part, Tensor) else repr(part) for path, part in leaves}
@@ -197,13 +200,13 @@ class GlobalDraws:
         own: a generator that is left out.
     """
 
-    def __init__(self, devices=(), own=None):
-        devices = {torch.device("cpu"), *(torch.device(device) for device in devices)}
-        known = [device for device in devices if _global_generator(device) not in (None, own)]
+    def __init__(self, devices: Iterable[torch.device] = (), own: torch.Generator | None = None):
+        devices = {torch.device("cpu"), *(device for device in devices if device.type in ("cuda", "mps"))}
+        known = [device for device in devices if _global_generator(device) is not own]
         self._of_torch = [(device, _global_generator(device).get_state()) for device in known]
         self._of_numpy, self._of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
 
-    def seed(self, number: int) -> None:
+    def seed(self, number: Integer) -> None:
         """Let all of them draw what follows from a number of 56 bits."""
         number = int(number)
         for device, _ in self._of_torch:
@@ -219,19 +222,18 @@ class GlobalDraws:
         random.setstate(self._of_python)
 
 
-def _global_generator(device) -> torch.Generator | None:
-    if device.type == "cpu":
-        return torch.default_generator
+def _global_generator(device: torch.device) -> torch.Generator:
     if device.type == "cuda":
         return torch.cuda.default_generators[device.index]
-    return torch.mps._get_default_mps_generator() if device.type == "mps" else None
+    return torch.mps._get_default_mps_generator() if device.type == "mps" else torch.default_generator
 
 
-def _check_order(loader) -> None:
+def _check_order(loader: DataLoader[Any]) -> None:
     if isinstance(loader.dataset, IterableDataset):
         return
-    sampler = loader.sampler
-    shuffled = isinstance(sampler, RandomSampler) and not sampler.replacement and len(sampler) == len(loader.dataset)
+    sampler: Any = loader.sampler
+    dataset: Any = loader.dataset
+    shuffled = isinstance(sampler, RandomSampler) and not sampler.replacement and len(sampler) == len(dataset)
     if loader.batch_size is None or not (shuffled or isinstance(sampler, (SequentialSampler, DistributedSampler))):
         kind = type(loader.batch_sampler if loader.batch_size is None else sampler).__name__
         raise ValueError(
@@ -241,13 +243,13 @@ def _check_order(loader) -> None:
         )
 
 
-def _check_names(named) -> None:
+def _check_names(named: dict[Any, Any]) -> None:
     for name in named:
         if not isinstance(name, str) or name in _OWN_NAMES:
             raise ValueError(f"data must name arguments of the loss, and not {' or '.join(_OWN_NAMES)}, got {name!r}")
 
 
-def _check_points(points, dtypes) -> None:
+def _check_points(points: Tensor, dtypes: Sequence[torch.dtype]) -> None:
     if points.is_floating_point():
         return
     scaled = ": scale them first, as in data.float() / 255" if points.dtype == torch.uint8 else ""
@@ -257,19 +259,19 @@ def _check_points(points, dtypes) -> None:
     )
 
 
-def _dtype_for(part, dtypes) -> torch.dtype:
+def _dtype_for(part: Tensor, dtypes: Sequence[torch.dtype]) -> torch.dtype:
     """The type in which the loss gets a tensor: its own, but for floating-point numbers that no weight has."""
     return part.dtype if part.dtype in dtypes or not part.is_floating_point() else dtypes[0]
 
 
-def _held(part):
+def _held(part: Any) -> Tensor:
     part = _as_tensor(part)
     if not isinstance(part, Tensor):
         raise ValueError(f"data must be a tensor or hold tensors, got {type(part).__name__}")
     return part.detach()
 
 
-def _as_tensor(part):
+def _as_tensor(part: Any) -> Any:
     """A tensor, made of an array or a frame without a copy where that can be; anything else as it is."""
     if hasattr(part, "to_numpy"):
         part = part.to_numpy()
@@ -282,7 +284,7 @@ def _as_tensor(part):
         raise ValueError(f"data must be numbers, got an array of {part.dtype}") from error
 
 
-def _mapped(function, tree):
+def _mapped(function: Callable[[Any], Any], tree: Any) -> Any:
     if isinstance(tree, dict):
         return {name: _mapped(function, part) for name, part in tree.items()}
     if isinstance(tree, (tuple, list)):
@@ -290,7 +292,7 @@ def _mapped(function, tree):
     return function(tree)
 
 
-def _leaves(path, tree):
+def _leaves(path: str, tree: Any) -> Iterator[tuple[str, Any]]:
     """Path and tensor of each part, in order."""
     if isinstance(tree, dict):
         for name, part in tree.items():

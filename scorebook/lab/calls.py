@@ -18,6 +18,8 @@ the copies: it embeds the time once for the batch.
 
 import functools
 import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +27,11 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from scorebook.lab.arguments import real
+from scorebook.lab.types import PerRow
 
 __all__ = ["at", "layers", "one_time_for_all", "takes_one_time", "time_per_row"]
 
+_Forward = TypeVar("_Forward", bound=Callable[..., Any])
 _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
 _OF_SHAPE = (IndexError, RuntimeError, TypeError)
 _NOTE = (
@@ -36,7 +40,7 @@ _NOTE = (
 )
 
 
-def at(function, x: Tensor, t, **condition):
+def at(function: Callable[..., Any], x: Tensor, t: PerRow, **condition: Any) -> Any:
     """Call a score, classifier or likelihood, ``function(x, t, **condition)``, with the time in its shape.
 
     Args:
@@ -58,7 +62,7 @@ def at(function, x: Tensor, t, **condition):
         raise
 
 
-def time_per_row(t, x: Tensor) -> Tensor:
+def time_per_row(t: PerRow, x: Tensor) -> Tensor:
     """``t`` as a tensor of shape ``(B,)``, on the device of ``x`` and in its precision, single at least.
 
     Raises:
@@ -73,18 +77,18 @@ def time_per_row(t, x: Tensor) -> Tensor:
     return t if t.shape == (len(x),) else t.expand(len(x)).contiguous()  # which may be written to, as in training
 
 
-def one_time_for_all(forward):
+def one_time_for_all(forward: _Forward) -> _Forward:
     """Mark a ``forward(x, t)`` that takes a scalar ``t`` for one that all rows share; a decorator."""
-    forward.takes_one_time = True
+    forward.takes_one_time = True  # type: ignore[attr-defined]
     return forward
 
 
-def takes_one_time(function) -> bool:
+def takes_one_time(function: Callable[..., Any]) -> bool:
     """Whether a module, or what wraps one, has a ``forward`` that is marked by :func:`one_time_for_all`."""
-    return getattr(getattr(_inmost(function), "forward", None), "takes_one_time", False)
+    return bool(getattr(getattr(_inmost(function), "forward", None), "takes_one_time", False))
 
 
-def layers(function):
+def layers(function: Any) -> Iterator[Any]:
     """Yield a callable and what it wraps, from the outside in.
 
     Seen through are ``functools.partial``, bound methods such as ``model.forward``, ``torch.compile``, and the wrappers
@@ -95,7 +99,7 @@ def layers(function):
         function = _inside(function)
 
 
-def _inside(function):
+def _inside(function: Any) -> Any:
     """What a callable wraps, or ``None``."""
     if isinstance(function, _WRAPPERS):
         return function.module
@@ -106,11 +110,11 @@ def _inside(function):
     return function.__self__ if inspect.ismethod(function) else None
 
 
-def _inmost(function):
+def _inmost(function: Any) -> Any:
     while (inside := _inside(function)) is not None:
         function = inside
     return function
 
 
-def _is_module(function) -> bool:
+def _is_module(function: Any) -> bool:
     return isinstance(_inmost(function), nn.Module)
