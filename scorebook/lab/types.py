@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Array", "Field", "Integer", "LogDensity", "Loss", "Number", "PerRow", "Score", "TimeSampler"]
+__all__ = ["Array", "Field", "GivenScore", "Integer", "LogDensity", "Loss", "Number", "PerRow", "Score", "TimeSampler"]
 
 Integer: TypeAlias = int | np.integer[Any]
 """A whole number, Python's or NumPy's."""
@@ -37,6 +37,9 @@ LogDensity: TypeAlias = Callable[[Tensor], Tensor]
 
 Score: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A score of noised data, from ``x``, ``(B, *event)``, and ``t``, scalar or ``(B,)``, to a tensor like ``x``."""
+
+GivenScore: TypeAlias = Callable[[Tensor, PerRow], Tensor]
+"""A score that this package made; it takes a number for ``t``, too."""
 
 Loss: TypeAlias = Callable[..., Tensor]
 """A loss that is trained on, ``(model, *batch, generator=...) -> scalar tensor``; ``generator`` may be missing."""
