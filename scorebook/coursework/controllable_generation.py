@@ -1,5 +1,9 @@
 r"""A check of guidance: a student's guided score against the exact score of the posterior of a mixture."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from scorebook.coursework.guard import Student, under_guard
@@ -8,6 +12,7 @@ from scorebook.coursework.reports import Answer, Mistake, Report, judge
 from scorebook.lab.arguments import positive
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.observations import LinearObservation
+from scorebook.lab.types import Integer, Number
 from scorebook.score_matching import score_of
 from scorebook.sde import SDE, VPSDE
 
@@ -17,14 +22,14 @@ _DOUBLE = torch.float64
 
 
 def check_guidance(
-    score,
+    score: Callable[..., Any],
     observation: LinearObservation,
     *,
     prior: GaussianMixture | None = None,
     sde: SDE | None = None,
-    tolerance: float = 1e-3,
-    seed: int = 0,
-    time_limit: float | None = 30.0,
+    tolerance: Number = 1e-3,
+    seed: Integer = 0,
+    time_limit: Number | None = 30.0,
 ) -> Report:
     r"""Hold a guided score against the exact score of the posterior, at random points and times.
 
@@ -180,4 +185,8 @@ def _guidances_mistaken(process, law, matrix, y, noise_std, x, t, truth) -> list
             lambda: plain + gradient(lambda x: clean(alpha * denoised(x), spread=r)),
         ),
     ]
-    return [Mistake(key, words, lambda value=value: {"guided score": value()}) for key, words, value in entries]
+
+    def told(value):
+        return {"guided score": value()}
+
+    return [Mistake(key, words, functools.partial(told, value)) for key, words, value in entries]

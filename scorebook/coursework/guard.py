@@ -19,12 +19,15 @@ import numbers
 import threading
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scorebook.coursework.reports import Report
+from scorebook.lab.types import Number
 
 __all__ = ["Refusal", "Student", "under_guard"]
 
@@ -109,7 +112,7 @@ class Student:
         """The same by the clock on the wall, what its thread slept or waited for the processor included."""
         return self._waiting.seconds
 
-    def call(self, function, *args, **kwargs):
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function and return what it returns.
 
         A keyword ``generator`` is passed only if the function takes it; the global seed serves those that do not.
@@ -136,7 +139,7 @@ class Student:
                 )
         return result
 
-    def tensor(self, result, shape, what: str) -> Tensor:
+    def tensor(self, result: Any, shape: Sequence[int], what: str) -> Tensor:
         """Take a result as a tensor in double precision, without its graph.
 
         Raises:
@@ -148,7 +151,7 @@ class Student:
             raise Refusal(f"{what} holds NaN or infinity in {bad} of {values.numel()} entries", "not_finite")
         return values.to("cpu", torch.float64)
 
-    def connected(self, result, shape, what: str) -> Tensor:
+    def connected(self, result: Any, shape: Sequence[int], what: str) -> Tensor:
         """Take a result as a tensor and leave its graph.
 
         Raises:
@@ -193,7 +196,7 @@ class Student:
         return Refusal(text, "exception", error)
 
 
-def under_guard(name: str, check, student: Student, *, time_limit: float | None) -> Report:
+def under_guard(name: str, check: Callable[[], Report], student: Student, *, time_limit: Number | None) -> Report:
     """Run a check on student code and return its report, whatever that code does.
 
     Args:
@@ -214,7 +217,8 @@ def under_guard(name: str, check, student: Student, *, time_limit: float | None)
     ):
         raise ValueError(f"time_limit must be a positive number of seconds or None, got {time_limit!r}")
     # Not Thread.join: interrupted by the reader, it takes a thread that runs for one that has ended (Python 3.11).
-    outcome, ended = {}, threading.Event()
+    outcome: dict[str, Any] = {}
+    ended = threading.Event()
 
     def run():
         try:

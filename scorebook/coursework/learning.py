@@ -6,7 +6,10 @@ was asked, so the noise that was drawn is known, and the loss must be the right 
 statistics is the law of that noise.
 """
 
+import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,16 +27,24 @@ from scorebook.coursework.problems import (
 from scorebook.coursework.reports import Answer, Mistake, Report, judge
 from scorebook.lab.arguments import one_of, positive, positive_integer, standard_normal
 from scorebook.lab.distributions import GaussianMixture
+from scorebook.lab.types import Integer, Number
 from scorebook.score_matching import score_of
 
 __all__ = ["check_divergence", "check_loss", "check_score"]
 
-_KINDS = ("explicit", "implicit", "sliced", "denoising", "sde")
+_Kind: TypeAlias = Literal["explicit", "implicit", "sliced", "denoising", "sde"]
+_KINDS = get_args(_Kind)
 _DOUBLE = torch.float64
 
 
 def check_score(
-    score, distribution, *, tolerance: float = 1e-4, n_points: int = 64, seed: int = 0, time_limit: float | None = 30.0
+    score: Callable[..., Any],
+    distribution: Any,
+    *,
+    tolerance: Number = 1e-4,
+    n_points: Integer = 64,
+    seed: Integer = 0,
+    time_limit: Number | None = 30.0,
 ) -> Report:
     r"""Hold a score against that of a known law, at random points.
 
@@ -150,11 +161,16 @@ def _mixtures_mistaken(law, x) -> list[Mistake]:
         ),
         ("hard", "only the likeliest component is used, not the average over all", {"choose": single}),
     ]
-    return [Mistake(key, words, lambda options=options: answer(**options)) for key, words, options in entries]
+    return [Mistake(key, words, functools.partial(answer, **options)) for key, words, options in entries]
 
 
 def check_divergence(
-    f, *, exact: bool = True, event_shape=(5,), seed: int = 0, time_limit: float | None = 30.0
+    f: Callable[..., Any],
+    *,
+    exact: bool = True,
+    event_shape: Sequence[Integer] = (5,),
+    seed: Integer = 0,
+    time_limit: Number | None = 30.0,
 ) -> Report:
     r"""Hold a divergence, or an unbiased estimate of it, against the trace of a Jacobian that is known.
 
@@ -179,15 +195,14 @@ def check_divergence(
 
     Source: Hutchinson (1990) for the estimate.
     """
-    for size in event_shape:
-        positive_integer("event_shape", size)
+    event = [positive_integer("event_shape", size) for size in event_shape]
     student = Student("f(field, x)" if exact else "f(field, x, generator=generator)")
     generator = seeded(seed)
 
     def check():
         n = 16
-        field, x = _field_of_both_signs(n, math.prod(event_shape), generator)
-        x = x.reshape(n, *event_shape)
+        field, x = _field_of_both_signs(n, math.prod(event), generator)
+        x = x.reshape(n, *event)
         jacobian = field.jacobian(x)
         truth = _trace(jacobian)
         if exact:
@@ -217,10 +232,10 @@ def _estimated_divergence(student, f, field, x, truth, generator) -> Answer:
     for _ in range(calls):
         values = student.call(f, field, points, generator=child(generator))
         means.append(student.tensor(values, (len(points),), "the divergence").reshape(len(x), copies).mean(1))
-    means = torch.stack(means)
-    if bool((means.std(0) < 1e-12 * rms(truth)).all()) and not torch.allclose(means[0], truth, rtol=1e-6):
+    draws = torch.stack(means)
+    if bool((draws.std(0) < 1e-12 * rms(truth)).all()) and not torch.allclose(draws[0], truth, rtol=1e-6):
         raise Refusal("your estimate gives the same in each call: its projections are not drawn anew", "same_probe")
-    return Answer.mean_of("divergence", means, truth, 1e-9 * rms(truth))
+    return Answer.mean_of("divergence", draws, truth, 1e-9 * rms(truth))
 
 
 def _divergences_mistaken(field, x, jacobian) -> list[Mistake]:
@@ -250,10 +265,10 @@ def _divergences_mistaken(field, x, jacobian) -> list[Mistake]:
          field(x).detach().flatten(1).sum(1)),
         ("determinant", "that is the determinant of the Jacobian", torch.linalg.det(jacobian)),
     ]  # fmt: skip
-    return [Mistake(key, words, lambda value=value: {"divergence": value}) for key, words, value in entries]
+    return [Mistake(key, words, functools.partial(dict, divergence=value)) for key, words, value in entries]
 
 
-def check_loss(loss, kind: str, *, seed: int = 0, time_limit: float | None = 30.0) -> Report:
+def check_loss(loss: Callable[..., Any], kind: _Kind, *, seed: Integer = 0, time_limit: Number | None = 30.0) -> Report:
     r"""Hold a loss and its gradient against the truth, for a random model that is not the optimum.
 
     The right loss sums over dimensions and is a mean over the batch:
@@ -379,12 +394,11 @@ def _check_sliced(student, loss, generator) -> Report:
         ),
         *terms,
     ]
-    values, gradients = [], []
-    for _ in range(calls):
-        value, gradient = _value_and_gradient(student, model, student.call(loss, model, x, generator=child(generator)))
-        values.append(value)
-        gradients.append(gradient)
-    values, gradients = torch.stack(values), torch.stack(gradients)
+    draws = [
+        _value_and_gradient(student, model, student.call(loss, model, x, generator=child(generator)))
+        for _ in range(calls)
+    ]
+    values, gradients = (torch.stack(each) for each in zip(*draws, strict=True))
     if bool(values.std() < 1e-12 * values.mean().abs()):
         raise Refusal("your loss gives the same in each call: its projections are not drawn anew", "same_probe")
     answers = [
@@ -482,11 +496,15 @@ def _judge_denoising(student, model, value, x, noisy, level, alpha, sigma, diffu
         ("root_of_std", "the noise is multiplied by the root of σ, not by σ", z * c.sqrt()),
         ("no_alpha", "the clean point is not multiplied by α(t)", (noisy - x) / c),
     ]
+
+    def made_of(loss: Tensor) -> dict[str, Any]:
+        return shape | _parts(field, loss)
+
     for key, words, drawn in made:
         if not is_standard(z) and is_standard(drawn):
             losses = [right, *(half_square(c * s + part) for part in (drawn, drawn / c))]
             mistakes += [
-                Mistake(key, words, lambda loss=loss: shape | _parts(field, loss))
+                Mistake(key, words, functools.partial(made_of, loss))
                 for loss in (*losses, *(2 * loss for loss in losses))
             ]
     value, gradient = _value_and_gradient(student, model, value)
@@ -533,10 +551,10 @@ def _judge_loss(student, model, value, right, terms) -> Report:
 
 
 def _loss_mistakes(model, terms) -> list[Mistake]:
-    return [Mistake(key, words, lambda term=term: _parts(model, term)) for key, words, term in terms]
+    return [Mistake(key, words, functools.partial(_parts, model, term)) for key, words, term in terms]
 
 
-def _parts(model, term) -> dict:
+def _parts(model, term) -> dict[str, Tensor]:
     return {"loss": term.detach(), "gradient": _flat_gradient(model, term)}
 
 

@@ -4,7 +4,10 @@ Both are held against the book's SDEs with random rates, for which a Gaussian mi
 """
 
 import contextlib
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +27,7 @@ from scorebook.coursework.problems import (
 from scorebook.coursework.reports import Answer, Mistake, Report, judge
 from scorebook.lab.arguments import positive, standard_normal
 from scorebook.lab.distributions import GaussianMixture
+from scorebook.lab.types import Integer, Number
 from scorebook.sde import VESDE, VPSDE
 
 __all__ = ["check_log_prob", "check_probability_flow"]
@@ -33,7 +37,9 @@ _DOUBLE = torch.float64
 _FEW_CALLS = 40
 
 
-def check_probability_flow(velocity, *, seed: int = 0, time_limit: float | None = 30.0) -> Report:
+def check_probability_flow(
+    velocity: Callable[..., Any], *, seed: Integer = 0, time_limit: Number | None = 30.0
+) -> Report:
     r"""Hold the velocity of the probability flow against the truth, for two random SDEs and a random mixture.
 
     .. math:: v(x, t) = f(x, t) - \tfrac12\, g(t)^2\, \nabla_x \log p_t(x)
@@ -86,7 +92,7 @@ def check_probability_flow(velocity, *, seed: int = 0, time_limit: float | None 
         report = judge(
             "check_probability_flow",
             [Answer.exact("velocity", values, truth, 1e-4)],
-            [Mistake(key, words, lambda v=value: {"velocity": v}) for key, words, value in entries],
+            [Mistake(key, words, functools.partial(dict, velocity=value)) for key, words, value in entries],
             verified="your velocity is that of the probability flow",
         )
         if report.mistake is None:
@@ -124,12 +130,12 @@ def _ask_field(student, field, t, x) -> Tensor:
 
 
 def check_log_prob(
-    f,
+    f: Callable[..., Any],
     *,
-    bin_width: float | None = None,
-    tolerance: float = 0.05,
-    seed: int = 0,
-    time_limit: float | None = 60.0,
+    bin_width: Number | None = None,
+    tolerance: Number = 0.05,
+    seed: Integer = 0,
+    time_limit: Number | None = 60.0,
 ) -> Report:
     r"""Hold the likelihood under the probability flow against the exact one, for correlated Gaussian data.
 
@@ -192,9 +198,12 @@ def check_log_prob(
         # The flow is linear: an estimate of its divergence varies alike at all points, and they share their error.
         error = (values.var(1).mean() / copies).sqrt()
         answer = Answer(name, values.mean(1), truth, error, tolerance * abs(scale))
+
+        def told(value):
+            return {name: scale * value() + shift}
+
         mistakes = [
-            Mistake(key, words, lambda v=value: {name: scale * v() + shift}, slack=0.02)
-            for key, words, value in parts.mistakes()
+            Mistake(key, words, functools.partial(told, value), slack=0.02) for key, words, value in parts.mistakes()
         ]
         mistakes += _units_mistaken(name, parts, d, bin_width)
         return judge("check_log_prob", [answer], mistakes, verified=f"your {name} is that of the probability flow")
@@ -221,9 +230,10 @@ def _refuse_fresh_probes(ask, score, x):
         )
 
 
-def _spied(ask, score, x) -> tuple[list, bool]:
+def _spied(ask, score, x) -> tuple[list[Any], bool]:
     """Times of the first calls of the score, and whether each saw a probe of its own."""
-    times, seen = [], []
+    times: list[Any] = []
+    seen: list[Any] = []
 
     def note(gradient):
         try:
@@ -281,7 +291,11 @@ def _units_mistaken(name, parts, d, bin_width) -> list[Mistake]:
             ("dequantization", "it is 7 bits off: the offset is that of 256 grey values on [−1, 1]",
              lambda: -right() / (d * log_two) + 7),
         ]  # fmt: skip
-    return [Mistake(key, words, lambda v=value: {name: v()}) for key, words, value in entries]
+
+    def told(value):
+        return {name: value()}
+
+    return [Mistake(key, words, functools.partial(told, value)) for key, words, value in entries]
 
 
 class _FlowParts:

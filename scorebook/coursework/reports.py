@@ -14,12 +14,14 @@ import html
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scorebook.lab.arguments import as_given
 from scorebook.lab.tables import Table, plus_minus, significant
+from scorebook.lab.types import Number
 
 __all__ = ["Answer", "Measurement", "Mistake", "Report", "judge"]
 
@@ -154,15 +156,15 @@ class Answer:
     measured: Tensor
     expected: Tensor
     standard_error: Tensor | float = 0.0
-    tolerance: float = 0.0
+    tolerance: Number = 0.0
 
     @classmethod
-    def exact(cls, quantity: str, measured: Tensor, expected: Tensor, tolerance: float) -> "Answer":
+    def exact(cls, quantity: str, measured: Tensor, expected: Tensor, tolerance: Number) -> "Answer":
         """Make an answer in which nothing is random, allowed to differ by a share of the true one's size."""
         return cls(quantity, measured, expected, 0.0, tolerance * max(_rms(expected).item(), 1e-12))
 
     @classmethod
-    def mean_of(cls, quantity: str, draws: Tensor, expected: Tensor, tolerance: float) -> "Answer":
+    def mean_of(cls, quantity: str, draws: Tensor, expected: Tensor, tolerance: Number) -> "Answer":
         r"""Make an answer from independent draws of it, which lie along the first axis.
 
         The standard error is estimated from the draws. It is widened, as Student's law has it for that many of them, so
@@ -187,9 +189,9 @@ class Answer:
     @property
     def limit(self) -> Tensor:
         """Difference that passes, for each entry or one for all."""
-        return _STANDARD_ERRORS * as_given(self.standard_error, torch.float64) + self.tolerance
+        return _STANDARD_ERRORS * as_given(self.standard_error, torch.float64) + float(self.tolerance)
 
-    def misfit(self, prediction, *, slack: float = 0.0) -> float:
+    def misfit(self, prediction: Any, *, slack: Number = 0.0) -> float:
         """Greatest distance from a prediction, in limits; one or less is agreement.
 
         Args:
@@ -273,7 +275,7 @@ class Mistake:
 
     key: str
     words: str
-    predict: Callable[[], dict]
+    predict: Callable[[], dict[str, Any]]
     slack: float = 1e-3
 
 
@@ -292,7 +294,7 @@ def judge(name: str, answers: list[Answer], mistakes: list[Mistake], *, verified
     rows = tuple(answer.row() for answer in answers)
     misfits = [answer.misfit(answer.expected) for answer in answers]
     worst = max(range(len(answers)), key=misfits.__getitem__)
-    numbers = {
+    numbers: dict[str, Any] = {
         "measured": rows[worst].measured,
         "expected": rows[worst].expected,
         "standard_error": rows[worst].standard_error,

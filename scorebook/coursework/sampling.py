@@ -10,6 +10,8 @@ for the right sampler and for each of the wrong ones; coordinates of different v
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from torch import Tensor
 from scorebook.coursework.guard import Refusal, Student, under_guard
 from scorebook.coursework.problems import child, refuse_coupled_rows, seeded
 from scorebook.coursework.reports import Answer, Mistake, Report, judge
+from scorebook.lab.types import Integer, Number
 
 __all__ = ["check_annealed", "check_langevin"]
 
@@ -26,7 +29,7 @@ _CHAINS = 4096
 _START = 20.0
 
 
-def check_langevin(sampler, *, seed: int = 0, time_limit: float | None = 30.0) -> Report:
+def check_langevin(sampler: Callable[..., Any], *, seed: Integer = 0, time_limit: Number | None = 30.0) -> Report:
     r"""Hold a Langevin sampler against the known law of its chains.
 
     .. math:: x_{k+1} = x_k + \epsilon\, s(x_k) + \sqrt{2\epsilon}\, z_k
@@ -146,7 +149,9 @@ def _langevins_mistaken(variances, step, n_steps) -> list[Mistake]:
     return [Mistake(*entry) for entry in entries]
 
 
-def check_annealed(sampler, *, denoise: bool = True, seed: int = 0, time_limit: float | None = 30.0) -> Report:
+def check_annealed(
+    sampler: Callable[..., Any], *, denoise: bool = True, seed: Integer = 0, time_limit: Number | None = 30.0
+) -> Report:
     r"""Hold annealed Langevin dynamics against the known law of its chains.
 
     .. math:: x \leftarrow x + \alpha_i\, s(x, \sigma_i) + \sqrt{2\alpha_i}\; z,
@@ -212,7 +217,7 @@ def check_annealed(sampler, *, denoise: bool = True, seed: int = 0, time_limit: 
     return under_guard("check_annealed", check, student, time_limit=time_limit)
 
 
-def _annealing(variances, sigmas, step, n_steps, *, drift=1.0, noise=None, power=2.0, asked=None) -> list:
+def _annealing(variances, sigmas, step, n_steps, *, drift=1.0, noise=None, power=2.0, asked=None) -> list[Any]:
     """Factor and noise of each step, as functions of the step size at each scale."""
     noise = noise or (lambda size: math.sqrt(2 * size))
     path = []
@@ -223,7 +228,7 @@ def _annealing(variances, sigmas, step, n_steps, *, drift=1.0, noise=None, power
     return path
 
 
-def _denoising(variances, sigma) -> list:
+def _denoising(variances, sigma) -> list[Any]:
     return [(variances / (variances + sigma**2), 0.0)]
 
 
@@ -325,7 +330,7 @@ def _after(path) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(factor, dtype=_DOUBLE), torch.as_tensor(variance, dtype=_DOUBLE).sqrt()
 
 
-def _predicted(name, path, mean) -> dict:
+def _predicted(name, path, mean) -> dict[str, Tensor]:
     """Predict the answers of a path; ``mean`` is that of the noise, in each step or in units of its deviation."""
     factor, std = _after(path)
     shift = 0.0

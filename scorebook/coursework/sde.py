@@ -9,8 +9,11 @@ A wrong step is a right step with other coefficients: one regression on drift an
 is the noise.
 """
 
+import functools
 import math
 import numbers
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +31,7 @@ from scorebook.coursework.problems import (
 )
 from scorebook.coursework.reports import Answer, Mistake, Report, judge
 from scorebook.lab.arguments import standard_normal
+from scorebook.lab.types import Integer, Number
 from scorebook.sde import SDE, VPSDE
 
 __all__ = ["check_reverse_step", "check_sde"]
@@ -35,7 +39,7 @@ __all__ = ["check_reverse_step", "check_sde"]
 _DOUBLE = torch.float64
 
 
-def check_sde(sde, *, reference: SDE | None = None, seed: int = 0, time_limit: float | None = 30.0) -> Report:
+def check_sde(sde: Any, *, reference: SDE | None = None, seed: Integer = 0, time_limit: Number | None = 30.0) -> Report:
     r"""Hold an SDE against its own perturbation kernel, and against a reference if there is one.
 
     .. math:: f(x, t) = \frac{\alpha'(t)}{\alpha(t)}\,x, \qquad
@@ -68,7 +72,7 @@ def check_sde(sde, *, reference: SDE | None = None, seed: int = 0, time_limit: f
 
     def check():
         for method in ("alpha", "sigma", "drift", "diffusion"):
-            if not callable(student.call(lambda m=method: getattr(sde, m, None))):
+            if not callable(student.call(getattr, sde, method, None)):
                 raise Refusal(f"your SDE has no method {method}", "signature")
         # Differences of the fourth order over h: neither their own error nor single precision shows in the answers.
         n, d, h = 16, 3, 1e-2
@@ -183,7 +187,7 @@ def _sdes_inconsistent(kernel, x) -> list[Mistake]:
         ("root_of_diffusion", "diffusion(t) returns √g, not g", wrong(right.abs().sqrt())),
         ("no_diffusion", "there is no noise", wrong(torch.zeros_like(right))),
     ]
-    return [Mistake(key, words, lambda value=value: value) for key, words, value in entries]
+    return [Mistake(key, words, functools.partial(dict, value)) for key, words, value in entries]
 
 
 def _sdes_differing(reference, x, t) -> list[Mistake]:
@@ -209,7 +213,7 @@ def _sdes_differing(reference, x, t) -> list[Mistake]:
          {"σ(t)": (1 - alpha**2).clamp(min=0).sqrt(),
           "diffusion": (-2 * drift_rate(reference, t)).clamp(min=0).sqrt()}),
     ]  # fmt: skip
-    return [Mistake(key, words, lambda value=value: value) for key, words, value in entries]
+    return [Mistake(key, words, functools.partial(dict, value)) for key, words, value in entries]
 
 
 def _perturbed(student, sde, alpha, sigma, t, generator):
@@ -254,10 +258,10 @@ def _perturbed(student, sde, alpha, sigma, t, generator):
             law = {"noise's mean": noise.mean(), "noise's standard deviation": noise.std()}
             scaled = {points: a * x0 + noise} | law
             entries.append(("scaled_noise", "perturb returns σ z; the noise z itself is wanted", scaled))
-    return answers, [Mistake(key, words, lambda value=value: value) for key, words, value in entries]
+    return answers, [Mistake(key, words, functools.partial(dict, value)) for key, words, value in entries]
 
 
-def check_reverse_step(step, *, seed: int = 0, time_limit: float | None = 30.0) -> Report:
+def check_reverse_step(step: Callable[..., Any], *, seed: Integer = 0, time_limit: Number | None = 30.0) -> Report:
     r"""Hold one step of the reverse-time SDE against its known law.
 
     .. math:: x_{t + \Delta t} = x_t + \left[f(x_t, t) - g(t)^2\, s(x_t, t)\right] \Delta t
@@ -399,7 +403,7 @@ def _steps_mistaken(process, t, dt) -> list[Mistake]:
         ("no_step", "drift and score are not multiplied by dt", of(drift=1 / dt, score=1 / dt)),
         ("no_change", "the state does not change", of(0.0, 0.0, 0.0)),
     ]
-    return [Mistake(key, words, lambda value=value: value) for key, words, value in entries]
+    return [Mistake(key, words, functools.partial(dict, value)) for key, words, value in entries]
 
 
 def _refuse_shared_rest(noise):
