@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH := .venv-bench
 MUTANTS := .venv-mutants
+LOWEST := .venv-lowest
 PAGE := _build/html/index.html
 
 .DEFAULT_GOAL := help
@@ -24,7 +25,7 @@ export PYTHONUTF8 := 1
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 
-.PHONY: help book test test-fast test-full lint places mutants audit bench colab pdf coursework serve picture weights repository clean
+.PHONY: help book test test-fast test-full lowest lint places mutants audit bench colab pdf coursework serve picture weights repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -48,6 +49,9 @@ test-fast: $(INSTALLED)  ## unit tests only
 test-full: export SCOREBOOK_SEEDS ?= 200
 test-full: $(INSTALLED)  ## all tests, with 200 seeds for each answer to the coursework (half an hour and more)
 	@$(TWO_AT_A_TIME)
+
+lowest: $(LOWEST)/.installed  ## unit tests on the oldest versions that pyproject.toml allows (gigabytes, the first time)
+	$(LOWEST)/bin/python -m pytest tests -m "not site" --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent environment
 	$(BIN)/python -m ruff check
@@ -113,9 +117,12 @@ endif
 ifneq ($(call stale,$(MUTANTS)),)
 $(MUTANTS)/.installed: $(MUTANTS)-anew
 endif
+ifneq ($(call stale,$(LOWEST)),)
+$(LOWEST)/.installed: $(LOWEST)-anew
+endif
 
-.PHONY: $(VENV)-anew $(BENCH)-anew $(MUTANTS)-anew
-$(VENV)-anew $(BENCH)-anew $(MUTANTS)-anew:
+.PHONY: $(VENV)-anew $(BENCH)-anew $(MUTANTS)-anew $(LOWEST)-anew
+$(VENV)-anew $(BENCH)-anew $(MUTANTS)-anew $(LOWEST)-anew:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "scorebook needs Python 3.11 or newer, and $(PYTHON) is not. Name one that is: make PYTHON=python3.12 ..."; exit 1; }
 	@test ! -e $(@:-anew=) || echo "The environment in $(@:-anew=) is of another folder or Python: it is made anew."
@@ -133,6 +140,14 @@ $(BENCH)/.installed: benchmarks/requirements.txt pyproject.toml
 	$(BENCH)/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	$(BENCH)/bin/python -m pip install --quiet --no-deps --editable .
 	@$(BENCH)/bin/python tools/namesake.py
+	@touch $@
+
+# Each lower bound of pyproject.toml as a pin; it needs a Python for which wheels of that age exist.
+$(LOWEST)/.installed: requirements.txt pyproject.toml tools/lowest.py
+	$(LOWEST)/bin/python tools/lowest.py > $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python -m pip install --quiet --requirement $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps --editable .
+	@$(LOWEST)/bin/python tools/namesake.py
 	@touch $@
 
 # It sees what is installed in the other environment, and adds only the tool.

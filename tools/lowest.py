@@ -1,0 +1,37 @@
+"""The oldest environment that the package promises to run in, as requirements for ``make lowest``.
+
+What ``pyproject.toml`` bounds from below, for the package and its widgets, is pinned to its bound. What these need in
+turn pip chooses to fit them. The other tools, which build and test, are those of ``requirements.txt``.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# What the package takes through others, in the version that fits them.
+LEFT_TO_PIP = {"scipy"}
+
+
+def lower_bounds(project: dict) -> dict[str, str]:
+    """Each dependency and the least version that it may have."""
+    bounds = {}
+    for requirement in project["dependencies"] + project["optional-dependencies"]["widgets"]:
+        bounded = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement)
+        if bounded is None:
+            raise ValueError(f"pyproject.toml must give each dependency one lower bound, name>=version: {requirement}")
+        bounds[bounded[1].lower()] = bounded[2]
+    return bounds
+
+
+def requirements(pyproject: str, locked: str) -> list[str]:
+    """Requirements of the oldest environment, from the texts of ``pyproject.toml`` and ``requirements.txt``."""
+    bounds = lower_bounds(tomllib.loads(pyproject)["project"])
+    pins = [line for line in locked.splitlines() if line and not line.startswith("#")]
+    others = [pin for pin in pins if pin.partition("==")[0].lower() not in bounds.keys() | LEFT_TO_PIP]
+    return [f"{name}=={version}" for name, version in bounds.items()] + others
+
+
+if __name__ == "__main__":
+    texts = ((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "requirements.txt"))
+    print(*requirements(*texts), sep="\n")
