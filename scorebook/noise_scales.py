@@ -347,7 +347,7 @@ def annealed_langevin(
         RuntimeError: if a chain diverges; the message names the chain, the step and, in a note, the noise scale.
 
     Source: Song & Ermon (2019), algorithm 1, whose step is twice this one; Song & Ermon (2020), algorithm 1; the final
-    denoising is that of Jolicoeur-Martineau et al. (2021), section 3.1.
+    denoising is the expected denoised sample of Jolicoeur-Martineau et al. (2021).
     """
     positive_integer("n_steps_each", n_steps_each)
     positive("step_size", step_size)

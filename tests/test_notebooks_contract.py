@@ -13,7 +13,6 @@ from sources import files
 WITHOUT_RIVALS = {
     "beyond.ipynb",
     "controllable_generation.ipynb",
-    "langevin.ipynb",
     "mistakes.ipynb",
     "noise_scales.ipynb",
     "probability_flow.ipynb",

@@ -172,8 +172,8 @@ def check_annealed(
     Returns:
         The report.
 
-    Source: Song & Ermon (2019), algorithm 1, whose step is twice this one; Jolicoeur-Martineau et al. (2021),
-    section 3.1, for the denoising.
+    Source: Song & Ermon (2019), algorithm 1, whose step is twice this one; Jolicoeur-Martineau et al. (2021) for the
+    denoising, their expected denoised sample.
     """
     student = Student("sampler(score, x, sigmas, step_size=..., n_steps_each=..., generator=generator)")
     generator = seeded(seed)
