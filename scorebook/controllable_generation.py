@@ -36,7 +36,9 @@ from scorebook.lab.arguments import (
     levels,
     non_negative,
     one_per_row,
+    one_read,
     positive,
+    require,
     same_shape,
     some_points,
     standard_normal,
@@ -47,7 +49,7 @@ from scorebook.lab.calls import at
 from scorebook.lab.gradients import checked, outside_inference_mode, recording
 from scorebook.lab.observations import LinearObservation
 from scorebook.score_matching import score_of
-from scorebook.sde import SDE, same_sde, sde_of, time_sampler
+from scorebook.sde import SDE, on_grid, same_sde, sde_of, time_sampler
 
 __all__ = [
     "LinearObservation",
@@ -90,22 +92,44 @@ def condition(score, log_likelihood, *, scale=1.0):
     Source: Dhariwal & Nichol (2021), algorithm 1; Song et al. (2021), eq. 14.
     """
     non_negative("scale", scale)
-    return _belonging_to(sde_of(score), _conditioned, score, log_likelihood, scale)
+    return _guided(sde_of(score), _conditioned, score, log_likelihood=log_likelihood, scale=scale)
 
 
 @outside_inference_mode()
-def _conditioned(score, log_likelihood, scale, x, t) -> Tensor:
+def _conditioned(x, t, at_t, *, log_likelihood, scale) -> Tensor:
     batch("x", x)
 
-    def at_t(x):
+    def likelihood_at_t(x):
         return one_per_row("log_likelihood", at(log_likelihood, x, t), x)
 
     def depending(x):
-        values = checked("log_likelihood", at_t, x, of=log_likelihood)
+        values = checked("log_likelihood", likelihood_at_t, x, of=log_likelihood)
         _check_depends("log_likelihood", values)
         return values
 
-    return same_shape("score", at(score, x, t), x) + expand(scale, x, "scale") * score_of(depending, x)
+    return same_shape("score", at_t(x), x) + expand(scale, x, "scale") * score_of(depending, x)
+
+
+def _guided(sde, core, /, *scores, **settings):
+    """A score made of others, at times that are known in advance too: ``core(x, t, *scores at t, **settings)``."""
+    guided = _belonging_to(sde, _at_once, core, scores, settings)
+    guided.on_grid = functools.partial(_on_grid, core, scores, settings)
+    return guided
+
+
+@one_read()
+def _at_once(core, scores, settings, x, t) -> Tensor:
+    return core(x, t, *(lambda x, score=score: at(score, x, t) for score in scores), **settings)
+
+
+def _on_grid(core, scores, settings, times) -> list:
+    rows = zip(times, *(on_grid(score, times) for score in scores), strict=True)
+    return [functools.partial(_at_known, core, settings, t, at_t) for t, *at_t in rows]
+
+
+@one_read()
+def _at_known(core, settings, t, at_t, x) -> Tensor:
+    return core(x, t, *at_t, **settings)
 
 
 def _belonging_to(sde, function, *arguments):
@@ -135,10 +159,11 @@ def class_log_likelihood(classifier, labels):
 def _class_log_likelihood(classifier, labels, x, t) -> Tensor:
     logits = _logits(classifier, x, t)
     wanted = labels.to(x.device).expand(len(x)) if labels.ndim == 0 else labels.to(x.device)
-    _check_labels(wanted, len(x), logits.shape[1])
+    wanted = _checked_labels(wanted, len(x), logits.shape[1])
     return logits.log_softmax(1).gather(1, wanted.unsqueeze(1)).squeeze(1)
 
 
+@one_read()
 def classifier_loss(classifier, sde: SDE, x: Tensor, labels: Tensor, *, sample_times=None, generator=None) -> Tensor:
     r"""Cross-entropy of a classifier on noised points, over all times.
 
@@ -169,8 +194,7 @@ def classifier_loss(classifier, sde: SDE, x: Tensor, labels: Tensor, *, sample_t
     t = levels("sample_times", (sample_times or time_sampler(sde))(len(x), generator), x)
     noisy, _ = sde.perturb(x, t, generator=generator)
     logits = _logits(classifier, noisy, t)
-    _check_labels(labels, len(x), logits.shape[1])
-    return torch.nn.functional.cross_entropy(logits, labels)
+    return torch.nn.functional.cross_entropy(logits, _checked_labels(labels, len(x), logits.shape[1]))
 
 
 def given(model, **conditions):
@@ -183,7 +207,13 @@ def given(model, **conditions):
     Returns:
         Callable ``(x, t) -> tensor like x``, a ``functools.partial`` that can be pickled where the model can.
     """
-    return _belonging_to(sde_of(model), functools.partial(model, **conditions))
+    closed = _belonging_to(sde_of(model), functools.partial(model, **conditions))
+    closed.on_grid = functools.partial(_given_on_grid, model, conditions)
+    return closed
+
+
+def _given_on_grid(model, conditions, times) -> list:
+    return [functools.partial(at_t, **conditions) for at_t in on_grid(model, times)]
 
 
 def classifier_free(conditional, unconditional, scale):
@@ -212,13 +242,13 @@ def classifier_free(conditional, unconditional, scale):
     sde = sde_of(unconditional)
     if sde is not None:
         same_sde("conditional", conditional, sde)
-    return _belonging_to(sde or sde_of(conditional), _classifier_free, conditional, unconditional, scale)
+    return _guided(sde or sde_of(conditional), _classifier_free, conditional, unconditional, scale=scale)
 
 
-def _classifier_free(conditional, unconditional, scale, x, t) -> Tensor:
+def _classifier_free(x, t, conditional, unconditional, *, scale) -> Tensor:
     batch("x", x)
-    without = same_shape("unconditional", at(unconditional, x, t), x)
-    return without + expand(scale, x, "scale") * (same_shape("conditional", at(conditional, x, t), x) - without)
+    without = same_shape("unconditional", unconditional(x), x)
+    return without + expand(scale, x, "scale") * (same_shape("conditional", conditional(x), x) - without)
 
 
 def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scale=1.0, limit: float | None = 1.0):
@@ -255,14 +285,15 @@ def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scal
     non_negative("scale", scale)
     if limit is not None:
         positive("limit", limit)
-    return _belonging_to(sde, _at_the_mean, score, sde, observation, scale, limit)
+    prior = functools.partial(_through_denoiser, score, sde, observation)
+    return _guided(sde, _at_the_mean, score, prior=prior, sde=sde, observation=observation, scale=scale, limit=limit)
 
 
-def _at_the_mean(score, sde, observation, scale, limit, x, t) -> Tensor:
+def _at_the_mean(x, t, at_t, *, prior, sde, observation, scale, limit) -> Tensor:
     def weigh(residual):
         return residual / expand(observation.noise_std, residual, "noise_std") ** 2
 
-    s, guidance = _through_denoiser(score, sde, observation, x, t, weigh)
+    s, guidance = prior(x, t, at_t, weigh)
     guidance = expand(scale, guidance, "scale") * guidance
     if limit is not None:
         # The floor keeps the derivative of the root finite where there is no guidance.
@@ -301,13 +332,14 @@ def pseudoinverse_guidance(score, sde: SDE, observation: LinearObservation, *, d
     """
     same_sde("score", score, sde)
     positive("data_std", data_std)
-    return _belonging_to(sde, _around_the_mean, score, sde, observation, data_std)
+    prior = functools.partial(_through_denoiser, score, sde, observation)
+    return _guided(sde, _around_the_mean, score, prior=prior, sde=sde, observation=observation, data_std=data_std)
 
 
-def _around_the_mean(score, sde, observation, data_std, x, t) -> Tensor:
+def _around_the_mean(x, t, at_t, *, prior, sde, observation, data_std) -> Tensor:
     noise, signal = sde.sigma(t) ** 2, (sde.alpha(t) * data_std) ** 2
     variance = noise * data_std**2 / (noise + signal)
-    s, guidance = _through_denoiser(score, sde, observation, x, t, lambda r: observation.solve(r, variance))
+    s, guidance = prior(x, t, at_t, lambda r: observation.solve(r, variance))
     return (s + guidance).to(x.dtype)
 
 
@@ -344,6 +376,7 @@ def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator=None):
     return _belonging_to(sde, _replaced, sde, y, mask, generator)
 
 
+@one_read()
 def _replaced(sde, y, mask, generator, x, t) -> Tensor:
     batch("x", x)
     fits("y", y, x)
@@ -398,20 +431,20 @@ def in_basis(score, basis: Tensor):
     identity = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
     if not basis.is_meta and not torch.allclose(products, identity, atol=max(1e-5, 4 * rounding)):
         raise ValueError("basis must be orthogonal: basis @ basis.T is not the identity")
-    return _belonging_to(sde_of(score), _in_basis, score, basis)
+    return _guided(sde_of(score), _in_basis, score, basis=basis)
 
 
-def _in_basis(score, basis, z, t) -> Tensor:
+def _in_basis(z, t, at_t, *, basis) -> Tensor:
     floating("x", z)
     if z.ndim < 2 or z.shape[1] != len(basis):
         raise ValueError(f"basis acts on {len(basis)} channels, got x of shape {tuple(z.shape)}")
     q = basis.to(z)
     x = torch.einsum("ij,bi...->bj...", q, z)
-    return torch.einsum("ij,bj...->bi...", q, same_shape("score", at(score, x, t), x))
+    return torch.einsum("ij,bj...->bi...", q, same_shape("score", at_t(x), x))
 
 
 @outside_inference_mode()
-def _through_denoiser(score, sde, observation, x, t, weigh) -> tuple[Tensor, Tensor]:
+def _through_denoiser(score, sde, observation, x, t, at_t, weigh) -> tuple[Tensor, Tensor]:
     r"""Score at ``x``, and :math:`(\partial A\hat x_0/\partial x)^\top w` with weights ``w`` from the residual.
 
     Both in single precision at least. The product is linear in the weights: they are brought to a size at which the
@@ -424,11 +457,10 @@ def _through_denoiser(score, sde, observation, x, t, weigh) -> tuple[Tensor, Ten
     told = alpha > torch.finfo(x.dtype).eps * sigma
     alpha = torch.where(told, alpha, 1)
 
-    def at_t(state):
-        return at(score, state.to(x.dtype), t)
-
     with recording(at_least_single(x)) as inside:
-        s = at_least_single(same_shape("score", checked("score", at_t, inside, of=score), x))
+        s = at_least_single(
+            same_shape("score", checked("score", lambda state: at_t(state.to(x.dtype)), inside, of=score), x)
+        )
         _check_depends("score", s)
         denoised = (inside + expand(sigma, inside, "t") ** 2 * s) / expand(alpha, inside, "t")
         predicted = observation.predict(denoised)
@@ -456,8 +488,12 @@ def _logits(classifier, x, t) -> Tensor:
     return logits
 
 
-def _check_labels(labels, n, n_classes) -> None:
+def _checked_labels(labels, n, n_classes) -> Tensor:
     if labels.shape != (n,):
         raise ValueError(f"labels must have shape ({n},), one per point, got {tuple(labels.shape)}")
-    if not labels.is_meta and not bool(((labels >= 0) & (labels < n_classes)).all()):
-        raise ValueError(f"labels must lie in 0 ... {n_classes - 1}, got {labels.min()} ... {labels.max()}")
+    require(
+        ((labels >= 0) & (labels < n_classes)).all(),
+        lambda: ValueError(f"labels must lie in 0 ... {n_classes - 1}, got {labels.min()} ... {labels.max()}"),
+    )
+    # What is out of range may be refused a little later: until then it must not be looked up.
+    return labels.clamp(0, n_classes - 1)

@@ -21,10 +21,10 @@ A run of many steps is worth fewer independent draws than it has states: :func:`
 :func:`effective_sample_size` say how many.
 """
 
+import functools
 import math
 import numbers
 import warnings
-from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -35,8 +35,10 @@ from scorebook.lab.arguments import (
     finite,
     floating,
     one_per_row,
+    one_read,
     positive,
     positive_integer,
+    require,
     same_shape,
     standard_normal,
     sum_over_event,
@@ -313,20 +315,24 @@ def _iterate(update: Field, x: Tensor, step_size: PerRow, n_steps: Integer, traj
     dtype, state = x.dtype, at_least_single(x)
     states = [x]
     for k in range(1, n_steps + 1):
-        before, state = state, update(state)
-        if not x.is_meta and not bool(torch.isfinite(state.to(dtype)).all()):
-            _report_divergence(before, state.to(dtype), step_size, k, n_steps)
+        with one_read():
+            before, state = state, update(state)
+            rounded = state.to(dtype)
+            require(
+                torch.isfinite(rounded).all(),
+                functools.partial(_divergence, before, rounded, step_size, k, n_steps),
+            )
         if trajectory:
-            states.append(state.to(dtype))
-    return torch.stack(states) if trajectory else state.to(dtype)
+            states.append(rounded)
+    return torch.stack(states) if trajectory else rounded
 
 
-def _report_divergence(before: Tensor, x: Tensor, step_size: PerRow, k: int, n_steps: Integer) -> NoReturn:
+def _divergence(before: Tensor, x: Tensor, step_size: PerRow, k: int, n_steps: Integer) -> RuntimeError:
     diverged = (~torch.isfinite(vectors(x))).any(1)
     row = int(diverged.nonzero()[0])
     if isinstance(step_size, Tensor):
         step_size = step_size.expand(len(x))[row].item()
-    raise RuntimeError(
+    return RuntimeError(
         f"chain {row} diverged at step {k} of {n_steps} with step_size {step_size:g}: it is no longer finite, like "
         f"{int(diverged.sum()) - 1} others of {len(x)}, and its "
         f"largest value before that step was {before[row].abs().max().item():.4g}. A smaller step_size keeps a chain "

@@ -35,6 +35,7 @@ from scorebook.lab.arguments import (
     floating,
     levels,
     one_of,
+    one_read,
     positive,
     positive_integer,
     same_shape,
@@ -62,6 +63,7 @@ __all__ = [
 _LARGEST_CHUNK = 2**24
 
 
+@one_read()
 def denoising_score_matching_loss(
     model: Score,
     x: Tensor,
@@ -115,6 +117,7 @@ def denoising_score_matching_loss(
     return 0.5 * squares.mean()
 
 
+@one_read()
 def tweedie(score: Score, x: Tensor, sigma: PerRow) -> Tensor:
     r"""Posterior mean of the clean point given a noisy one.
 

@@ -45,9 +45,11 @@ from scorebook.lab.arguments import (
     floating,
     inner_time,
     one_of,
+    one_read,
     positive,
     positive_integer,
     real,
+    require,
     same_shape,
     uniform,
     vectors,
@@ -104,7 +106,12 @@ def velocity(sde: SDE, score):
     """
     same_sde("score", score, sde)
     field = _velocity(sde, score)
-    return lambda t, x: field(_mirrored(t), x)
+
+    @one_read()
+    def mirrored(t, x):
+        return field(_mirrored(t), x)
+
+    return mirrored
 
 
 def _velocity(sde, score):
@@ -118,12 +125,14 @@ def _mirrored(t) -> Tensor:
     real("t", t)
     if not isinstance(t, Tensor) or not t.is_floating_point():
         t = torch.as_tensor(t, dtype=torch.float64, device=t.device if isinstance(t, Tensor) else "cpu")
-    if not t.is_meta and bool(((t < -_OVERSTEP) | (t > 1 + _OVERSTEP)).any()):
-        raise ValueError(
+    require(
+        ((t >= -_OVERSTEP) & (t <= 1 + _OVERSTEP)).all(),
+        lambda: ValueError(
             f"t must lie in [0, 1], or at most {_OVERSTEP} beside it for a solver that oversteps, got values from "
             f"{t.min():g} to {t.max():g}; tell an adaptive solver where to begin and to stop: "
             "options={'first_step': 1e-3, 'step_t': times[-1:]} for torchdiffeq"
-        )
+        ),
+    )
     return torch.where(t < 0, -t, torch.where(t > 1, 2 - t, t))
 
 
@@ -563,17 +572,22 @@ def _slope(sde, score, rows, start):
 
 def _finite(states, scales, times):
     """Hand on each state with its scale, unless some of its rows have left the finite numbers."""
-    before = times[0]
-    for t, state, scale in zip(times, states, scales, strict=True):
-        n_bad = 0 if state.is_meta else int((~torch.isfinite(state.detach())).any(1).sum())
-        if n_bad:
-            raise RuntimeError(
-                f"{n_bad} of {len(state)} rows left the finite numbers between t={before:g} and t={t:g}: the score is "
-                "NaN or infinite there, or too steep for the steps. See what it returns near that time; take more "
-                "steps, or raise t_min"
-            )
+    before, states = times[0], iter(states)
+    for t, scale in zip(times, scales, strict=True):
+        with one_read():
+            state = next(states)
+            finite_rows = torch.isfinite(state.detach()).all(1)
+            require(finite_rows.all(), functools.partial(_left_the_numbers, finite_rows, before, t))
         before = t
         yield state, scale
+
+
+def _left_the_numbers(finite_rows, before, t) -> RuntimeError:
+    return RuntimeError(
+        f"{int((~finite_rows).sum())} of {len(finite_rows)} rows left the finite numbers between t={before:g} and "
+        f"t={t:g}: the score is NaN or infinite there, or too steep for the steps. See what it returns near that time; "
+        "take more steps, or raise t_min"
+    )
 
 
 def _turn(sde, score, look, rows, state, times):
@@ -673,6 +687,7 @@ def _by_torchdiffeq(slope, rows, state, times, method, rtol, atol) -> Tensor:
     """The states at all times, by steps that hold the error of positions and stretching to the tolerances."""
     lately = collections.deque(maxlen=32)
 
+    @one_read()
     def watched(t, state):
         rate = slope(t, state)
         lately.append((t, (~torch.isfinite(rate.detach())).any(1).sum()))

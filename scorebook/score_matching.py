@@ -32,6 +32,7 @@ from scorebook.lab.arguments import (
     floating,
     one_of,
     one_per_row,
+    one_read,
     positive_integer,
     same_shape,
     some_points,
@@ -125,6 +126,7 @@ def integrate_score(score: Field, x: Tensor, origin: Tensor, *, n_nodes: Integer
     return total
 
 
+@one_read()
 def fisher_divergence(
     score_p: Field, score_q: Field, x: Tensor, *, reduction: Literal["mean", "none"] = "mean"
 ) -> Tensor:
@@ -153,6 +155,7 @@ def fisher_divergence(
     return _reduced(sum_over_event(gap.square()), reduction)
 
 
+@one_read()
 def explicit_score_matching_loss(
     model: Field, x: Tensor, score: Field, *, reduction: Literal["mean", "none"] = "mean"
 ) -> Tensor:
@@ -179,6 +182,7 @@ def explicit_score_matching_loss(
     return _reduced(0.5 * sum_over_event(gap.square()), reduction)
 
 
+@one_read()
 @outside_inference_mode()
 def implicit_score_matching_loss(
     model: Field, x: Tensor, *, chunk_size: Integer | None = None, reduction: Literal["mean", "none"] = "mean"

@@ -41,8 +41,10 @@ from scorebook.lab.arguments import (
     levels,
     non_negative,
     one_of,
+    one_read,
     positive,
     positive_integer,
+    require,
     same_shape,
     some_points,
     standard_normal,
@@ -131,6 +133,7 @@ class SDE(abc.ABC):
     def _log_noise_to_signal(self, t) -> Tensor:
         return torch.log(self.sigma(t) / self.alpha(t))
 
+    @one_read()
     def time_of(self, noise_to_signal) -> Tensor:
         r"""Time at which :math:`\sigma(t)/\alpha(t)` equals ``noise_to_signal``; the inverse of that ratio.
 
@@ -145,15 +148,19 @@ class SDE(abc.ABC):
         """
         non_negative("noise_to_signal", noise_to_signal)
         t = self._inverse_ratio(at_least_single(as_floating("noise_to_signal", noise_to_signal)))
-        if not t.is_meta and not bool(((t >= -_ROUNDING) & (t <= 1 + _ROUNDING)).all()):
-            low, high = (float(self.sigma(end) / self.alpha(end)) for end in (0.0, 1.0))
-            given = torch.as_tensor(noise_to_signal)
-            raise ValueError(
-                f"noise_to_signal must lie in [{low:g}, {high:g}], the range of sigma(t)/alpha(t) on [0, 1], "
-                f"got values from {given.min():g} to {given.max():g}"
-            )
+        reached = (t >= -_ROUNDING) & (t <= 1 + _ROUNDING)
+        require(reached.all(), functools.partial(self._out_of_range, noise_to_signal))
         return t.clamp(0, 1)
 
+    def _out_of_range(self, noise_to_signal) -> ValueError:
+        low, high = (float(self.sigma(end) / self.alpha(end)) for end in (0.0, 1.0))
+        given = torch.as_tensor(noise_to_signal)
+        return ValueError(
+            f"noise_to_signal must lie in [{low:g}, {high:g}], the range of sigma(t)/alpha(t) on [0, 1], "
+            f"got values from {given.min():g} to {given.max():g}"
+        )
+
+    @one_read()
     def perturb(self, x0: Tensor, t, *, generator=None) -> tuple[Tensor, Tensor]:
         r"""Draw :math:`x_t = \alpha(t)\,x_0 + \sigma(t)\,z` from the perturbation kernel.
 
@@ -225,10 +232,12 @@ class SDE(abc.ABC):
         score.sde = self
         return score
 
+    @one_read()
     def _exact_score(self, mixture, x, t) -> Tensor:
         batch("x", x)
         return mixture.diffuse(self.alpha(t), self.sigma(t)).score(vectors(x)).reshape(x.shape)
 
+    @one_read()
     def denoise(self, score, x: Tensor, t) -> Tensor:
         r"""Posterior mean of the clean point, :math:`E[x_0 \mid x_t] = (x_t + \sigma^2 s)/\alpha`, shaped like ``x``.
 
@@ -241,11 +250,13 @@ class SDE(abc.ABC):
         batch("x", x)
         s = at_least_single(same_shape("score", at(same_sde("score", score, self), x, t), x))
         state, alpha, sigma = at_least_single(x), self.alpha(t), self.sigma(t)
-        if not alpha.is_meta and not bool((alpha > torch.finfo(x.dtype).eps * sigma).all()):
-            raise ValueError(
+        require(
+            (alpha > torch.finfo(x.dtype).eps * sigma).all(),
+            lambda: ValueError(
                 f"t must leave a signal in x: alpha(t) falls to {float(alpha.min()):.3g} there, below the rounding of "
                 f"{x.dtype}. Denoise at an earlier time, in a finer type, or under a smaller beta_max or sigma_max"
-            )
+            ),
+        )
         return ((state + expand(sigma, state, "t") ** 2 * s) / expand(alpha, state, "t")).to(x.dtype)
 
 
@@ -432,6 +443,7 @@ def same_sde(name: str, score, sde: SDE):
     )
 
 
+@one_read()
 def reverse_drift(sde: SDE, score, x: Tensor, t) -> Tensor:
     r"""Drift of the reverse-time SDE, :math:`f(x, t) - g(t)^2\,s(x, t)`, to be integrated with ``dt < 0``.
 
@@ -499,6 +511,7 @@ class ScoreModel(nn.Module):
         self.network, self.sde, self.data_std = network, sde, float(data_std)
 
     @one_time_for_all
+    @one_read()
     def forward(self, x: Tensor, t, **condition) -> Tensor:
         """Score at ``x``, shape ``(B, *event)``, and time ``t``, scalar or ``(B,)``; conditions go to the network."""
         batch("x", x)
@@ -571,6 +584,7 @@ class ScoreModel(nn.Module):
         state_dict.setdefault(f"{prefix}_extra_state", None)
         super()._load_from_state_dict(state_dict, prefix, *others)
 
+    @one_read()
     def weight(self, t) -> Tensor:
         r"""Weight :math:`\lambda(t)` under which the network's own error counts alike at all times, shape of ``t``.
 
@@ -585,21 +599,26 @@ class ScoreModel(nn.Module):
         t = at_least_single(as_floating("t", t))
         alpha, sigma = self.sde.alpha(double(t)), self.sde.sigma(double(t))
         signal = alpha * self.data_std
-        if not t.is_meta and not bool((signal > torch.finfo(t.dtype).eps * sigma).all()):
-            raise ValueError(
+        require(
+            (signal > torch.finfo(t.dtype).eps * sigma).all(),
+            lambda: ValueError(
                 f"t must leave a signal in x, or weight(t) counts nothing but rounding: alpha(t) falls to "
                 f"{float(alpha.min()):.3g}. Draw earlier times, choose weighting='sigma2', or a smaller beta_max"
-            )
+            ),
+        )
         return (sigma**2 * (sigma**2 + signal**2) / signal**2).to(t.dtype)
 
 
 def on_grid(score, times: Tensor) -> list:
     """A score at fixed times: for each of the ``times``, shape ``(n,)``, a callable ``x -> tensor like x``.
 
-    A sampler knows its times in advance. A :class:`ScoreModel` makes use of that, any other score is called as ever.
+    A sampler knows its times in advance. A score makes use of that by an ``on_grid(times)`` of its own, a method of its
+    class or an attribute: a :class:`ScoreModel` has it, and so have the scores that ``given``, ``classifier_free`` and
+    guidance make. Any other score is called as ever.
     """
     _check_grid(times)
-    if isinstance(score, ScoreModel):
+    # Not what getattr finds: a model compiled by torch.compile hands the method on, and would not be the one called.
+    if "on_grid" in vars(type(score)) or "on_grid" in getattr(score, "__dict__", ()):
         return score.on_grid(times)
     return [functools.partial(_at, score, t) for t in times]
 
@@ -608,6 +627,7 @@ def _at(score, t, x, **condition) -> Tensor:
     return at(score, x, t, **condition)
 
 
+@one_read()
 def score_matching_loss(
     model,
     sde: SDE,
@@ -846,6 +866,7 @@ def at_noise_scale(score, sde: SDE):
     return functools.partial(_at_noise_scale, score, sde)
 
 
+@one_read()
 def _at_noise_scale(score, sde, y, sigma, **condition) -> Tensor:
     batch("y", y)
     non_negative("sigma", sigma)
@@ -877,6 +898,7 @@ def at_time(score, sde: SDE):
     return score_at_time
 
 
+@one_read()
 def _at_time(score, sde, x, t, **condition) -> Tensor:
     batch("x", x)
     t = levels("t", t, x)
@@ -932,11 +954,12 @@ def simulate(
             )
         else:
             dw = increments[k]
-        g = diffusion(x, t)
-        if not (isinstance(g, Tensor) and g.shape == x.shape):
-            g = expand(g, state, "diffusion")  # a (B,) tensor must not meet a (B, B) one by accident
-        state = state + same_shape("drift", drift(x, t), x).to(state.dtype) * expand(dt, state) + g * dw
-        x = still_finite("states", state.to(dtype), "t", times[k + 1])
+        with one_read():
+            g = diffusion(x, t)
+            if not (isinstance(g, Tensor) and g.shape == x.shape):
+                g = expand(g, state, "diffusion")  # a (B,) tensor must not meet a (B, B) one by accident
+            state = state + same_shape("drift", drift(x, t), x).to(state.dtype) * expand(dt, state) + g * dw
+            x = still_finite("states", state.to(dtype), "t", times[k + 1])
         if trajectory:
             states.append(x)
     return torch.stack(states) if trajectory else x
@@ -1085,18 +1108,20 @@ def predictor_corrector(
 
     states = [x]
     for k, (t_next, dt, rate, diffusion2, noise_std) in enumerate(steps):
-        state = state + (rate * state - diffusion2 * evaluate(scores[k], state)) * dt + noise_std * normal()
-        state = constrain(state, t_next)
-        for _ in range(n_corrector_steps):
-            step, corrector_noise_std = corrections[k]
-            state = state + step * evaluate(scores[k + 1], state) + corrector_noise_std * normal()
+        with one_read():
+            state = state + (rate * state - diffusion2 * evaluate(scores[k], state)) * dt + noise_std * normal()
             state = constrain(state, t_next)
-        still_finite("states", state.to(dtype), "t", t_next)
+            for _ in range(n_corrector_steps):
+                step, corrector_noise_std = corrections[k]
+                state = state + step * evaluate(scores[k + 1], state) + corrector_noise_std * normal()
+                state = constrain(state, t_next)
+            still_finite("states", state.to(dtype), "t", t_next)
         if trajectory:
             states.append(state.to(dtype))
     if denoise:
-        state = constrain(sde.denoise(score, state.to(dtype), times[-1]), torch.zeros_like(times[-1]))
-        still_finite("denoised states", state.to(dtype), "t", times[-1])
+        with one_read():
+            state = constrain(sde.denoise(score, state.to(dtype), times[-1]), torch.zeros_like(times[-1]))
+            still_finite("denoised states", state.to(dtype), "t", times[-1])
     states[-1] = state.to(dtype)
     return torch.stack(states) if trajectory else states[-1]
 

@@ -32,6 +32,7 @@ from scorebook.lab.arguments import (
     batch,
     floating,
     one_of,
+    one_read,
     positive_integer,
     same_shape,
     some_points,
@@ -111,6 +112,7 @@ def sliced_divergence(field: Field, x: Tensor, v: Tensor) -> Tensor:
     return _value_and_slices("field", field, x, v.to(x.dtype).unsqueeze(0))[1].squeeze(0)
 
 
+@one_read()
 @outside_inference_mode()
 def sliced_score_matching_loss(
     model: Field,

@@ -1,12 +1,17 @@
 """What public functions demand of their arguments, how one number meets a whole batch, and what all batches need.
 
 Every check raises with the name of the argument, what came and what was expected. Checks of values are
-skipped on the ``meta`` device, where tensors have a shape but no values.
+skipped on the ``meta`` device, where tensors have a shape but no values. To look at a value is to wait for the device:
+inside of :func:`one_read` all checks are put off to its end, and wait once.
 """
 
+import contextlib
+import contextvars
+import functools
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,10 +35,12 @@ __all__ = [
     "non_negative",
     "one_of",
     "one_per_row",
+    "one_read",
     "positive",
     "positive_integer",
     "real",
     "recordable",
+    "require",
     "same_shape",
     "some_points",
     "standard_normal",
@@ -46,6 +53,76 @@ __all__ = [
 
 # Solvers that add up their steps end a hair above 1.
 _OVERSTEP = 1e-6
+
+_Check: TypeAlias = tuple[Tensor, Callable[[], Exception | None]]
+_put_off: contextvars.ContextVar[list[_Check] | None] = contextvars.ContextVar("checks put off", default=None)
+
+
+@contextlib.contextmanager
+def one_read() -> Iterator[list[Any]]:
+    """Put off the checks of values inside, and read them from the device at the end, all at once.
+
+    For the body of a step. Inside of another one it does nothing: the outermost reads. If something else fails inside,
+    the checks are read first, for what they find may have been the cause.
+
+    Yields:
+        A list for scalar tensors that are wanted as numbers. After the block it holds the numbers, from the same read.
+    """
+    wanted: list[Any] = []
+    if _put_off.get() is not None:
+        yield wanted
+        for _ in _refusals([], wanted):
+            pass
+        return
+    checks: list[_Check] = []
+    token = _put_off.set(checks)
+    try:
+        try:
+            yield wanted
+        finally:
+            _put_off.reset(token)
+    except Exception as error:
+        for refusal in _refusals(checks, []):
+            raise refusal from error
+        raise
+    for refusal in _refusals(checks, wanted):
+        raise refusal
+
+
+def require(holds: Tensor, refusal: Callable[[], Exception | None]) -> None:
+    """Raise an error unless a truth value on the device holds, now or at the end of :func:`one_read`.
+
+    Args:
+        holds: a tensor of one truth value; on the ``meta`` device it is not looked at.
+        refusal: callable without arguments that returns the error, or ``None`` if it finds none after all.
+    """
+    if holds.is_meta:
+        return
+    checks = _put_off.get()
+    if checks is not None:
+        checks.append((holds, refusal))
+    elif not holds and (error := refusal()) is not None:
+        raise error
+
+
+def _refusals(checks: list[_Check], wanted: list[Any]) -> Iterator[Exception]:
+    """The errors of the checks that fail, in their order; the wanted scalars become numbers on the way."""
+    together = [*wanted, *(holds for holds, _ in checks)]
+    on: dict[torch.device, list[Tensor]] = {}
+    for value in together:
+        on.setdefault(value.device, []).append(value.detach())
+    read: dict[torch.device, Iterator[float]] = {}
+    for device, values in on.items():
+        dtype = functools.reduce(torch.promote_types, (value.dtype for value in values))
+        # On the meta device there is nothing to read.
+        read[device] = iter(
+            [math.nan] * len(values) if device.type == "meta" else torch.stack([v.to(dtype) for v in values]).tolist()
+        )
+    numbers_read = [next(read[value.device]) for value in together]
+    wanted[:] = numbers_read[: len(wanted)]
+    for (_, refusal), held in zip(checks, numbers_read[len(wanted) :], strict=True):
+        if not held and (error := refusal()) is not None:
+            yield error
 
 
 def at_least_single(x: Tensor) -> Tensor:
@@ -93,12 +170,11 @@ def unit_time(t: PerRow) -> Tensor:
         ValueError: if a time lies outside [0, 1], but for what a solver's own sum of steps oversteps.
     """
     t = at_least_single(as_floating("t", t))
-    if t.is_meta:
+    # A number compares in a tenth of a tensor's time.
+    if t.ndim == 0 and not t.is_meta and _put_off.get() is None and 0 <= t.item() <= 1 + _OVERSTEP:
         return t
-    # A sampler asks at each step: a number compares in a tenth of a tensor's time.
-    inside = 0 <= t.item() <= 1 + _OVERSTEP if t.ndim == 0 else bool(((t >= 0) & (t <= 1 + _OVERSTEP)).all())
-    if not inside:
-        raise ValueError(f"t must lie in [0, 1], got values from {t.min():g} to {t.max():g}")
+    inside = (t >= 0) & (t <= 1 + _OVERSTEP)
+    require(inside.all(), lambda: ValueError(f"t must lie in [0, 1], got values from {t.min():g} to {t.max():g}"))
     return t
 
 
@@ -282,12 +358,15 @@ def still_finite(name: str, x: Tensor, at: str, place: Number | Tensor) -> Tenso
         at: name of the place, such as ``"t"`` or ``"step"``.
         place: number or scalar tensor.
     """
-    if x.is_meta or math.isfinite(at_least_single(x).sum().item()):
-        return x
+    require(torch.isfinite(at_least_single(x).sum()), functools.partial(_not_finite, name, x, at, place))
+    return x
+
+
+def _not_finite(name: str, x: Tensor, at: str, place: float | Tensor) -> RuntimeError | None:
     bad = ~torch.isfinite(vectors(x)).all(1)
     if not bool(bad.any()):  # it was the sum that overflowed
-        return x
-    raise RuntimeError(
+        return None
+    return RuntimeError(
         f"{name} are no longer finite in {int(bad.sum())} of {len(x)} rows at {at}={float(place):g}, first in row "
         f"{int(bad.nonzero()[0])}: see what the score returns there"
     )
@@ -301,17 +380,21 @@ def _check(
     expected: str,
 ) -> None:
     real(name, value)
-    if isinstance(value, Tensor):
-        if value.numel() == 1 and value.is_floating_point() and not value.is_meta:
-            # A sampler checks a time at every step, and a number is checked in a tenth of a tensor's time.
-            number = value.item()
-            if math.isfinite(number) and number_test(number):
-                return
-        if not value.is_meta and not bool(tensor_test(value).all()):
-            bad = value[~tensor_test(value)].flatten()[0].item()
-            raise ValueError(f"{name} must be {expected}, got {bad:g} among {value.numel()} value(s)")
+    if not isinstance(value, Tensor):
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
+        if not (math.isfinite(value) and number_test(float(value))):
+            raise ValueError(f"{name} must be {expected}, got {value!r}")
         return
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
-    if not (math.isfinite(value) and number_test(float(value))):
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    if value.numel() == 1 and value.is_floating_point() and not value.is_meta and _put_off.get() is None:
+        # A number is checked in a tenth of a tensor's time.
+        number = value.item()
+        if math.isfinite(number) and number_test(number):
+            return
+    good = tensor_test(value)
+    require(
+        good.all(),
+        lambda: ValueError(
+            f"{name} must be {expected}, got {value[~good].flatten()[0].item():g} among {value.numel()} value(s)"
+        ),
+    )

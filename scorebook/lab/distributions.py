@@ -35,6 +35,7 @@ from scorebook.lab.arguments import (
     positive,
     positive_integer,
     real,
+    require,
     standard_normal,
     uniform,
 )
@@ -379,10 +380,11 @@ class GaussianMixture(_Mixture):
             raise ValueError(
                 f"alpha and sigma must have as many entries, got shapes {tuple(alpha.shape)} and {tuple(sigma.shape)}"
             )
-        no_noise = not sigma.is_meta and bool((sigma == 0).any())
-        if no_noise and bool(((alpha == 0) & (sigma == 0)).any()):
-            raise ValueError("alpha and sigma must not both be zero: a point mass has no density")
-        singular = self._singular and no_noise
+        require(
+            ((alpha != 0) | (sigma != 0)).all(),
+            lambda: ValueError("alpha and sigma must not both be zero: a point mass has no density"),
+        )
+        singular = self._singular and not sigma.is_meta and bool((sigma == 0).any())
         if alpha.ndim or sigma.ndim:
             return RowwiseMixture(self, alpha, sigma, singular=singular)
         signal, noise = alpha**2, sigma**2

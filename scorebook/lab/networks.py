@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorebook.lab.arguments import positive_integer, real, recordable
+from scorebook.lab.arguments import positive_integer, real, recordable, require
 from scorebook.lab.calls import one_time_for_all
 from scorebook.lab.types import Integer, PerRow
 
@@ -334,9 +334,14 @@ def _row(x: Tensor, label: Integer | Tensor | None, none: int) -> Tensor:
     label = label.long()  # bytes have no -1
     if label.ndim > 1 or (label.ndim == 1 and len(label) not in (1, len(x))):
         raise ValueError(f"label must be a scalar or have shape ({len(x)},), got {tuple(label.shape)}")
-    if not label.is_meta and not bool(((label >= -1) & (label < none)).all()):
-        raise ValueError(f"label must lie in 0 ... {none - 1}, or be -1 for none, got {label.min()} ... {label.max()}")
-    return torch.where(label < 0, none, label).reshape(-1)
+    require(
+        ((label >= -1) & (label < none)).all(),
+        lambda: ValueError(
+            f"label must lie in 0 ... {none - 1}, or be -1 for none, got {label.min()} ... {label.max()}"
+        ),
+    )
+    # What is out of range may be refused a little later: until then it must not be looked up.
+    return torch.where(label < 0, none, label.clamp(max=none)).reshape(-1)
 
 
 class _ResidualMLP(nn.Module):

@@ -48,7 +48,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from scorebook.lab.arguments import one_of, positive, positive_integer
+from scorebook.lab.arguments import one_of, one_read, positive, positive_integer
 from scorebook.lab.batches import GlobalDraws, batch_size_of, rows_of
 from scorebook.lab.checkpoints import HeldInterrupt, read, readable, usable_path, write
 from scorebook.lab.distributed import (
@@ -415,10 +415,13 @@ class _Run:
         rows = self._next_of(order[position:])
 
         self.precise.forget_gradients()
-        loss = self._backward(rows)
-        gradients = self.precise.gradients()
-        norm = nn.utils.get_total_norm(gradients)
-        self._stop_unless_finite(loss, norm)
+        with one_read() as numbers_read:
+            loss = self._backward(rows)
+            gradients = self.precise.gradients()
+            norm = nn.utils.get_total_norm(gradients)
+            numbers_read += [loss, norm]
+        if not loss.is_meta:
+            self._stop_unless_finite(*numbers_read)
         nn.utils.clip_grads_with_norm_(self.precise.parameters, self.settings["clip"] or math.inf, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings["lr"] * self._schedule()
@@ -429,7 +432,7 @@ class _Run:
         self.precise.round()
         if self.average is not None:
             self.average.update(self.step + 1)
-        self.losses.append(_value(loss))
+        self.losses.append(numbers_read[0])
         self.order, self.position = order, position + len(rows)
         self.generator_state = self.generator.get_state()
         self.keepsakes.record()
@@ -632,10 +635,10 @@ class _Run:
         done, steps = self.step - self.schedule_begins, self.n_steps - self.schedule_begins
         return 0.5 * (1 + math.cos(math.pi * done / steps))
 
-    def _stop_unless_finite(self, loss, norm) -> None:
-        if loss.is_meta or (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+    def _stop_unless_finite(self, loss: float, norm: float) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
             return
-        what = "loss" if not math.isfinite(loss.item()) else "gradient of the loss"
+        what = "loss" if not math.isfinite(loss) else "gradient of the loss"
         last = f"last good loss {self.losses[-1]:.4g} at step {self.step}" if self.losses else "no step was good"
         raise RuntimeError(
             f"the {what} is not finite at step {self.step + 1} ({last}; the model is left as it was before). "
@@ -834,10 +837,6 @@ class _Objective(nn.Module):
 
     def forward(self, *batch, **keywords) -> Tensor:
         return _checked_loss(self.loss(self.model, *batch, **keywords))
-
-
-def _value(loss) -> float:
-    return math.nan if loss.is_meta else loss.item()
 
 
 def _checked_loss(loss) -> Tensor:

@@ -5,7 +5,17 @@ import torch
 from meta_device import generator, labels, points, times
 from scorebook.lab import arguments
 
+
+def read_together():
+    """Points whose values would be looked at together."""
+    with arguments.one_read():
+        arguments.finite("x", points())
+    return points()
+
+
 DRIVEN = {
+    "one_read": read_together,
+    "require": lambda: (points(), arguments.require((points() > 0).all(), ValueError))[0],
     "as_floating": lambda: arguments.as_floating("labels", labels()),
     "double": lambda: arguments.double(points()),
     "levels": lambda: [arguments.levels("t", value, points()) for value in (0.5, times())],

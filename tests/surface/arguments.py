@@ -3,6 +3,15 @@
 from scorebook.lab import arguments
 from surface import Call, generator, labels, per_row, points
 
+
+def read_together(x):
+    """Points whose values are looked at in one read."""
+    with arguments.one_read():
+        arguments.finite("x", x)
+        arguments.non_negative("x", x * x)
+    return x
+
+
 CALLS = {
     "some_points": Call(lambda x: arguments.some_points("x", x) or x, x=points(), by_row=True),
     "unit_time": Call(lambda t: arguments.unit_time(t), t=per_row(0.0, 1.0), by_row=True),
@@ -13,6 +22,8 @@ CALLS = {
 }
 
 NO_DATA = {
+    "one_read": "takes nothing",
+    "require": "takes what a check has found",
     "fits": "compares shapes; what the tensors hold is not looked at",
     "levels": "changes the dtype of whatever it is given",
     "sum_over_event": "adds up what has been checked",
@@ -38,6 +49,8 @@ NO_DATA = {
 }
 
 WITHOUT_DATA = {
+    "one_read": Call(read_together, x=points()),
+    "require": Call(lambda x: arguments.require((x * 0 == 0).all(), ValueError) or x, x=points()),
     "fits": Call(lambda x: arguments.fits("mask", x[0], x) or x, x=points()),
     "levels": Call(lambda x: arguments.levels("t", 0.5, x), x=points(), own_dtype=True),
     "sum_over_event": Call(lambda x: arguments.sum_over_event(x), x=points()),
