@@ -21,8 +21,10 @@ import abc
 import functools
 import json
 import math
+import numbers
 import warnings
-from typing import final
+from collections.abc import Callable
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +57,8 @@ from scorebook.lab.arguments import (
     vectors,
 )
 from scorebook.lab.calls import at, layers, one_time_for_all, takes_one_time, time_per_row
+from scorebook.lab.gradients import checked, outside_inference_mode, recording
+from scorebook.lab.types import Field, PerRow
 
 __all__ = [
     "SDE",
@@ -80,6 +84,11 @@ __all__ = [
 # A noise scale in single precision may lie a hair beside the ends.
 _ROUNDING = 1e-6
 
+# Of the bisection: the parts of an interval in each round, and the rounds, down to a rounding of double precision.
+_SECTIONS, _ROUNDS = 256, 7
+# A time beside 0, for slopes: there the standard deviation may be a root, which has none.
+_BESIDE_ZERO = 1e-8
+
 # Times and relative tolerance at which the kernels of two SDEs are held against each other. What differs by less makes
 # no difference that a sample could show.
 _PROBES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -99,16 +108,64 @@ _SPACINGS = {
 }
 
 
+class _Otherwise:
+    """What an attribute is where neither a class nor an object says."""
+
+    def __init__(self, compute: Callable[[Any], Any]):
+        self.compute, self.__doc__ = compute, compute.__doc__
+
+    def __get__(self, thing: Any, kind: type | None = None) -> Any:
+        return self if thing is None else self.compute(thing)
+
+
+def _of_checked_times(name: str, function: Callable[[Any, Tensor], Tensor | float]) -> Callable[[Any, PerRow], Tensor]:
+    """A method that is written for a tensor of times in [0, 1], made to take any and to return their shape."""
+
+    @functools.wraps(function)
+    def of_times(self: Any, t: PerRow) -> Tensor:
+        times = unit_time(t)
+        values = function(self, times)
+        if isinstance(values, numbers.Real):
+            values = torch.full_like(times, float(values))
+        return same_shape(f"{type(self).__name__}.{name}", values, times)
+
+    return of_times
+
+
 class SDE(abc.ABC):
     r"""A linear SDE on :math:`t \in [0, 1]` with a Gaussian perturbation kernel.
 
     Times ``t`` are numbers (taken in double precision), scalar tensors or tensors of shape ``(B,)``; states ``x`` have
     shape ``(B, *event)``. Whatever depends on ``t`` alone is returned in the shape of ``t``, in single precision at
     least. A time outside [0, 1] raises a ``ValueError``.
+
+    One of your own needs :meth:`alpha` and :meth:`sigma` only, written for a tensor of times:
+
+        >>> class Cosine(SDE):
+        ...     def alpha(self, t):
+        ...         return torch.cos(1.55 * t)
+        ...
+        ...     def sigma(self, t):
+        ...         return torch.sin(1.55 * t)
+        >>> Cosine().time_grid(3, spacing="angle")
+        tensor([1.0000, 0.6670, 0.3340, 0.0010])
+
+    Drift and diffusion then follow by autograd, and times from noise levels by bisection. What you know in closed form
+    you may write too: it is faster. The factor :math:`\alpha` has to stay positive, and :math:`\sigma/\alpha` to grow,
+    for an SDE adds noise and takes none away. Where it ends is ``prior_std``, by default :math:`\sigma(1)`: the prior
+    is right as far as :math:`\alpha(1)` is small beside it.
     """
 
-    prior_std: float
-    """Standard deviation of the prior, the law from which reverse-time sampling starts; in the units of ``x``."""
+    @_Otherwise
+    def prior_std(self) -> float:
+        """Standard deviation of the prior, the law from which reverse-time sampling starts; in the units of ``x``."""
+        return float(self.sigma(1.0).detach())
+
+    def __init_subclass__(cls, **keywords: Any):
+        super().__init_subclass__(**keywords)
+        for name in ("alpha", "sigma"):
+            if name in vars(cls):
+                setattr(cls, name, _of_checked_times(name, vars(cls)[name]))
 
     @abc.abstractmethod
     def alpha(self, t) -> Tensor:
@@ -118,17 +175,91 @@ class SDE(abc.ABC):
     def sigma(self, t) -> Tensor:
         r"""Standard deviation :math:`\sigma(t)` of the noise at time ``t``, in the units of ``x``."""
 
-    @abc.abstractmethod
-    def drift(self, x: Tensor, t) -> Tensor:
-        """Drift :math:`f(x, t)`, shape ``(B, *event)``."""
+    def drift(self, x: Tensor, t: PerRow) -> Tensor:
+        r"""Drift :math:`f(x, t) = x\,\alpha'(t)/\alpha(t)`, shape ``(B, *event)``.
 
-    @abc.abstractmethod
-    def diffusion(self, t) -> Tensor:
-        """Diffusion coefficient :math:`g(t)`: units of ``x`` per square root of time."""
+        Raises:
+            ValueError: if :math:`\alpha(t)` is not positive, or autograd does not follow it.
+        """
+        return expand(self._shrinking(unit_time(t)), x, "t") * x
 
-    @abc.abstractmethod
+    def diffusion(self, t: PerRow) -> Tensor:
+        r"""Diffusion :math:`g(t)`, in ``x`` per root of time: :math:`g^2 = (\sigma^2)' - 2\sigma^2\alpha'/\alpha`.
+
+        Raises:
+            ValueError: if :math:`\sigma/\alpha` does not grow at ``t``, :math:`\alpha(t)` is not positive, or autograd
+                does not follow them.
+        """
+        t = unit_time(t)
+        variance = self.sigma(t) ** 2
+        square = self._slope("sigma", lambda t: self.sigma(t) ** 2, t, variance) - 2 * self._shrinking(t) * variance
+        grows = square >= -_ROUNDING * variance
+        require(
+            grows.all(),
+            lambda: ValueError(
+                "sigma(t)/alpha(t) must grow with t, for an SDE adds noise and takes none away; that of "
+                f"{self!r} falls at t={t[~grows].flatten()[0]:g}"
+            ),
+        )
+        return square.clamp(min=0).sqrt()
+
+    def _shrinking(self, t: Tensor) -> Tensor:
+        r"""The rate :math:`\alpha'/\alpha`."""
+        alpha = self.alpha(t)
+        require(
+            (alpha > 0).all(),
+            lambda: ValueError(
+                f"alpha(t) must be positive on [0, 1], got {alpha[~(alpha > 0)].flatten()[0]:g} from {self!r} at "
+                f"t={t[~(alpha > 0)].flatten()[0]:g}: where no signal is left, end a little before"
+            ),
+        )
+        return self._slope("alpha", self.alpha, t, alpha) / alpha
+
+    @outside_inference_mode()
+    def _slope(self, name: str, function: Field, t: Tensor, at_t: Tensor) -> Tensor:
+        """Derivative of a function of time, time by time. At 0, where roots have none, it is that of a time beside.
+
+        ``at_t``, the function at ``t``, tells whether anybody asks for a gradient through it.
+        """
+        with recording(double(t).clamp(min=_BESIDE_ZERO)) as inside:
+            values = checked(f"{name}(t)", function, inside, of=getattr(type(self), name), argument="t")
+            if not values.requires_grad:  # a constant
+                return torch.zeros_like(t)
+            (slope,) = torch.autograd.grad(
+                values.sum(), inside, create_graph=at_t.requires_grad, allow_unused=True, materialize_grads=True
+            )
+        return slope.to(t.dtype)
+
     def _inverse_ratio(self, ratio: Tensor) -> Tensor:
-        r"""Inverse of :math:`\sigma(t)/\alpha(t)`, not yet checked for its range."""
+        r"""Inverse of :math:`\sigma(t)/\alpha(t)`; outside of [0, 1] where it never takes that value."""
+        with torch.no_grad():
+            wanted = double(ratio).reshape(-1)
+            shares = torch.arange(_SECTIONS, dtype=wanted.dtype, device=wanted.device).unsqueeze(1) / _SECTIONS
+            start, width = torch.zeros_like(wanted), 1.0
+            for _ in range(_ROUNDS):
+                # Bisection that cuts in many parts at once: up to where the ratio is below the wanted one.
+                times = start + width * shares
+                passed = self._is_passed(times.flatten(), wanted.repeat(_SECTIONS)).reshape(times.shape)
+                require(
+                    (passed[:-1] | ~passed[1:]).all(),
+                    lambda: ValueError(f"sigma(t)/alpha(t) must grow with t; that of {self!r} takes a value twice"),
+                )
+                start = start + width / _SECTIONS * (passed.sum(0) - 1).clamp(min=0)
+                width = width / _SECTIONS
+            ends = wanted.new_tensor([0.0, 1.0])
+            growth = self._slope("sigma", lambda t: torch.log(self.sigma(t) / self.alpha(t)), ends, ends)
+            early, late = _ROUNDING * growth.clamp(1, 1e5)
+            before = ~self._is_passed(torch.zeros_like(wanted), wanted * (1 + early))
+            after = self._is_passed(torch.ones_like(wanted), wanted * (1 - late))
+            t = torch.where(before, -1.0, torch.where(after, 2.0, start + width / 2)).reshape(ratio.shape)
+        if ratio.requires_grad and torch.is_grad_enabled():
+            slope = self._slope("sigma", lambda t: self.sigma(t) / self.alpha(t), t.clamp(0, 1), t)
+            t = t + (ratio - ratio.detach()) / slope
+        return t.to(ratio.dtype)
+
+    def _is_passed(self, t: Tensor, ratio: Tensor) -> Tensor:
+        """Whether sigma/alpha is at most a ratio, without a quotient."""
+        return self.sigma(t) <= ratio * self.alpha(t)
 
     def _log_noise_to_signal(self, t) -> Tensor:
         return torch.log(self.sigma(t) / self.alpha(t))
@@ -291,11 +422,11 @@ class VESDE(SDE):
 
     def alpha(self, t) -> Tensor:
         """1: the mean stays."""
-        return torch.ones_like(unit_time(t))
+        return torch.ones_like(t)
 
     def sigma(self, t) -> Tensor:
         r""":math:`\sigma_{min} (\sigma_{max}/\sigma_{min})^t`."""
-        return self.sigma_min * torch.exp(self._log_ratio * unit_time(t))
+        return self.sigma_min * torch.exp(self._log_ratio * t)
 
     def drift(self, x: Tensor, t) -> Tensor:
         """0."""
@@ -332,12 +463,14 @@ class _LinearBeta(SDE):
 
     def integrated_beta(self, t) -> Tensor:
         r""":math:`B(t) = \int_0^t \beta(s)\,ds`, without unit."""
-        t = unit_time(t)
+        return self._integral(unit_time(t))
+
+    def _integral(self, t: Tensor) -> Tensor:
         return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
 
     def alpha(self, t) -> Tensor:
         r""":math:`e^{-B(t)/2}`."""
-        return torch.exp(-0.5 * self.integrated_beta(t))
+        return torch.exp(-0.5 * self._integral(t))
 
     def _log_noise_to_signal(self, t) -> Tensor:
         return torch.log(self.sigma(t)) + 0.5 * self.integrated_beta(t)  # finite where alpha underflows
@@ -372,7 +505,7 @@ class VPSDE(_LinearBeta):
 
     def sigma(self, t) -> Tensor:
         r""":math:`\sqrt{1 - e^{-B(t)}}`."""
-        return torch.sqrt(-torch.expm1(-self.integrated_beta(t)))
+        return torch.sqrt(-torch.expm1(-self._integral(t)))
 
     def diffusion(self, t) -> Tensor:
         r""":math:`\sqrt{\beta(t)}`."""
@@ -396,7 +529,7 @@ class SubVPSDE(_LinearBeta):
 
     def sigma(self, t) -> Tensor:
         r""":math:`1 - e^{-B(t)}`."""
-        return -torch.expm1(-self.integrated_beta(t))
+        return -torch.expm1(-self._integral(t))
 
     def diffusion(self, t) -> Tensor:
         r""":math:`\sqrt{\beta(t)\,(1 - e^{-2B(t)})}`."""

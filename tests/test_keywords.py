@@ -413,6 +413,7 @@ ONE_RESULT = {
     "distributed.any_rank": f"{TESTED} test_distributed",
     "distributed.join": f"{TESTED} test_distributed",
     "gradients.checked.of": "a word of the message",
+    "gradients.checked.argument": "a word of the message",
     "plots.density.device": "where the function is asked, in test_plots",
     "plots.density.dtype": "in which precision the function is asked, in test_plots",
     "plots.score_field.device": "where the function is asked, in test_plots",

@@ -76,7 +76,7 @@ def unchecked(function: Field, x: Tensor) -> Tensor:
         return function(x)
 
 
-def checked(name: str, function: Field, x: Tensor, *, of: object = None) -> Tensor:
+def checked(name: str, function: Field, x: Tensor, *, of: object = None, argument: str = "x") -> Tensor:
     r"""Call ``function(x)``, and refuse it if it changes with ``x`` in a way that its graph does not show.
 
     Where an operation on ``x`` was not recorded, the function is called six times more, near ``x`` and with the same
@@ -94,6 +94,7 @@ def checked(name: str, function: Field, x: Tensor, *, of: object = None) -> Tens
         x: points that require a gradient, inside :func:`recording`.
         of: function or module that stands for the function, by default itself: once found right, it is not suspected
             again.
+        argument: the name of ``x``, for the message.
 
     Returns:
         What the function returned.
@@ -110,13 +111,13 @@ def checked(name: str, function: Field, x: Tensor, *, of: object = None) -> Tens
         cause = next((cause for words, cause in _RAW_ERRORS.items() if words in str(error)), None)
         if cause is None:
             raise
-        raise ValueError(_refusal(name, cause)) from error
+        raise ValueError(_refusal(name, cause, argument)) from error
     if isinstance(value, Tensor) and not value.requires_grad and watch.cause is None:
-        watch.cause = "returns a tensor that autograd does not lead back to x"
+        watch.cause = f"returns a tensor that autograd does not lead back to {argument}"
     if isinstance(value, Tensor) and watch.cause is not None and not _remembered(of):
         right = _accounts_for_change(function, x)
         if right is False:
-            raise ValueError(_refusal(name, watch.cause))
+            raise ValueError(_refusal(name, watch.cause, argument))
         if right and isinstance(of, _REMEMBERED):
             _found_right.add(of)
     return value
@@ -126,12 +127,12 @@ def _remembered(of: object) -> bool:
     return isinstance(of, _REMEMBERED) and of in _found_right
 
 
-def _refusal(name: str, cause: str) -> str:
+def _refusal(name: str, cause: str, argument: str) -> str:
     return (
-        f"{name} must be differentiable in x all the way, for the result depends on its derivatives, but it {cause}. "
-        "Let PyTorch record every operation from x to the result: no torch.no_grad(), .detach(), .item() or NumPy on "
-        "the way. If it is the gradient of an energy or a log-density, take it with create_graph=True, or by "
-        "scorebook.score_matching.score_of"
+        f"{name} must be differentiable in {argument} all the way, for the result depends on its derivatives, but it "
+        f"{cause}. Let PyTorch record every operation from {argument} to the result: no torch.no_grad(), .detach(), "
+        ".item() or NumPy on the way. If it is the gradient of an energy or a log-density, take it with "
+        "create_graph=True, or by scorebook.score_matching.score_of"
     )
 
 
