@@ -105,7 +105,9 @@ def visited(request, browser, address):
         )
     except playwright.TimeoutError:
         page.troubles.append("a widget is not shown")
-    page.wait_for_load_state("networkidle")
+    # Chromium's own word for a quiet network is not always given on a busy machine.
+    page.wait_for_function("[...document.images].every(image => image.complete || image.loading === 'lazy')")
+    page.wait_for_function("document.fonts.ready.then(() => document.fonts.status === 'loaded')")
     yield page
     context.close()
 
@@ -368,6 +370,40 @@ def test_code_that_is_folded_says_what_it_holds_and_stays_as_the_reader_leaves_i
     page.reload()
     assert opened() == [False] * len(told)
     context.close()
+
+
+@pytest.mark.parametrize("visited", NOTEBOOKS, indirect=True)
+def test_a_figure_is_at_home_in_the_dark(visited):
+    visited.set_viewport_size({"width": 1280, "height": 900})
+    visited.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    for scheme in ("light", "dark"):
+        visited.emulate_media(color_scheme=scheme)
+        visited.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
+        shown = visited.locator("article div.cell_output img:visible").evaluate_all(
+            "all => all.filter(image => !image.closest('.scorebook-explorer')).map(image => image.className)"
+        )
+        assert shown
+        assert [classes for classes in shown if classes != f"only-{scheme}"] == []
+    # The first pixel of each is paper, hence like the page around it.
+    strange = visited.evaluate(
+        """async () => {
+            const page = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);
+            const strange = [];
+            for (const image of document.querySelectorAll("article div.cell_output img.only-dark")) {
+                image.loading = "eager";
+                await image.decode();
+                const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+                canvas.drawImage(image, 0, 0);
+                const paper = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+                const around = getComputedStyle(image).backgroundColor;
+                if (paper.some((part, i) => Math.abs(part - page[i]) > 2) || around !== "rgba(0, 0, 0, 0)")
+                    strange.push(`${image.alt.slice(0, 60)}: ${paper} on ${page}, around it ${around}`);
+            }
+            return strange;
+        }"""
+    )
+    visited.emulate_media(color_scheme="light")
+    assert strange == []
 
 
 @pytest.mark.parametrize("visited", NOTEBOOKS, indirect=True)

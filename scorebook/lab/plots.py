@@ -9,12 +9,16 @@ import math
 import numbers
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.typing import ColorType
 from torch import Tensor
 
@@ -29,6 +33,8 @@ _PAPER_TO_BLUE = LinearSegmentedColormap.from_list(
 
 _INK = "#22303c"
 _BATCH = 65536
+_PLACES: WeakKeyDictionary[AxesImage, list[tuple[int, int, int, int]]] = WeakKeyDictionary()
+PHOTOGRAPHS = "photographs"  # where the metadata of a notebook's output says where they are
 
 
 def use_style() -> None:
@@ -36,10 +42,9 @@ def use_style() -> None:
     plt.style.use(Path(__file__).with_name("scorebook.mplstyle"))
     if importlib.util.find_spec("IPython") and importlib.util.find_spec("matplotlib_inline"):
         from IPython import get_ipython
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        if hasattr(get_ipython(), "kernel"):
-            set_matplotlib_formats("retina")
+        if hasattr(shell := get_ipython(), "kernel"):
+            show_sharply(shell)
 
 
 def density(
@@ -330,13 +335,15 @@ def image_grid(images: Array, *, n_cols: Integer = 10, ax: Axes | None = None, g
     n_cols = min(n_cols, n)
     n_rows = math.ceil(n / n_cols)
     paper = images.new_ones(n_rows * (h + gap) - gap, n_cols * (w + gap) - gap, 3)
+    places = []
     for i, image in enumerate(images):
         top, left = i // n_cols * (h + gap), i % n_cols * (w + gap)
+        places.append((top, left, top + h, left + w))
         paper[top : top + h, left : left + w] = ((image.clamp(-1, 1) + 1) / 2).permute(1, 2, 0)
     if ax is None:
         width = min(0.62 * n_cols, 7.2)
         _, ax = plt.subplots(figsize=(width, width * paper.shape[0] / paper.shape[1]))
-    ax.imshow(paper.numpy(), origin="upper", interpolation="nearest")
+    _PLACES[ax.imshow(paper.numpy(), origin="upper", interpolation="nearest")] = places
     ax.set_axis_off()
     return ax
 
@@ -407,3 +414,35 @@ def _numbers(name: str, value: Array) -> Tensor:
             'give device="cpu"'
         )
     return value.to(device="cpu", dtype=torch.float64)
+
+
+def photographs(figure: Figure) -> list[list[float]]:
+    """Where the photographs of a drawn figure are: left, top, right, bottom, as shares of the picture that is shown.
+
+    A photograph is what :func:`image_grid` has drawn. The picture is the figure cut to what is on it. A page in dark
+    colours shows a figure with light and dark exchanged, but the negative of a photograph would be another photograph.
+    """
+    renderer = figure.canvas.get_renderer()
+    box = figure.get_tightbbox(renderer).padded(plt.rcParams["savefig.pad_inches"])
+    places = []
+    for image in figure.findobj(AxesImage):
+        height, width = image.get_size()
+        extent = image.get_window_extent(renderer).transformed(figure.dpi_scale_trans.inverted())
+        for top, left, bottom, right in _PLACES.get(image, ()):
+            across = [(extent.x0 + x / width * extent.width - box.x0) / box.width for x in (left, right)]
+            down = [(box.y1 - extent.y1 + y / height * extent.height) / box.height for y in (top, bottom)]
+            places.append([round(share, 5) for share in (across[0], down[0], across[1], down[1])])
+    return places
+
+
+def show_sharply(shell: Any) -> None:
+    """Let a notebook's shell show figures at twice the pixels, for sharp screens, and tell their photographs."""
+    from IPython.core.pylabtools import retina_figure
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    def shown(figure):
+        picture = retina_figure(figure, base64=True)
+        return picture and (picture[0], picture[1] | {PHOTOGRAPHS: photographs(figure)})
+
+    set_matplotlib_formats("retina")
+    shell.display_formatter.formatters["image/png"].for_type(Figure, shown)

@@ -20,6 +20,7 @@ from PIL import Image, features
 from torch import Tensor
 
 from scorebook.lab.arguments import positive, positive_integer
+from scorebook.lab.plots import photographs
 from scorebook.lab.types import Integer, Number
 
 __all__ = ["explorer"]
@@ -78,12 +79,12 @@ def explorer(
     names = [_name(value, format) for value in values]
     pages, size = [], None
     for value, name in zip(values, names, strict=True):
-        picture = _render(draw(value), pixel_ratio)
+        picture, dark = _render(draw(value), pixel_ratio)
         if size is not None and picture.size != size:
             raise ValueError(f"frames must have one size, got {picture.size} at {name} after {size}")
         size = picture.size
         text = f"{label if alt is None else alt} ({label}: {name})"
-        pages.append(_page(_encode(picture, quality), text, [round(side / pixel_ratio) for side in size]))
+        pages.append(_page(_encode(picture, quality), text, [round(side / pixel_ratio) for side in size], dark))
 
     # Two equal names would be one entry of the slider.
     options = [(name if names.count(name) == 1 else f"{name} ({i + 1})", i) for i, name in enumerate(names)]
@@ -120,7 +121,8 @@ def _name(value: Any, format: str | Callable[[Any], str]) -> str:
     return format.format(value) if isinstance(value, Real) else str(value)
 
 
-def _render(figure: Any, pixel_ratio: Number) -> Image.Image:
+def _render(figure: Any, pixel_ratio: Number) -> tuple[Image.Image, bool]:
+    """The picture, and whether it may be turned to its negative where the page is dark."""
     figure = figure.figure if isinstance(figure, Axes) else figure
     if not isinstance(figure, Figure):
         raise TypeError(f"draw must return a matplotlib Figure, got {type(figure).__name__}")
@@ -131,7 +133,7 @@ def _render(figure: Any, pixel_ratio: Number) -> Image.Image:
     pixels = np.asarray(canvas.buffer_rgba())
     paper = Image.new("RGB", pixels.shape[1::-1], "white")
     paper.paste(Image.fromarray(pixels[..., :3].copy()), mask=Image.fromarray(pixels[..., 3].copy()))
-    return paper
+    return paper, not photographs(figure)
 
 
 def _encode(picture: Image.Image, quality: Integer) -> tuple[str, bytes]:
@@ -148,10 +150,11 @@ def _bytes(picture: Image.Image, format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _page(encoded: tuple[str, bytes], alt: str, size: list[int]) -> str:
+def _page(encoded: tuple[str, bytes], alt: str, size: list[int], dark: bool) -> str:
     format, data = encoded
     width, height = size
     return (
-        f'<img src="data:image/{format};base64,{base64.b64encode(data).decode()}" alt="{html.escape(alt)}" '
+        f'<img class="{"drawing" if dark else "photographs"}" '
+        f'src="data:image/{format};base64,{base64.b64encode(data).decode()}" alt="{html.escape(alt)}" '
         f'width="{width}" height="{height}" style="max-width: 100%; height: auto; display: block">'
     )
