@@ -49,7 +49,7 @@ from scorebook.lab.calls import at
 from scorebook.lab.gradients import checked, outside_inference_mode, recording
 from scorebook.lab.observations import LinearObservation
 from scorebook.score_matching import score_of
-from scorebook.sde import SDE, on_grid, same_sde, sde_of, time_sampler
+from scorebook.sde import SDE, data_std_of, on_grid, same_sde, sde_of, time_sampler
 
 __all__ = [
     "LinearObservation",
@@ -133,9 +133,12 @@ def _at_known(core, settings, t, at_t, x) -> Tensor:
 
 
 def _belonging_to(sde, function, *arguments):
-    """``function`` closed over its first arguments, with the SDE to which it belongs; closures cannot be pickled."""
+    """``function`` closed over its first arguments, the first a score whose data it is for, with the SDE it belongs to.
+
+    Closures cannot be pickled.
+    """
     closed = functools.partial(function, *arguments)
-    closed.sde = sde
+    closed.sde, closed.data_std = sde, data_std_of(arguments[0] if arguments else function)
     return closed
 
 

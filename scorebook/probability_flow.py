@@ -11,19 +11,21 @@ single precision at least: a score in half precision sees them rounded, and no s
 A score may be compiled by ``torch.compile``; the solves are not for ``torch.func``, whose ``vmap``, ``jacrev`` and
 ``jacfwd`` they refuse: take ``differentiable=True`` and ``torch.autograd``. Its transforms serve :func:`velocity`.
 
-Where evaluations of the score are counted, half of the work is done on paper. Divide by the scale
-:math:`c = \sqrt{\alpha^2 + \sigma^2}`, and take for time the angle :math:`\varphi` between signal and noise,
-:math:`\tan \varphi = \sigma/\alpha`. Then :math:`u = x/c` is :math:`x_0 \cos \varphi + z \sin \varphi`, and its flow is
+Where evaluations of the score are counted, the flow is solved by another clock. With data of standard deviation
+:math:`s`, divide by the scale :math:`c = \sqrt{\alpha^2 s^2 + \sigma^2}`, and take for time the angle :math:`\varphi`
+between signal and noise, :math:`\tan \varphi = \sigma/(\alpha s)`. Then :math:`u = x/c` is
+:math:`\tfrac{x_0}{s} \cos \varphi + z \sin \varphi`, and its velocity is the posterior mean of the derivative,
 
-.. math:: \frac{du}{d\varphi} = -\tan \varphi\,\left[u + \nabla_u \log p_\varphi(u)\right], \qquad
+.. math:: \frac{du}{d\varphi} = E\left[z \cos \varphi - \tfrac{x_0}{s} \sin \varphi \,\middle|\, u\right]
+          = -\tan \varphi\,\left[u + \nabla_u \log p_\varphi(u)\right], \qquad
           \nabla_u \log p_\varphi(u) = c\,\nabla_x \log p_t(x) .
 
-Drift and diffusion are gone. The right side is the posterior mean of :math:`z \cos \varphi - x_0 \sin \varphi`, smooth
-at either end: 0 for standard normal data, an even rotation for a single point. ``method="adams"`` solves it by a
-multistep method with one evaluation a step, at times even in the share of noise :math:`\sigma/(\alpha + \sigma)`.
+It is bounded by data and noise at both ends, where slopes in other clocks grow or stand still: 0 for normal data of
+this scale, an even rotation for a single point. ``method="adams"`` solves it by a multistep method with one
+evaluation a step, at times even in the share of noise :math:`\sigma/(\alpha s + \sigma)`.
 
 Source: Song et al. (2021), sections 4.3 and D; Chen et al. (2018) for the change of variables; Salimans & Ho (2022),
-appendix D, for the angle.
+appendix D, for the angle and the velocity, their ``v``.
 """
 
 import collections
@@ -57,7 +59,7 @@ from scorebook.lab.arguments import (
 from scorebook.lab.calls import at
 from scorebook.lab.gradients import checked, outside_inference_mode, recording, unchecked
 from scorebook.score_matching import value_and_divergence
-from scorebook.sde import SDE, on_grid, same_sde
+from scorebook.sde import SDE, data_std_of, on_grid, same_sde
 from scorebook.sliced_score_matching import random_projections, value_and_slices
 
 __all__ = ["bits_per_dim", "dequantize", "encode", "interpolate", "log_prob", "sample", "velocity"]
@@ -73,10 +75,11 @@ _FIXED = {
     "rk4": ([(1 / 3, [1 / 3]), (2 / 3, [-1 / 3, 1]), (1, [1, -1, 1])], [1 / 8, 3 / 8, 3 / 8, 1 / 8]),
 }
 _MULTISTEP = "adams"
-_FEW_STEPS = 10
+# So many steps are so long that even the line through two rates leads the last prediction astray.
+_FEW_STEPS = 8
 # Noise over signal beyond which the angles of two times differ by no more than their roundings.
 _DROWNED = 1e8
-_SOLVER_KEYWORDS = ("method", "rtol", "atol", "t_min", "n_steps", "times")
+_SOLVER_KEYWORDS = ("method", "rtol", "atol", "t_min", "n_steps", "times", "data_std")
 _TRACE_KEYWORDS = ("divergence", "n_projections", "prior", "chunk_size", "generator")
 # How far beyond [0, 1] the velocity goes on.
 _OVERSTEP = 0.5
@@ -147,6 +150,7 @@ def sample(
     t_min: float = 1e-3,
     n_steps: int | None = None,
     times: Tensor | None = None,
+    data_std: float | None = None,
     trajectory: bool = False,
     with_log_prob: bool = False,
     differentiable: bool = False,
@@ -161,7 +165,7 @@ def sample(
         method: name of the solver; by default ``adams`` where ``n_steps`` is given, ``dopri5`` otherwise.
 
             ``adams``: one evaluation of the score a step, an error of third order; ``n_steps`` are even in the share of
-            noise :math:`\sigma/(\alpha + \sigma)`, which is meant for data of about unit scale.
+            noise :math:`\sigma/(\alpha s + \sigma)`, with :math:`s` the ``data_std``.
 
             Fixed steps in ``t``: ``euler``, ``midpoint``, ``heun2``, ``heun3``, ``rk4``. Adaptive, by torchdiffeq:
             ``dopri5``, ``dopri8``, ``bosh3``, ``adaptive_heun``, whose one step size serves the whole batch, so
@@ -174,6 +178,9 @@ def sample(
         times: a grid instead of ``n_steps`` and ``t_min``, such as ``sde.time_grid(50, spacing="karras")``: the steps
             of ``adams`` or a fixed solver, which is to be named. ``dopri5``, the default here too, chooses its own
             steps and only stops at these times.
+        data_std: standard deviation of the data, in their units, by which ``adams`` measures the signal; by default
+            what the score says (a ``ScoreModel``, an exact score and what guidance makes of them do), else 1. A wrong
+            scale costs accuracy at few steps; no other method asks for it.
         trajectory: return the states at all times of the grid.
         with_log_prob: return the log-density of the samples too, from the same solve, for ``x`` drawn from the prior.
         differentiable: let gradients flow back from the samples to ``x`` and to what the score is made of. Memory then
@@ -187,9 +194,9 @@ def sample(
         ``with_log_prob`` a pair of that and the log-densities, shape ``(B,)``, or ``(n_steps + 1, B)``, in nats.
 
     Raises:
-        ValueError: for an unknown method, ``t_min`` outside (0, 1), a fixed solver without steps, bad tolerances,
-            NaN in ``x``, a score that belongs to another SDE, or one that hides from autograd how it depends on ``x``
-            (:func:`scorebook.lab.gradients.checked`), where its derivatives are needed.
+        ValueError: for an unknown method, ``t_min`` outside (0, 1), a fixed solver without steps, bad tolerances, a
+            ``data_std`` that is not positive, NaN in ``x``, a score that belongs to another SDE, or one that hides from
+            autograd how it depends on ``x`` (:func:`scorebook.lab.gradients.checked`), where its derivatives are needed.
         TypeError: for an unknown keyword.
         RuntimeError: if the flow leaves the finite numbers, or an adaptive solver's step underflows.
 
@@ -200,6 +207,7 @@ def sample(
         raise TypeError(f"sample takes {next(iter(likelihood))!r} for its log-density, with with_log_prob=True")
     prior = likelihood.pop("prior", None)
     solver = {"method": method, "rtol": rtol, "atol": atol, "t_min": t_min, "n_steps": n_steps, "times": times}
+    solver["data_std"] = data_std
     with _recorded_if(differentiable):
         trace = _trace(x, **likelihood) if with_log_prob else None
         path, stretched = _solve(sde, score, x, trace, trajectory=trajectory, **solver)
@@ -218,9 +226,9 @@ def encode(sde: SDE, score, x: Tensor, *, trajectory: bool = False, differentiab
         x: data, shape ``(B, *event)``.
         trajectory: return the states at all times of the grid.
         differentiable: let gradients flow back, as in :func:`sample`.
-        solver: ``method``, ``rtol``, ``atol``, ``t_min``, ``n_steps`` and ``times``, with the meaning and the defaults
-            that they have in :func:`sample`. The grid of ``times`` is the decreasing one of :func:`sample`, and is run
-            through backwards.
+        solver: ``method``, ``rtol``, ``atol``, ``t_min``, ``n_steps``, ``times`` and ``data_std``, with the meaning and
+            the defaults that they have in :func:`sample`. The grid of ``times`` is the decreasing one of
+            :func:`sample`, and is run through backwards.
 
     Returns:
         Codes, shape ``(B, *event)``, or the trajectory ``(n_steps + 1, B, *event)``, start included.
@@ -270,8 +278,9 @@ def log_prob(
         generator: source of the probes.
         differentiable: let gradients flow back to ``x`` and to what the score is made of, as in :func:`sample`; they
             take second derivatives of the score.
-        solver: ``method``, ``rtol``, ``atol``, ``t_min`` (the time at which ``x`` is taken to be), ``n_steps`` and
-            ``times``, as for :func:`encode`. An adaptive solver holds the log-density to the same tolerances.
+        solver: ``method``, ``rtol``, ``atol``, ``t_min`` (the time at which ``x`` is taken to be), ``n_steps``,
+            ``times`` and ``data_std``, as for :func:`encode`. An adaptive solver holds the log-density to the same
+            tolerances.
 
     Returns:
         Log-densities in the units of ``x``, shape ``(B,)``.
@@ -359,8 +368,8 @@ def interpolate(sde: SDE, score, x_a: Tensor, x_b: Tensor, weights, **solver) ->
         x_a: points at weight 0, shape ``(B, *event)``.
         x_b: points at weight 1, the same shape.
         weights: numbers in [0, 1], length ``n``.
-        solver: ``method``, ``rtol``, ``atol``, ``t_min``, ``n_steps`` or ``times``, for :func:`encode` and
-            :func:`sample`.
+        solver: ``method``, ``rtol``, ``atol``, ``t_min``, ``n_steps`` or ``times``, and ``data_std``, for
+            :func:`encode` and :func:`sample`.
 
     Returns:
         Interpolated points, shape ``(n, B, *event)``.
@@ -488,13 +497,15 @@ def _solve(
     t_min=1e-3,
     n_steps=None,
     times=None,
+    data_std=None,
     trajectory=False,
 ) -> tuple[Tensor, Tensor | None]:
     """Where the flow ends and how much it has stretched space by then; with ``trajectory``, at all times."""
     same_sde("score", score, sde)
     if method is None:
         method = "dopri5" if n_steps is None else _MULTISTEP
-    times = _times(sde, method, t_min, n_steps, times, trajectory)
+    data_std = _data_std(score, data_std)
+    times = _times(sde, method, t_min, n_steps, times, data_std, trajectory)
     batch("x", x)
     finite("x", x)
     if method in _ADAPTIVE and x.numel() == 0:
@@ -512,7 +523,7 @@ def _solve(
     if recorded:
         _look_at(score, x, times[0])
     if method == _MULTISTEP:
-        scales, states = _turn(sde, score, look, rows, start, times)
+        scales, states = _turn(sde, score, look, rows, start, times, data_std)
     else:
         slope = _slope(sde, _asked(look(functools.partial(at, score)), x.dtype), rows, start)
         if method in _FIXED:
@@ -529,6 +540,14 @@ def _solve(
         return path, None
     stretched = torch.stack([rows.stretching(state, scale / scales[0]) for state, scale in kept])
     return path, stretched if trajectory else stretched[0]
+
+
+def _data_std(score, given) -> float:
+    """The scale of the data: as given, or as the score says, or 1."""
+    if given is None:
+        given = 1.0 if (said := data_std_of(score)) is None else said
+    positive("data_std", given)
+    return float(given)
 
 
 def _asked(score, dtype):
@@ -590,9 +609,9 @@ def _left_the_numbers(finite_rows, before, t) -> RuntimeError:
     )
 
 
-def _turn(sde, score, look, rows, state, times):
+def _turn(sde, score, look, rows, state, times, data_std):
     """The flow in the angle between signal and noise: the scale at each time, and the states divided by it."""
-    ratios, scales = _ratio_and_scale(sde, times)
+    ratios, scales = _ratio_and_scale(sde, times, data_std)
     # Of the times at which noise drowns the signal, one is a step's end. From one to the next there is no way to go.
     idle = max(0, min(int((ratios > _DROWNED).sum()) - 1, len(times) - 2))
     forwards = bool(times[0] < times[-1])
@@ -601,8 +620,8 @@ def _turn(sde, score, look, rows, state, times):
     # The rate is a posterior mean, found to a rounding times noise over signal. Where that is coarse, it is taken where
     # noise over signal is one over the root of a rounding: beyond, hardly any way is left.
     coarse = torch.finfo(state.dtype).eps ** -0.5
-    asked_at = times.clamp(max=float(sde.time_of(coarse))) if bool((ratios > coarse).any()) else times
-    tangents, radii = (values.tolist() for values in _ratio_and_scale(sde, asked_at))
+    asked_at = times.clamp(max=float(sde.time_of(coarse * data_std))) if bool((ratios > coarse).any()) else times
+    tangents, radii = (values.tolist() for values in _ratio_and_scale(sde, asked_at, data_std))
     first, *others = on_grid(score, asked_at[:-1].to(device=state.device, dtype=state.dtype))
     scores = [_asked(each, rows.dtype) for each in (look(first), *others)]
 
@@ -621,9 +640,9 @@ def _idle_at_the_end(states, times):
     yield from [state] * times
 
 
-def _ratio_and_scale(sde, times) -> tuple[Tensor, Tensor]:
-    alpha, sigma = sde.alpha(times), sde.sigma(times)
-    return sigma / alpha, torch.hypot(alpha, sigma)
+def _ratio_and_scale(sde, times, data_std) -> tuple[Tensor, Tensor]:
+    signal, noise = sde.alpha(times) * data_std, sde.sigma(times)
+    return noise / signal, torch.hypot(signal, noise)
 
 
 def _adams(rate, state, nodes):
@@ -633,21 +652,22 @@ def _adams(rate, state, nodes):
     :math:`y_{k+1} = y_k + \tfrac{h}{12}(23 f_k - 16 f_{k-1} + 5 f_{k-2})` where steps are equal. Evaluate
     :math:`f_{k+1}` there. Correct: now the parabola goes through the rate of arrival too,
     :math:`y_{k+1} = y_k + \tfrac{h}{12}(5 f_{k+1} + 8 f_k - f_{k-1})`. The first steps have fewer rates and lower
-    degrees, which costs no order; the last state stays as predicted, so that ``n`` steps cost ``n`` evaluations.
-    With fewer than ten steps the last predictions have lower degrees too: so far out, a parabola goes astray.
+    degrees, which costs no order. The last state stays as predicted, so that ``n`` steps cost ``n`` evaluations; what
+    no evaluation corrects any more is foretold by a line rather than a parabola, in the last step of eight or fewer by
+    the last rate alone.
 
     Source: Hairer, Nørsett & Wanner (1993), section III.1; Zhao et al. (2023), "UniPC", for the corrector without an
     evaluation of its own.
     """
     rates, previous = [], state
+    fewest = 1 if len(nodes) - 1 <= _FEW_STEPS else 2
     for k in range(len(nodes) - 1):
         rates = [*rates[-2:], rate(k, state)]
         known = nodes[k + 1 - len(rates) : k + 1]
         if k > 0:
             state = _integrate(previous, rates, known, nodes[k - 1], nodes[k])
         yield state
-        left = len(nodes) - 1 - k
-        n_used = left if len(nodes) <= _FEW_STEPS else 3
+        n_used = min(max(len(nodes) - 1 - k, fewest), 3)
         previous, state = state, _integrate(state, rates[-n_used:], known[-n_used:], nodes[k], nodes[k + 1])
     yield state
 
@@ -722,7 +742,7 @@ def _by_torchdiffeq(slope, rows, state, times, method, rtol, atol) -> Tensor:
     return odeint(watched, state, times, rtol=rtol, atol=atol, method=method, options=options)
 
 
-def _times(sde, method, t_min, n_steps, times, trajectory) -> Tensor:
+def _times(sde, method, t_min, n_steps, times, data_std, trajectory) -> Tensor:
     """Decreasing times at which the solver stops: all steps of a fixed solver, for an adaptive one what is shown."""
     one_of("method", method, (*_ADAPTIVE, *_FIXED, _MULTISTEP))
     if times is not None:
@@ -742,4 +762,4 @@ def _times(sde, method, t_min, n_steps, times, trajectory) -> Tensor:
     if n_steps is None:
         n_steps = 50 if trajectory else 1
     with torch.device("cpu"):
-        return sde.time_grid(n_steps, t_min=t_min, spacing=spacing, dtype=torch.float64)
+        return sde.time_grid(n_steps, t_min=t_min, spacing=spacing, data_std=data_std, dtype=torch.float64)

@@ -99,7 +99,7 @@ _LARGEST_RATIO = 1e300
 # Noise over signal beyond which double precision holds nothing of the signal: a grid has no steps to spend there.
 _DROWNED = 1e16
 
-# The function of the noise-to-signal ratio in which the times of a grid are even, and its inverse.
+# The function of the noise-to-signal ratio, over the data's scale, in which a grid's times are even, and its inverse.
 _SPACINGS = {
     "karras": (lambda ratio: ratio ** (1 / 7), lambda even: even**7),
     "share": (lambda ratio: 1 / (1 + 1 / ratio), lambda even: even / (1 - even)),
@@ -319,24 +319,30 @@ class SDE(abc.ABC):
         z = vectors(at_least_single(x) / self.prior_std)
         return -0.5 * (z**2).sum(1) - z.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
 
-    def time_grid(self, n_steps: int, *, t_min: float = 1e-3, spacing: str = "uniform", dtype=None) -> Tensor:
+    def time_grid(
+        self, n_steps: int, *, t_min: float = 1e-3, spacing: str = "uniform", data_std: float = 1.0, dtype=None
+    ) -> Tensor:
         r"""Times from 1 down to ``t_min``, shape ``(n_steps + 1,)``, on the CPU.
 
         Args:
             n_steps: number of steps between them.
             t_min: last time, in (0, 1).
             spacing: ``"uniform"`` in ``t``, or ``"karras"``: uniform in :math:`(\sigma/\alpha)^{1/7}`, which takes
-                small steps where the noise is small (Karras et al., 2022, eq. 5); ``"share"``: uniform in
-                :math:`\sigma/(\alpha + \sigma)`, the time of flow matching (Liu et al., 2023), for few steps of a
-                method of higher order; ``"angle"``: uniform in :math:`\arctan(\sigma/\alpha)`, the cosine schedule
-                (Nichol & Dhariwal, 2021); or ``"log"``: uniform in :math:`\log(\sigma/\alpha)`. Ratios count up to
-                :math:`10^{16}`: from t = 1, where all signal may be lost, the first step goes that far.
+                small steps where the noise is small (Karras et al., 2022, eq. 5); ``"share"``: uniform in the share
+                of noise :math:`\sigma/(\alpha s + \sigma)`, for :math:`s = 1` the time of flow matching (Liu et al.,
+                2023), for few steps of a method of higher order; ``"angle"``: uniform in
+                :math:`\arctan(\sigma/(\alpha s))`, the cosine schedule (Nichol & Dhariwal, 2021); or ``"log"``:
+                uniform in :math:`\log(\sigma/\alpha)`. Ratios count up to :math:`10^{16} s`: from t = 1, where all
+                signal may be lost, the first step goes that far.
+            data_std: standard deviation :math:`s` of the data, in their units, for ``"share"`` and ``"angle"``.
             dtype: of the times; by default torch's.
 
         Raises:
-            ValueError: if ``n_steps`` is no positive integer, ``t_min`` not in (0, 1), ``spacing`` unknown.
+            ValueError: if ``n_steps`` is no positive integer, ``t_min`` not in (0, 1), ``spacing`` unknown or
+                ``data_std`` not positive.
         """
         positive_integer("n_steps", n_steps)
+        positive("data_std", data_std)
         one_of("spacing", spacing, ("uniform", *_SPACINGS))
         inner_time("t_min", t_min)
         ends = torch.tensor([1.0, float(t_min)], dtype=torch.float64, device="cpu")
@@ -346,8 +352,8 @@ class SDE(abc.ABC):
             between = 1 + fraction * (ends[1] - 1)
         else:
             even, back = _SPACINGS[spacing]
-            high, low = even((self.sigma(ends) / self.alpha(ends)).clamp(max=_DROWNED))
-            between = self.time_of(back(high + fraction * (low - high)))
+            high, low = even((self.sigma(ends) / (self.alpha(ends) * data_std)).clamp(max=_DROWNED))
+            between = self.time_of(data_std * back(high + fraction * (low - high)))
         return torch.cat([ends[:1], between, ends[1:]]).to(dtype or torch.get_default_dtype())
 
     def exact_score(self, mixture):
@@ -357,10 +363,12 @@ class SDE(abc.ABC):
             mixture: the law of the clean points :math:`x_0`, a ``lab.GaussianMixture``.
 
         Returns:
-            ``score(x, t)`` with ``t`` scalar or of shape ``(B,)``; an event of several axes is taken as one vector.
+            ``score(x, t)`` with ``t`` scalar or of shape ``(B,)``; an event of several axes is taken as one vector. Its
+            ``sde`` is this one, its ``data_std`` the root of the mean variance of the mixture.
         """
         score = functools.partial(self._exact_score, mixture)
-        score.sde = self
+        std = mixture.covariance.detach().diagonal().mean().sqrt()
+        score.sde, score.data_std = self, None if std.is_meta else float(std)
         return score
 
     @one_read()
@@ -548,8 +556,21 @@ def sde_of(score) -> SDE | None:
     through are ``functools.partial``, ``torch.compile``, bound methods such as ``model.forward``, and the wrappers of
     PyTorch that hold the model as their ``module``. A ``lambda`` hides it.
     """
-    said = (getattr(layer, "sde", None) for layer in layers(score))
-    return next((own for own in said if isinstance(own, SDE)), None)
+    return _said_by(score, "sde", SDE)
+
+
+def data_std_of(score) -> float | None:
+    """The standard deviation of the data that a score says it is for, or ``None`` where it does not say.
+
+    It says so by an attribute ``data_std``, as a :class:`ScoreModel`, exact scores and what is made of them do, and is
+    looked for as by :func:`sde_of`.
+    """
+    return _said_by(score, "data_std", (int, float))
+
+
+def _said_by(score, name, kind):
+    said = (getattr(layer, name, None) for layer in layers(score))
+    return next((own for own in said if isinstance(own, kind)), None)
 
 
 def same_sde(name: str, score, sde: SDE):

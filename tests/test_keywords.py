@@ -246,6 +246,7 @@ CALLS = {
             "t_min": 0.1,
             "trajectory": True,
             "with_log_prob": True,
+            "data_std": 3.0,
             "times": Beside(GRID, n_steps=None, times=EVEN, method="adams"),
         }
         | {"rtol": Beside(1e-2, n_steps=None), "atol": Beside(1e-1, n_steps=None)},
@@ -398,7 +399,7 @@ for name, process in {"VESDE": VE, "VPSDE": VP, "SubVPSDE": sde.SubVPSDE()}.item
         f"sde.{name}.time_grid": Keywords(
             lambda process=process, **k: process.time_grid(4, **k),
             {},
-            {"t_min": 0.1, "spacing": "karras", "dtype": torch.float64},
+            {"t_min": 0.1, "spacing": "karras", "dtype": torch.float64, "data_std": Beside(2.0, spacing="share")},
         ),
     }
 

@@ -1,12 +1,15 @@
 """The flow is held to the marginals of its SDE, to exact densities, and to its own way back."""
 
+import functools
 import math
 import weakref
 
 import pytest
 import torch
 
+from scorebook.controllable_generation import classifier_free, condition, given
 from scorebook.lab.distributions import GaussianMixture
+from scorebook.lab.networks import TimeMLP
 from scorebook.probability_flow import (
     bits_per_dim,
     dequantize,
@@ -16,7 +19,7 @@ from scorebook.probability_flow import (
     sample,
     velocity,
 )
-from scorebook.sde import VESDE, VPSDE, SubVPSDE
+from scorebook.sde import VESDE, VPSDE, ScoreModel, SubVPSDE, data_std_of
 
 F64 = torch.float64
 EACH_SDE = pytest.mark.parametrize("sde", [VESDE(0.01, 80.0), VPSDE(), SubVPSDE()], ids=repr)
@@ -215,14 +218,85 @@ def law_of_gaussian_at(sde, t):
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 7])
+@pytest.mark.parametrize("scale_of_data", [0.2, 1.0, 30.0])
 @EACH_SDE
-def test_adams_is_exact_for_standard_normal_data(sde, n_steps):
+def test_adams_is_exact_for_normal_data(sde, scale_of_data, n_steps):
     """In the angle their flow stands still: the sample is the start, scaled, after any number of steps."""
-    data = GaussianMixture([1.0], torch.zeros(1, 3, dtype=F64), 1.0)
+    data = GaussianMixture([1.0], torch.zeros(1, 3, dtype=F64), scale_of_data**2)
     z = sde.sample_prior((20, 3), generator=generator(), dtype=F64)
-    scale = [torch.hypot(sde.alpha(t), sde.sigma(t)) for t in (1.0, 1e-3)]
+    scale = [torch.hypot(scale_of_data * sde.alpha(t), sde.sigma(t)) for t in (1.0, 1e-3)]
     found = sample(sde, sde.exact_score(data), z, n_steps=n_steps)
     torch.testing.assert_close(found, z * scale[1] / scale[0], rtol=1e-9, atol=1e-9)
+
+
+def stretched(scale):
+    """The mixture, of the standard deviation ``scale``."""
+    law = mixture()
+    factor = scale / law.covariance.diagonal().mean().sqrt()
+    return GaussianMixture(law.weights, factor * (law.means - law.mean), factor**2 * law.covariances)
+
+
+@EACH_SDE
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0, 50.0])
+def test_adams_takes_data_of_any_scale(sde, scale):
+    """Counted in the data's own scale the path hardly hangs on it; counted in 1, sixteen steps miss wide data."""
+    score = sde.exact_score(stretched(scale))
+    z = sde.sample_prior((100, 2), generator=generator(), dtype=F64)
+    exact = sample(sde, score, z, rtol=1e-8, atol=1e-8)
+    x = stretched(scale).sample(100, generator=generator())
+    densities = log_prob(sde, score, x, rtol=1e-8, atol=1e-8)
+
+    def errors(**options):
+        found = sample(sde, score, z, n_steps=16, **options)
+        density = log_prob(sde, score, x, n_steps=16, **options) - densities
+        way = encode(sde, score, exact, n_steps=16, **options) - z
+        return torch.stack([e.square().mean().sqrt() for e in ((found - exact) / scale, density, way / sde.prior_std)])
+
+    in_its_scale, in_one = errors(), errors(data_std=1.0)
+    assert (in_its_scale < torch.tensor([1.5e-3, 1.5e-2, 1.5e-3])).all()
+    if scale != 1:
+        assert (in_one > 5 * in_its_scale).all()
+    single = [interpolate(sde, score, x[:3], x[3:6], [0.5], n_steps=16, data_std=s) for s in (scale, 1.0)]
+    there = interpolate(sde, score, x[:3], x[3:6], [0.5], rtol=1e-8, atol=1e-8)
+    assert (single[0] - there).abs().max() <= (single[1] - there).abs().max()
+
+
+@pytest.mark.parametrize("n_steps", range(5, 20))
+@EACH_SDE
+def test_one_more_step_of_adams_does_no_harm(sde, n_steps):
+    for law in ("plane", "line"):
+        score, z, exact = exactly_solved(sde, law)
+        fewer, more = (
+            (sample(sde, score, z, n_steps=n) - exact).square().mean().sqrt() for n in (n_steps, n_steps + 1)
+        )
+        assert more < 1.05 * fewer
+
+
+@functools.cache
+def exactly_solved(sde, name):
+    law = {
+        "plane": mixture(),
+        "line": GaussianMixture([0.3, 0.7], torch.tensor([[-1.5], [1.0]], dtype=F64), torch.tensor([0.04, 0.09])),
+    }[name]
+    z = sde.sample_prior((100, law.dim), generator=generator(), dtype=F64)
+    return sde.exact_score(law), z, sample(sde, sde.exact_score(law), z, rtol=1e-7, atol=1e-7)
+
+
+def test_the_scale_of_the_data_is_what_the_score_says_unless_one_is_given():
+    sde = VPSDE()
+    model = ScoreModel(TimeMLP(2, width=8, depth=1, generator=generator()), sde, data_std=7.0)
+    bare, x = lambda x, t: model(x, t), sde.sample_prior((5, 2), generator=generator())
+    for call in (sample, encode, log_prob):
+        plain, scaled = (call(sde, bare, x, n_steps=6, **options) for options in ({}, {"data_std": 7.0}))
+        assert not torch.allclose(plain, scaled, rtol=1e-3)
+        assert torch.equal(plain, call(sde, bare, x, n_steps=6, data_std=1))
+        assert torch.equal(plain, call(sde, model, x, n_steps=6, data_std=1.0))
+        for said in (model, model.forward, torch.optim.swa_utils.AveragedModel(model), given(model)):
+            assert torch.equal(scaled, call(sde, said, x, n_steps=6))
+    exact = sde.exact_score(stretched(7.0))
+    for said in (exact, condition(exact, lambda x, t: 0 * x.sum(1)), classifier_free(exact, exact, 2.0)):
+        assert data_std_of(said) == pytest.approx(7.0)
+    assert data_std_of(normal_score) is None
 
 
 @EACH_SDE
@@ -241,8 +315,9 @@ def test_adams_lands_on_a_single_point_in_few_steps(sde):
     assert errors[1] < 0.003
 
 
+@pytest.mark.parametrize("data_std", [0.05, 1.0, 20.0])
 @EACH_SDE
-def test_adams_asks_once_a_step_at_even_shares_of_noise(sde):
+def test_adams_asks_once_a_step_at_even_shares_of_noise(sde, data_std):
     asked = []
 
     def score(x, t):
@@ -250,13 +325,13 @@ def test_adams_asks_once_a_step_at_even_shares_of_noise(sde):
         return sde.exact_score(mixture())(x, t)
 
     x = mixture().sample(4, generator=generator())
-    sample(sde, score, x, n_steps=12)
+    sample(sde, score, x, n_steps=12, data_std=data_std)
     at = torch.tensor([*asked, 1e-3], dtype=F64)
     assert len(asked) == 12
-    shares = sde.sigma(at) / (sde.alpha(at) + sde.sigma(at))
+    shares = sde.sigma(at) / (sde.alpha(at) * data_std + sde.sigma(at))
     torch.testing.assert_close(shares.diff(), shares.diff().mean().expand(12), rtol=1e-6, atol=0)
     asked.clear()
-    encode(sde, score, x, n_steps=12)
+    encode(sde, score, x, n_steps=12, data_std=data_std)
     torch.testing.assert_close(torch.tensor(asked, dtype=F64), at.flip(0)[:-1], rtol=1e-6, atol=1e-9)
 
 
@@ -295,7 +370,7 @@ def test_the_budget_decides_the_solver():
 @pytest.mark.parametrize("call", [encode, log_prob, lambda *a, **k: interpolate(*a, a[2], [0.5], **k)])
 @pytest.mark.parametrize("name", ["n_step", "field", "forwards", "trajectories"])
 def test_an_unknown_keyword_is_named_beside_the_known(call, name):
-    with pytest.raises(TypeError, match=rf"takes no keyword '{name}'; .* method, rtol, atol, t_min, n_steps, times"):
+    with pytest.raises(TypeError, match=rf"takes no keyword '{name}'; .* method, .* n_steps, times, data_std"):
         call(VPSDE(), normal_score, X, **{name: 3})
 
 
@@ -310,8 +385,9 @@ def test_log_prob_of_an_image_is_that_of_its_vector(divergence, solver):
     def image_score(x, t):
         return score(x.flatten(1), t).reshape(x.shape)
 
-    flat = log_prob(sde, score, x, divergence=divergence, generator=generator(), **solver)
-    square = log_prob(sde, image_score, x.reshape(6, 1, 2, 2), divergence=divergence, generator=generator(), **solver)
+    options = {"divergence": divergence, "data_std": 0.7, **solver}
+    flat = log_prob(sde, score, x, generator=generator(), **options)
+    square = log_prob(sde, image_score, x.reshape(6, 1, 2, 2), generator=generator(), **options)
     assert (flat - square).abs().max() < 1e-9
 
 
@@ -502,6 +578,8 @@ X = torch.zeros(3, 2)
         (lambda: sample(VPSDE(), normal_score, X, method="rk4", n_steps=0), "n_steps must be a positive integer"),
         (lambda: sample(VPSDE(), normal_score, X, method="adams"), "'adams' takes fixed steps"),
         (lambda: sample(VPSDE(), normal_score, X, n_steps=0), "n_steps must be a positive integer"),
+        (lambda: sample(VPSDE(), normal_score, X, n_steps=2, data_std=0.0), "data_std must be positive"),
+        (lambda: encode(VPSDE(), normal_score, X, data_std=float("inf")), "data_std must be positive and finite"),
         (lambda: sample(VPSDE(), lambda x, t: x[:, :1], X, n_steps=2), r"score must return shape \(3, 2\)"),
         (lambda: sample(VPSDE(), normal_score, X, n_steps=3, times=torch.tensor([1.0, 0.5])), "n_steps or times"),
         (lambda: sample(VPSDE(), normal_score, X, times=torch.tensor([0.5, 1.0])), "times must decrease"),

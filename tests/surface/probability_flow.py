@@ -52,6 +52,13 @@ CALLS = {
         by_row=True,
         sampler=True,
     ),
+    "sample (data_std)": Call(
+        lambda x, data_std: probability_flow.sample(SDE, score, x, n_steps=3, data_std=data_std),
+        x=points(),
+        data_std=Number(2.0),
+        by_row=True,
+        sampler=True,
+    ),
     "sample (with_log_prob)": Call(
         lambda x: probability_flow.sample(SDE, score, x, n_steps=3, with_log_prob=True),
         x=points(),

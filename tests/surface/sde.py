@@ -171,6 +171,10 @@ for name, process in SDES.items():
         f"{name}.time_grid": Call(
             lambda t_min, process=process: process.time_grid(3, t_min=t_min, spacing="karras"), t_min=Number(0.01)
         ),
+        f"{name}.time_grid (share)": Call(
+            lambda data_std, process=process: process.time_grid(3, data_std=data_std, spacing="share"),
+            data_std=Number(2.0),
+        ),
         f"{name}.time_of": Call(
             lambda noise_to_signal, process=process: process.time_of(noise_to_signal),
             noise_to_signal=per_row(0.1, 2.0),
