@@ -16,7 +16,6 @@ WITHOUT_RIVALS = {
     "mistakes.ipynb",
     "noise_scales.ipynb",
     "probability_flow.ipynb",
-    "sde.ipynb",
     "tour.ipynb",
 }
 
