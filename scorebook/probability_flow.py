@@ -196,7 +196,7 @@ def sample(
     Raises:
         ValueError: for an unknown method, ``t_min`` outside (0, 1), a fixed solver without steps, bad tolerances, a
             ``data_std`` that is not positive, NaN in ``x``, a score that belongs to another SDE, or one that hides from
-            autograd how it depends on ``x`` (:func:`scorebook.lab.gradients.checked`), where its derivatives are needed.
+            autograd how it depends on ``x`` (:func:`scorebook.lab.gradients.checked`) where its derivatives are needed.
         TypeError: for an unknown keyword.
         RuntimeError: if the flow leaves the finite numbers, or an adaptive solver's step underflows.
 
