@@ -68,6 +68,7 @@ __all__ = [
     "SubVPSDE",
     "at_noise_scale",
     "at_time",
+    "data_std_of",
     "denoising_loss",
     "euler_maruyama",
     "log_normal_times",

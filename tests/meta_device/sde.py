@@ -67,6 +67,7 @@ NOT_DRIVEN = {
     "ScoreModel.set_extra_state": "takes bytes, on whatever device",
     "same_sde": "takes no tensor",
     "sde_of": "takes no tensor",
+    "data_std_of": "takes no tensor",
     "log_normal_times": "draws from numbers alone; the loss moves the times to the device of the data",
     "time_sampler": "draws times on the generator's device; the loss, which moves them, is driven",
 } | {f"{name}.time_grid": "takes no tensor; the samplers, which move the grid, are driven" for name in ALL}

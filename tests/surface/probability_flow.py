@@ -46,15 +46,11 @@ CALLS = {
         sampler=True,
     ),
     "sample (adams)": Call(
-        lambda x, times: probability_flow.sample(SDE, score, x, method="adams", times=times),
+        lambda x, times, data_std: probability_flow.sample(
+            SDE, score, x, method="adams", times=times, data_std=data_std
+        ),
         x=points(),
         times=constant([1.0, 0.5, 0.1]),
-        by_row=True,
-        sampler=True,
-    ),
-    "sample (data_std)": Call(
-        lambda x, data_std: probability_flow.sample(SDE, score, x, n_steps=3, data_std=data_std),
-        x=points(),
         data_std=Number(2.0),
         by_row=True,
         sampler=True,

@@ -169,10 +169,10 @@ for name, process in SDES.items():
         f"{name}.prior_log_prob": Call(lambda x, process=process: process.prior_log_prob(x), x=points(), by_row=True),
         f"{name}.sigma": Call(lambda t, process=process: process.sigma(t), t=TIMES, by_row=True),
         f"{name}.time_grid": Call(
-            lambda t_min, process=process: process.time_grid(3, t_min=t_min, spacing="karras"), t_min=Number(0.01)
-        ),
-        f"{name}.time_grid (share)": Call(
-            lambda data_std, process=process: process.time_grid(3, data_std=data_std, spacing="share"),
+            lambda t_min, data_std, process=process: process.time_grid(
+                3, t_min=t_min, data_std=data_std, spacing="share"
+            ),
+            t_min=Number(0.01),
             data_std=Number(2.0),
         ),
         f"{name}.time_of": Call(
@@ -205,6 +205,7 @@ NO_DATA = {f"{name}.sample_prior": "takes a shape" for name in SDES} | {
     "ScoreModel.set_extra_state": "takes what get_extra_state returned",
     "same_sde": "takes no numbers",
     "sde_of": "takes no numbers",
+    "data_std_of": "takes no numbers",
 }
 
 WITHOUT_DATA = {
@@ -215,4 +216,5 @@ WITHOUT_DATA = {
     "ScoreModel.set_extra_state": Call(lambda: model(None).set_extra_state(model(None).get_extra_state())),
     "same_sde": Call(lambda: sde.same_sde("score", model(None), VP)),
     "sde_of": Call(lambda: sde.sde_of(model(None))),
+    "data_std_of": Call(lambda: sde.data_std_of(model(None))),
 }
