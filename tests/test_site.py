@@ -190,6 +190,27 @@ def test_no_page_scrolls_sideways(visited, width):
     assert beyond == []
 
 
+@pytest.mark.parametrize("visited", [*NOTEBOOKS, "status", "benchmarks"], indirect=True)
+def test_a_table_of_the_run_is_read_on_a_phone(visited):
+    visited.set_viewport_size({"width": 390, "height": 900})
+    visited.wait_for_function("innerWidth === 390")
+    cards = visited.locator("table.scorebook-claims tbody td:not(:first-child)").evaluate_all(
+        """all => all.filter(cell => cell.getBoundingClientRect().right > innerWidth
+            || getComputedStyle(cell, "::before").content === "none").map(cell => cell.textContent)"""
+    )
+    assert cards == []
+    uncued = visited.locator(".scorebook-table-box:not(:has(.scorebook-claims))").evaluate_all(
+        """all => all.filter(box => box.scrollWidth > box.clientWidth + 1).filter(box => {
+            const key = box.querySelector("tbody td"), before = key.getBoundingClientRect().left;
+            box.scrollLeft = box.scrollWidth;
+            const stays = Math.abs(key.getBoundingClientRect().left - before) < 1;
+            box.scrollLeft = 0;
+            return !stays || getComputedStyle(box).backgroundImage === "none";
+        }).map(box => box.textContent.slice(0, 60))"""
+    )
+    assert uncued == []
+
+
 @pytest.mark.parametrize("visited", EXPLORED, indirect=True)
 def test_every_explorer_moves_by_key_and_by_mouse(visited):
     visited.set_viewport_size({"width": 1280, "height": 900})

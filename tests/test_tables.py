@@ -59,6 +59,7 @@ def test_a_page_gets_a_table_with_escaped_text_and_named_columns():
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert '<th scope="col" class="txt">a &lt; b</th>' in page
+    assert '<td class="txt" data-label="a &lt; b">x</td>' in page
     assert "<caption>5 &gt; 3</caption>" in page
 
 

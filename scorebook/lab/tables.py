@@ -91,7 +91,10 @@ class Table:
         )
         body = []
         for row, row_class in zip(self.rows, self.row_classes, strict=True):
-            cells = "".join(f'<td class="{s}">{html.escape(c)}</td>' for s, c in zip(sides, row, strict=True))
+            cells = "".join(
+                f'<td class="{s}" data-label="{html.escape(h)}">{html.escape(c)}</td>'
+                for s, h, c in zip(sides, self.header, row, strict=True)
+            )
             body.append(f'<tr class="{row_class}">{cells}</tr>' if row_class else f"<tr>{cells}</tr>")
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return (
