@@ -14,7 +14,6 @@ WITHOUT_RIVALS = {
     "beyond.ipynb",
     "controllable_generation.ipynb",
     "mistakes.ipynb",
-    "noise_scales.ipynb",
     "probability_flow.ipynb",
     "tour.ipynb",
 }
