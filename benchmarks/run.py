@@ -95,10 +95,12 @@ def circumstances() -> dict:
     """Where, when and on what a benchmark is measured."""
     import torch
 
+    from scorebook.lab import devices
+
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": commit(),
-        "processor": _processor(),
+        "processor": devices.processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} on {platform.machine()}",
@@ -148,14 +150,6 @@ def commit() -> str | None:
         return git("rev-parse", "--short=10", "HEAD") + (", with changes that are not committed" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _installed(package: str) -> str:

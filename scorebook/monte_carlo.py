@@ -13,6 +13,7 @@ once :math:`N` is large. Every measured number of this book carries such an erro
 """
 
 import numbers
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -25,7 +26,7 @@ from scorebook.lab.arguments import finite, floating, real
 from scorebook.lab.tables import plus_minus
 from scorebook.lab.types import Array, Number
 
-__all__ = ["Estimate", "control_variate", "effective_sample_size", "expectation", "running_expectation"]
+__all__ = ["Estimate", "control_variate", "effective_draws", "expectation", "running_expectation"]
 
 _SHOWN = 6
 
@@ -181,7 +182,7 @@ def control_variate(
     return Estimate(values.mean() - beta @ offset, _standard_error(residual.detach().square().mean(), n - k - 1), n)
 
 
-def effective_sample_size(log_weights: Tensor) -> Tensor:
+def effective_draws(log_weights: Tensor) -> Tensor:
     r"""Number of equally weighted draws that weighted draws are worth.
 
     .. math:: \mathrm{ESS} = \frac{\big(\sum_i w_i\big)^2}{\sum_i w_i^2}, \qquad 1 \le \mathrm{ESS} \le N
@@ -207,6 +208,21 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
         if bool((log_weights.amax(0) == -torch.inf).any()):
             raise ValueError("log_weights must leave a weight above zero, got minus infinity for each")
     return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """The earlier name of :func:`effective_draws`; that of a chain is in :mod:`scorebook.langevin`.
+
+    Warns:
+        DeprecationWarning: whenever it is called.
+    """
+    warnings.warn(
+        "monte_carlo.effective_sample_size is called effective_draws now; langevin.effective_sample_size is that of a "
+        "chain",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return effective_draws(log_weights)
 
 
 def _standard_error(mean_square: Tensor, freedom: int | Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from scorebook.lab import datasets, fit, metrics
 from scorebook.lab.arguments import expand
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.networks import MLP, TimeMLP, UNet
-from scorebook.lab.pretrained import pretrained
+from scorebook.lab.shipped import pretrained
 
 VP, VE = sde.VPSDE(), sde.VESDE()
 

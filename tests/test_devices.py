@@ -1,6 +1,7 @@
 """One variable chooses the device; what it cannot have, it says."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from scorebook.lab import devices
 from scorebook.lab.devices import device
 
 
@@ -120,3 +122,16 @@ def test_the_number_of_threads_is_chosen_in_one_place(root):
     choosing = [path.relative_to(root).as_posix() for path, text in texts.items() if re.search(NUMBER_OF_THREADS, text)]
     # A submission may have lost its setup cell, and nbgrader starts kernels of its own: grading sets it from outside.
     assert choosing == ["scorebook/lab/devices.py", "tools/assignments.py"]
+
+
+def test_the_processor_is_called_as_linux_calls_it_or_by_its_kind(monkeypatch):
+    told = "processor\t: 0\nmodel name\t: Some: processor\nmodel name\t: another\n"
+    monkeypatch.setattr(devices.Path, "read_text", lambda self, encoding: told)
+    assert devices.processor() == "Some: processor"
+
+    def absent(self, encoding):
+        raise FileNotFoundError
+
+    for read_text in (absent, lambda self, encoding: "processor\t: 0\n"):
+        monkeypatch.setattr(devices.Path, "read_text", read_text)
+        assert devices.processor() == (platform.processor() or platform.machine())

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorebook.monte_carlo import Estimate, control_variate, effective_sample_size, expectation, running_expectation
+from scorebook import monte_carlo
+from scorebook.monte_carlo import Estimate, control_variate, effective_draws, expectation, running_expectation
 
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False)
 samples = st.lists(numbers, min_size=2, max_size=30).map(lambda v: torch.tensor(v, dtype=torch.float64))
@@ -232,27 +233,27 @@ def test_equal_or_constant_controls_do_no_harm():
     torch.testing.assert_close(twice.standard_error, once.standard_error, rtol=0.01, atol=0)
 
 
-# effective_sample_size
+# effective_draws
 
 
 @given(st.integers(1, 50), st.floats(-1e4, 1e4))
 def test_equal_weights_are_worth_their_number(n, log_weight):
     log_weights = torch.full((n,), log_weight, dtype=torch.float64)
-    assert effective_sample_size(log_weights).item() == pytest.approx(n, rel=1e-8)
+    assert effective_draws(log_weights).item() == pytest.approx(n, rel=1e-8)
 
 
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.floats(-1e3, 1e3))
 def test_a_sample_is_worth_between_one_draw_and_all_of_them_whatever_the_constant(values, shift):
     log_weights = torch.tensor(values, dtype=torch.float64)
-    size = effective_sample_size(log_weights)
+    size = effective_draws(log_weights)
     weights = (log_weights - log_weights.max()).exp()
     torch.testing.assert_close(size, weights.sum() ** 2 / weights.square().sum())
-    torch.testing.assert_close(effective_sample_size(log_weights + shift), size, rtol=1e-8, atol=0)
+    torch.testing.assert_close(effective_draws(log_weights + shift), size, rtol=1e-8, atol=0)
     assert 1 - 1e-9 <= size.item() <= len(values) * (1 + 1e-9)
 
 
 def test_weights_of_zero_count_for_nothing():
-    assert effective_sample_size(torch.tensor([0.0, -math.inf, 0.0, -math.inf])).item() == pytest.approx(2)
+    assert effective_draws(torch.tensor([0.0, -math.inf, 0.0, -math.inf])).item() == pytest.approx(2)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 5])
@@ -265,14 +266,14 @@ def test_the_effective_share_falls_geometrically_with_the_dimension(dim):
     weights = log_weights.exp()
     ratio = 2 * weights / weights.mean() - weights.square() / weights.square().mean()
     error = expected * ratio.std().item() / math.sqrt(n)
-    assert abs(effective_sample_size(log_weights).item() / n - expected) < 4 * error
+    assert abs(effective_draws(log_weights).item() / n - expected) < 4 * error
 
 
 def test_weights_of_many_samples_are_taken_column_by_column():
     log_weights = normal(40, 3, 2)
-    sizes = effective_sample_size(log_weights)
+    sizes = effective_draws(log_weights)
     assert sizes.shape == (3, 2)
-    torch.testing.assert_close(sizes[1, 1], effective_sample_size(log_weights[:, 1, 1]))
+    torch.testing.assert_close(sizes[1, 1], effective_draws(log_weights[:, 1, 1]))
 
 
 # What is refused
@@ -332,4 +333,11 @@ def test_controls_that_do_not_fit_are_refused(arguments, match):
 )
 def test_weights_that_mean_nothing_are_refused(log_weights, match):
     with pytest.raises(ValueError, match=match):
-        effective_sample_size(log_weights)
+        effective_draws(log_weights)
+
+
+def test_the_earlier_name_of_effective_draws_works_and_warns():
+    log_weights = torch.tensor([0.0, 1.0, -1.0])
+    with pytest.warns(DeprecationWarning, match="is called effective_draws now"):
+        found = monte_carlo.effective_sample_size(log_weights)
+    assert torch.equal(found, effective_draws(log_weights))

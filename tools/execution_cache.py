@@ -33,7 +33,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sphinx.util import logging
 
-from scorebook.lab import device as chosen_device
+from scorebook.lab.devices import device as chosen_device
+from scorebook.lab.devices import processor
 
 __all__ = ["cache_path", "environment", "installed", "package_files", "recorded", "setup", "store"]
 
@@ -83,13 +84,8 @@ def installed(requirements):
 
 
 def _processor(device):
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
     gpu = f"{torch.cuda.get_device_name()}, beside " if device == "cuda" and torch.cuda.is_available() else ""
-    return f"{gpu}{name}, {os.cpu_count()} cores"
+    return f"{gpu}{processor()}, {os.cpu_count()} cores"
 
 
 def environment(device, root=ROOT):

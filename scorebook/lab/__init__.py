@@ -8,7 +8,7 @@ from scorebook.lab.metrics import energy_distance, mode_weights, sliced_wasserst
 from scorebook.lab.networks import MLP, NoisyClassifier, TimeMLP, UNet, initialise
 from scorebook.lab.plots import density, image_grid, samples, score_field, trajectories, use_style
 from scorebook.lab.predictions import convert_prediction
-from scorebook.lab.pretrained import pretrained
+from scorebook.lab.shipped import pretrained
 from scorebook.lab.tables import Claim, claims, table
 from scorebook.lab.training import History, fit, held_out_loss
 from scorebook.lab.widgets import explorer

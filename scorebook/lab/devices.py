@@ -8,12 +8,14 @@ On the CPU the book computes on one core: every notebook calls :func:`use_one_th
 """
 
 import os
+import platform
+from pathlib import Path
 
 import torch
 
 from scorebook.lab.arguments import one_of
 
-__all__ = ["device", "use_one_thread"]
+__all__ = ["device", "processor", "use_one_thread"]
 
 _VARIABLE = "SCOREBOOK_DEVICE"
 
@@ -41,6 +43,15 @@ def device() -> torch.device:
             f"available: {', '.join(present)}. Set {_VARIABLE} to one of these, or to 'auto', before you start Python"
         )
     return _own_cuda_device() if wanted == "cuda" else torch.device(wanted)
+
+
+def processor() -> str:
+    """Name of the processor of this machine, as Linux tells it, or else of its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def use_one_thread() -> None:

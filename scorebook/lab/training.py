@@ -28,6 +28,7 @@ times or ask it for its ``weight``, as in one process, and all that DDP sees is 
 """
 
 import copy
+import functools
 import hashlib
 import math
 import numbers
@@ -155,8 +156,9 @@ def fit(
 
     Args:
         model: module with at least one parameter that is trained.
-        loss: callable ``(model, *batch, generator=g) -> scalar tensor``, such as a ``functools.partial``. It should
-            draw from ``g``. A loss without an argument ``generator`` is called without it.
+        loss: callable ``(model, *batch, generator=g) -> scalar tensor``, such as a ``functools.partial``, of which any
+            arguments may be bound: ``partial(score_matching_loss, sde=process)``. It should draw from ``g``. A loss
+            without an argument ``generator`` is called without it.
         data: floating-point tensor ``(N, *event)`` or NumPy array; or several with ``N`` rows each, a tuple for a loss
             ``(model, x, labels)`` and a dictionary for one that is called as ``(model, x=..., labels=...)``, the points
             first, each of the others a tensor or a list, tuple or dictionary of tensors; or a map-style
@@ -339,7 +341,7 @@ def held_out_loss(model: nn.Module, loss, data, *, batch_size=None, generator=No
             keywords = {"generator": own_generator(generator)} if _takes_generator(loss) else {}
             if len(own):
                 positional, named = rows.take(own, device)
-                value = _checked_scalar(loss(model, *positional, **named, **keywords)).detach()
+                value = _checked_scalar(_in_place(loss)(model, *positional, **named, **keywords)).detach()
             losses.append(summed(value * (len(own) / len(batch))))
             portions.append(len(batch) / len(rows))
     finally:
@@ -833,7 +835,7 @@ class _Objective(nn.Module):
 
     def __init__(self, model, loss):
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.loss = model, _in_place(loss)
 
     def forward(self, *batch, **keywords) -> Tensor:
         return _checked_loss(self.loss(self.model, *batch, **keywords))
@@ -854,6 +856,31 @@ def _checked_scalar(loss) -> Tensor:
 
 def _dtypes(parameters) -> list[torch.dtype]:
     return [*dict.fromkeys(parameter.dtype for parameter in parameters)]
+
+
+def _in_place(loss):
+    """A loss to be called as ``loss(model, *batch)``, also where a ``functools.partial`` has bound what comes between.
+
+    Of ``partial(score_matching_loss, sde=process)``, with places for ``(model, sde, x)``, Python leaves none for ``x``:
+    model and batch are handed over by name.
+    """
+    if not isinstance(loss, functools.partial):
+        return loss
+    kinds = Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD
+    places = [p.name for p in signature(loss.func).parameters.values() if p.kind in kinds][len(loss.args) :]
+    free = [name for name in places if name not in loss.keywords]
+    if free == places[: len(free)]:
+        return loss
+
+    def by_name(model, *batch, **named):
+        if len(batch) >= len(free):
+            raise ValueError(
+                f"loss has places for {', '.join(free[1:])} beside the model, but a batch of data has {len(batch)} "
+                "parts: give the data by name, in a dictionary"
+            )
+        return loss(**dict(zip(free, (model, *batch), strict=False)), **named)
+
+    return by_name
 
 
 def _takes_generator(loss) -> bool:

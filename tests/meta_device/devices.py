@@ -1,3 +1,7 @@
 """Why nothing of ``scorebook.lab.devices`` meets the meta device."""
 
-NOT_DRIVEN = {"device": "takes nothing and names a device", "use_one_thread": "takes no tensor"}
+NOT_DRIVEN = {
+    "device": "takes nothing and names a device",
+    "processor": "takes nothing and names a processor",
+    "use_one_thread": "takes no tensor",
+}

@@ -6,7 +6,7 @@ from scorebook import monte_carlo
 DRIVEN = {
     "Estimate.interval": lambda: monte_carlo.expectation(lambda x: x, points()).interval(),
     "control_variate": lambda: monte_carlo.control_variate(lambda x: x[:, 0], lambda x: x, points(), 0.0),
-    "effective_sample_size": lambda: monte_carlo.effective_sample_size(times()),
+    "effective_draws": lambda: monte_carlo.effective_draws(times()),
     "expectation": lambda: [monte_carlo.expectation(f, points()) for f in (lambda x: x, lambda x: x[:, 0] > 0)],
     "running_expectation": lambda: monte_carlo.running_expectation(lambda x: x, points()),
 }

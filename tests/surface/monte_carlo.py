@@ -34,8 +34,8 @@ CALLS = {
         lambda level: monte_carlo.Estimate(torch.ones(2), torch.ones(2), 10).interval(level), level=Number(0.9)
     ),
     "control_variate": Call(controlled, x=points(), control_mean=constant(0.0)),
-    "effective_sample_size": Call(
-        lambda log_weights: monte_carlo.effective_sample_size(log_weights), log_weights=points(means=(-torch.inf,))
+    "effective_draws": Call(
+        lambda log_weights: monte_carlo.effective_draws(log_weights), log_weights=points(means=(-torch.inf,))
     ),
     "expectation": Call(lambda x: estimate(monte_carlo.expectation(squares, x)), x=points()),
     "running_expectation": Call(lambda x: estimate(monte_carlo.running_expectation(squares, x)), x=points()),

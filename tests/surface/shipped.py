@@ -1,4 +1,4 @@
-"""Why nothing of ``scorebook.lab.pretrained`` takes data, and a call of it."""
+"""Why nothing of ``scorebook.lab.shipped`` takes data, and a call of it."""
 
 from scorebook import lab
 from surface import Call

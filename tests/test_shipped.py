@@ -16,7 +16,7 @@ from sources import files
 from scorebook import lab, sde
 
 # The function stands in the way of the module of the same name.
-MODULE = importlib.import_module("scorebook.lab.pretrained")
+MODULE = importlib.import_module("scorebook.lab.shipped")
 NAMES = ("digits", "coloured_digits", "digits_classifier")
 SCORES = NAMES[:2]
 LARGEST = 3_000_000
