@@ -45,7 +45,7 @@ def test_what_was_expected_has_the_sign_of_its_bound(row, shown):
     ("row", "shown"),
     [
         ({}, "–"),
-        ({"rival": 0.7, "rival_error": 0.012, "rival_name": "the median"}, "0.7 ± 0.012: the median"),
+        ({"rival": 0.7, "rival_error": 0.012, "rival_name": "the median"}, "0.700 ± 0.012: the median"),
         ({"rival": -2.0, "rival_error": 0.0, "rival_name": "no half"}, "−2: no half"),
         ({"rival": "inf", "rival_error": 0.1, "rival_name": "no limit"}, "∞: no limit"),
     ],
@@ -119,11 +119,27 @@ def test_the_claims_stand_page_by_page_with_what_was_measured(app):
     rows, numeric = told(first)
     assert rows == [
         ["Claim", "Expected", "Measured ± standard error", "A wrong answer gives"],
-        ["a law (at 300 points)", "0.5 within 0.02", "0.5012 ± 0.0041", "–"],
+        ["a law (at 300 points)", "0.5 within 0.02", "0.501 ± 0.004", "–"],
         ["a law", "≤ 1.3", "0.5012", "–"],
     ]
     assert numeric == [1, 2]
-    assert told(third)[0][1] == ["a law", "≥ 0.9", "−2 ± 0.0041", "0.7 ± 0.012: median"]
+    assert told(third)[0][1] == ["a law", "≥ 0.9", "−2.000 ± 0.004", "0.700 ± 0.012: median"]
+
+
+def test_a_page_that_names_a_claim_gets_its_number_and_leads_to_its_row(app):
+    _, third = run_record.measured_claims(app, "status")
+    assert [row["ids"] for row in third.findall(nodes.row)] == [[], ["claim-third-1"]]
+    text = "“a law”, “a\nlaw (no such)”, and what follows"
+    said = nodes.paragraph("", "", nodes.emphasis("", "Measured:"), nodes.Text(f" {text}"))
+    other = nodes.paragraph("", "Measured: “a law”")
+    document = nodes.container("", said, other)
+    app.env.titles["status"] = nodes.title("", "Status")
+    run_record.quote_claims(app, document, "notes")
+    assert other.astext() == "Measured: “a law”"
+    numbers = "(0.501 ± 0.004, 0.5012, −2.000 ± 0.004)"
+    assert said.astext() == f"Measured: “a law” {numbers}, “a\nlaw (no such)”, and what follows"
+    assert [link["refuri"] for link in said.findall(nodes.reference)] == ["notes->status#claim-first-1"]
+    assert run_record.quotes(document) == [said]
 
 
 WORDS, FORMULA, LINES = nodes.paragraph("", "word " * 40_000), nodes.math_block("", "a b"), "x = 1\n\ny = x + 2\n"

@@ -6,6 +6,7 @@ they were executed, and ``{faults-caught}`` from what ``make mutants`` has left.
 """
 
 import math
+import re
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from jupyter_cache import get_cache
 from sphinx.util.docutils import SphinxDirective
 from stopwatch import Cost, cost_of
 
-from scorebook.lab.tables import CLAIMS_MIME
+from scorebook.lab.tables import CLAIMS_MIME, plus_minus
 
 __all__ = ["Run", "budget_of", "reading_minutes", "setup", "shown_table"]
 
@@ -109,13 +110,13 @@ def at_a_glance(minutes, cost):
     return f"{text} on a busy machine, {math.ceil(cost.processor_seconds)} s of them on a processor"
 
 
-def shown_table(header, rows, *, numeric=()):
-    """A table like those that :func:`scorebook.lab.table` shows; an entry is a text or a node."""
+def shown_table(header, rows, *, numeric=(), addresses=None):
+    """A table like those that :func:`scorebook.lab.table` shows; an entry is a text or a node, a row may have an id."""
     table = nodes.table("", classes=["scorebook-table"])
     group = nodes.tgroup("", *[nodes.colspec("", colwidth=1) for _ in header], cols=len(header))
     lines = []
-    for entries in [header, *rows]:
-        line = nodes.row()
+    for entries, address in zip([header, *rows], [None, *(addresses or [None] * len(rows))], strict=True):
+        line = nodes.row("", ids=[address] if address else [])
         for column, entry in enumerate(entries):
             inside = entry if isinstance(entry, nodes.Node) else nodes.Text(str(entry))
             cell = nodes.entry("", nodes.paragraph("", "", inside), classes=["num" if column in numeric else "txt"])
@@ -202,6 +203,14 @@ def _number(value):
     return value if isinstance(value, str) else f"{value:.4g}".replace("-", "−")
 
 
+def _with_error(value, error):
+    return plus_minus(value, error) if error and not isinstance(value, str) else _number(value)
+
+
+def _measured(row):
+    return _with_error(row["measured"], row["error"])
+
+
 def _expected(row):
     if row["expected"] is not None:
         return f"{_number(row['expected'])} within {_number(row['resolution'])}"
@@ -213,7 +222,7 @@ def _rival(row):
     if row.get("rival") is None:
         return "–"
     number = str(row["rival"]).replace("inf", "∞").replace("-", "−") if isinstance(row["rival"], str) else None
-    number = number or _number(row["rival"]) + (f" ± {row['rival_error']:.2g}" if row["rival_error"] else "")
+    number = number or _with_error(row["rival"], row["rival_error"])
     return f"{number}: {row['rival_name']}"
 
 
@@ -224,20 +233,51 @@ def measured_claims(app, here):
         if not run.claims:
             continue
         rows = [
-            (
-                row["text"] + (f" ({row['note']})" if row["note"] else ""),
-                _expected(row),
-                _number(row["measured"]) + (f" ± {row['error']:.2g}" if row["error"] else ""),
-                _rival(row),
-            )
+            (row["text"] + (f" ({row['note']})" if row["note"] else ""), _expected(row), _measured(row), _rival(row))
             for row in run.claims
         ]
         section = nodes.section("", ids=[f"claims-{name}"])
         section += nodes.title("", "", _link(app, here, name))
         header = ("Claim", "Expected", "Measured ± standard error", "A wrong answer gives")
-        section += shown_table(header, rows, numeric=(1, 2))
+        addresses = [f"claim-{name}-{i + 1}" for i in range(len(rows))]
+        section += shown_table(header, rows, numeric=(1, 2), addresses=addresses)
         found.append(section)
     return found
+
+
+QUOTED, STATUS, SHOWN_AT_MOST = re.compile("“([^”]+)”"), "status", 4
+
+
+def quotes(document):
+    """The paragraphs in which a page says what was measured: they begin with that word."""
+    return [
+        paragraph
+        for paragraph in document.findall(nodes.paragraph)
+        if paragraph.children and paragraph[0].astext() == "Measured:" and isinstance(paragraph[0], nodes.emphasis)
+    ]
+
+
+def quote_claims(app, document, here):
+    """Puts the numbers behind the claims that a page names, and leads from each name to its row."""
+    if not (paragraphs := quotes(document)):
+        return
+    rows = [(name, i + 1, row) for name, run in _pages(app) for i, row in enumerate(run.claims)]
+    for paragraph in paragraphs:
+        for text in list(paragraph.findall(nodes.Text)):
+            pieces, end = [], 0
+            for quote in QUOTED.finditer(words := text.astext()):
+                named = " ".join(quote[1].split()).replace("’", "'")
+                found = [(name, i, row) for name, i, row in rows if named in row["text"].replace("’", "'")]
+                if not found:
+                    continue
+                name, i, _ = found[0]
+                pieces += [nodes.Text(words[end : quote.start()])]
+                pieces += [_link(app, here, STATUS, quote[0], f"#claim-{name}-{i}")]
+                numbers = ", ".join(_measured(row) for _, _, row in found[:SHOWN_AT_MOST])
+                pieces += [nodes.Text(f" ({numbers}{', …' if len(found) > SHOWN_AT_MOST else ''})")]
+                end = quote.end()
+            if pieces:
+                text.parent.replace(text, [*pieces, nodes.Text(words[end:])])
 
 
 def faults_caught(app, here):
@@ -285,17 +325,18 @@ def fill(app, document, name):
     """Puts the tables in their places."""
     for place in list(document.findall(Told)):
         place.replace_self(TABLES[place["what"]](app, name))
+    quote_claims(app, document, name)
     tell_times(app, document, name)
 
 
 def read_again(app, env, added, changed, removed):
-    """Pages with such a table are made anew in every build."""
+    """Pages with such a table, or with numbers from other pages, are made anew in every build."""
     return [name for name in env.found_docs if name in getattr(env, "scorebook_telling", set())]
 
 
 def remember(app, document):
-    """Notes which pages hold such a table."""
-    if next(document.findall(Told), None) is not None:
+    """Notes which pages hold such a table or such numbers."""
+    if next(document.findall(Told), None) is not None or quotes(document):
         telling = getattr(app.env, "scorebook_telling", set())
         app.env.scorebook_telling = telling | {app.env.docname}
 
