@@ -1,6 +1,7 @@
 """Guided scores are held to exact posteriors of mixtures, to closed forms of Gaussians, and to coverage."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from scorebook.controllable_generation import (
     in_basis,
     pseudoinverse_guidance,
     replace_known,
+    tweedie_moment_projection,
+    twisted_particles,
 )
 from scorebook.lab.datasets import coloured_digits, digits
 from scorebook.lab.distributions import GaussianMixture
@@ -136,7 +139,8 @@ def test_a_time_per_row_is_that_row_s_time():
     law, x, t = mixture(), normal(4, 3), torch.tensor([0.05, 0.2, 0.6, 1.0], dtype=F64)
     seen = LinearObservation(normal(2, 3), normal(2), 0.1)
     score = VP.exact_score(law)
-    for guided in (pseudoinverse_guidance(score, VP, seen), diffusion_posterior(score, VP, seen)):
+    for wrap in (pseudoinverse_guidance, tweedie_moment_projection, diffusion_posterior):
+        guided = wrap(score, VP, seen)
         alone = torch.cat([guided(x[i : i + 1], t[i]) for i in range(4)])
         torch.testing.assert_close(guided(x, t), alone)
 
@@ -157,6 +161,39 @@ def test_pseudoinverse_guidance_is_exact_for_isotropic_gaussians(sde, kind, t, s
     expected = sde.exact_score(law.condition(matrix, y, noise_std))(x, t)
     got = pseudoinverse_guidance(sde.exact_score(law), sde, seen, data_std=std)(x, t)
     assert (got - expected).abs().max() <= 1e-7 * max(1.0, expected.abs().max())
+
+
+@EACH_SDE
+@pytest.mark.parametrize("kind", ["matrix", "callables"])
+@settings(max_examples=15)
+@given(t=times, seed=st.integers(0, 50), noise_std=st.floats(0.05, 2.0))
+def test_tweedie_moment_projection_is_exact_for_every_gaussian(sde, kind, t, seed, noise_std):
+    forward, adjoint, matrix = blur()
+    root = normal(6, 6, seed=seed)
+    law = gaussian(root @ root.mT + 0.1 * torch.eye(6), mean=normal(6, seed=5))
+    y, x, t = normal(3, seed=6), normal(4, 6, seed=7), torch.tensor(t, dtype=F64)
+    operator = matrix if kind == "matrix" else (forward, adjoint)
+    seen = LinearObservation(operator, y[None], noise_std)
+    expected = sde.exact_score(law.condition(matrix, y, noise_std))(x, t)
+    got = tweedie_moment_projection(sde.exact_score(law), sde, seen)(x, t)
+    assert (got - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max())
+
+
+def test_a_field_that_is_no_score_is_given_no_negative_variance():
+    """Its derivative is taken to be symmetric, with the negative part left out."""
+    jacobian, t = torch.tensor([[1.0, 3.0], [0.0, 1.0]], dtype=F64), torch.tensor(0.4, dtype=F64)
+    alpha, sigma = VP.alpha(t), VP.sigma(t)
+    matrix, y, x = torch.eye(2, dtype=F64), normal(2), normal(5, 2, seed=4)
+
+    def field(x, t):  # its denoised point is x J^T
+        return (alpha * x @ jacobian.mT - x) / sigma**2
+
+    spread = sigma**2 / alpha * torch.tensor([[1.0, 1.5], [1.5, 1.0]], dtype=F64)  # eigenvalues 2.5 and -0.5
+    kept = sigma**2 / alpha * 2.5 * torch.full((2, 2), 0.5, dtype=F64)
+    assert torch.linalg.eigvalsh(spread).min() < 0
+    weights = torch.linalg.solve(kept + 0.3**2 * torch.eye(2), (y - x @ jacobian.mT).mT).mT
+    guided = tweedie_moment_projection(field, VP, LinearObservation(matrix, y, 0.3))
+    torch.testing.assert_close(guided(x, t), field(x, t) + weights @ jacobian)
 
 
 @EACH_SDE
@@ -250,6 +287,7 @@ def guided_scores():
         "diffusion_posterior": diffusion_posterior(score, VP, seen),
         "pseudoinverse_guidance": pseudoinverse_guidance(score, VP, seen),
         "pseudoinverse_guidance, callables": pseudoinverse_guidance(score, VP, seen_by_callables),
+        "tweedie_moment_projection": tweedie_moment_projection(score, VP, seen),
     }
 
 
@@ -299,7 +337,7 @@ def test_the_flow_of_a_guided_score_has_the_likelihood_of_the_posterior():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
-@pytest.mark.parametrize("wrap", [diffusion_posterior, pseudoinverse_guidance])
+@pytest.mark.parametrize("wrap", [diffusion_posterior, pseudoinverse_guidance, tweedie_moment_projection])
 @pytest.mark.parametrize("operator_dtype", [torch.float32, F64], ids=str)
 def test_the_precision_is_that_of_the_points_and_no_graph_is_kept(dtype, wrap, operator_dtype):
     seen = LinearObservation(normal(2, 3, dtype=operator_dtype), normal(2, dtype=operator_dtype), 0.1)
@@ -396,6 +434,179 @@ def test_each_sample_may_have_its_own_mask():
     mask = torch.tensor([[True, False], [False, True], [True, True]])
     out = replace_known(VP, y, mask)(x, torch.tensor(0.0))
     torch.testing.assert_close(out, torch.where(mask, y, x))
+
+
+# Particles
+
+
+def clouds(law, sde, observation, *, n_clouds, n, n_steps, seed=41, prior=None, **options):
+    """Independent clouds of particles of one posterior: samples, estimates of log p(y), and effective sizes, by cloud.
+
+    They start in ``prior``, by default the law of the data at t = 1, so that nothing but the particles is judged.
+    """
+    if isinstance(observation, LinearObservation):  # a hair tells the clouds apart
+        hair = 1e-9 * torch.arange(n_clouds, dtype=F64).repeat_interleave(n)
+        operator = observation.matrix if observation.matrix is not None else PAIR
+        y = observation.y + hair.reshape(-1, *[1] * (observation.y.ndim - 1))
+        seen = LinearObservation(operator, y, observation.noise_std)
+        batches = [(seen, n_clouds * n)]
+    else:
+        batches = [(observation, n)] * n_clouds
+    start = law.diffuse(sde.alpha(1.0), sde.sigma(1.0)) if prior is None else prior
+    draws, found = generator(seed), []
+    for seen, size in batches:
+        x = start.sample(size, generator=draws)
+        options |= {"n_steps": n_steps, "generator": draws, "diagnostics": True}
+        found.append(twisted_particles(sde.exact_score(law), sde, seen, x, **options))
+    samples = torch.cat([x for x, _, _ in found]).reshape(n_clouds, n, -1)
+    evidence = torch.cat([w for _, w, _ in found]).reshape(n_clouds, n).logsumexp(1) - math.log(n)
+    sizes = torch.cat([e.reshape(n_steps + 1, -1) for _, _, e in found], dim=1)
+    return samples, evidence, sizes
+
+
+def assert_mean(values, expected, slack=0.0):
+    """Assert the mean of independent values, to four of its standard errors."""
+    values = torch.as_tensor(values, dtype=F64)
+    error = values.std(0) / math.sqrt(len(values))
+    assert bool(((values.mean(0) - expected).abs() <= 4 * error + slack).all()), (values.mean(0), error, expected)
+
+
+CLUSTERS = GaussianMixture([0.2, 0.5, 0.3], torch.tensor([[-1.5, -1.0], [1.2, -0.6], [0.2, 1.4]], dtype=F64), 0.1)
+PAIR = (lambda x: x @ normal(2, 3, seed=3).mT, lambda y: y @ normal(2, 3, seed=3))
+
+
+@EACH_SDE
+@pytest.mark.parametrize("twist", ["pseudoinverse", "tweedie"])
+@pytest.mark.parametrize("kind", ["matrix", "callables"])
+def test_weights_average_to_the_evidence_at_any_number_of_steps(sde, twist, kind):
+    """For round Gaussian data each step's kernel is exact, so that no error of the steps hides a lost factor."""
+    std, matrix = 0.7, normal(2, 3, seed=3)
+    law, y = gaussian(std**2 * torch.eye(3)), torch.tensor([0.9, -0.4], dtype=F64)
+    seen = LinearObservation(matrix if kind == "matrix" else PAIR, y[None], 0.4)
+    last = sde.alpha(1e-3) * std**2 / torch.sqrt((sde.alpha(1e-3) * std) ** 2 + sde.sigma(1e-3) ** 2)
+    shrunk = gaussian(last**2 * torch.eye(3))  # what is left of the data when they are denoised at the end
+    density = torch.distributions.MultivariateNormal(
+        torch.zeros(2, dtype=F64), last**2 * matrix @ matrix.mT + 0.4**2 * torch.eye(2)
+    )
+    options = {"n_clouds": 300, "n": 20, "n_steps": 6, "twist": twist, "data_std": std}
+    samples, evidence, sizes = clouds(law, sde, seen, **options)
+    assert_mean((evidence - density.log_prob(y)).exp(), 1.0)
+    assert (sizes < 19).any()  # the weights are not equal, or nothing was tried
+    # Moments of a cloud are biased by 1/n; weighted by the evidence that it found, they are not.
+    posterior = shrunk.condition(matrix, y, 0.4)
+    share = (evidence - density.log_prob(y)).exp()[:, None]
+    assert_mean(share * (samples.mean(1) - posterior.mean), 0.0)
+    assert_mean(share * ((samples - posterior.mean).square().mean(1) - posterior.covariance.diagonal()), 0.0)
+
+
+@pytest.mark.parametrize("sde", [VESDE(0.01, 20.0), VPSDE()], ids=repr)
+@pytest.mark.parametrize("twist", ["pseudoinverse", "tweedie"])
+def test_particles_find_the_shares_of_the_clusters(sde, twist):
+    law, matrix, y = CLUSTERS, torch.tensor([[1.0, 0.0]], dtype=F64), torch.tensor([0.55], dtype=F64)
+    posterior = law.condition(matrix, y, 0.1)
+    seen = LinearObservation(matrix, y, 0.1)
+    samples, evidence, sizes = clouds(law, sde, seen, n_clouds=16, n=500, n_steps=200, twist=twist)
+    nearest = torch.cdist(samples, law.means).argmin(2)
+    assert 0.2 < posterior.weights[2] < 0.8
+    assert_mean((nearest == 2).double().mean(1), posterior.weights[2], slack=0.01)
+    assert_mean(samples.var(1), posterior.covariance.diagonal(), slack=0.02)
+    spread = (law.covariances + 0.1**2).sqrt()
+    terms = torch.distributions.Normal(law.means[:, 0], spread).log_prob(y) + law.weights.log()
+    assert_mean(evidence, terms.logsumexp(0), slack=0.03)
+    assert sizes.min() > 100
+
+
+def test_what_is_known_of_a_point_may_be_any_likelihood():
+    """The product of two mixtures is a mixture: one is the prior, the other the likelihood."""
+    law = GaussianMixture([0.5, 0.5], torch.tensor([[-1.0, 0.0], [1.0, 0.3]], dtype=F64), 0.15)
+    other = GaussianMixture([0.3, 0.7], torch.tensor([[-0.6, 0.5], [0.8, -0.5]], dtype=F64), 0.3)
+    gaps = torch.cdist(law.means, other.means)
+    heights = law.weights[:, None] * other.weights * torch.distributions.Normal(0.0, 0.45**0.5).log_prob(gaps).exp()
+    heights = heights / math.sqrt(2 * math.pi * 0.45)  # in two dimensions
+    samples, evidence, _ = clouds(law, VP, other.log_prob, n_clouds=12, n=300, n_steps=100)
+    right = (samples[..., 0] > 0).double().mean(1)
+    assert_mean(right, heights[1].sum() / heights.sum(), slack=0.01)
+    assert_mean(evidence, heights.sum().log(), slack=0.03)
+
+
+def test_worn_particles_are_drawn_anew():
+    seen = LinearObservation(torch.tensor([[1.0, 0.0]], dtype=F64), torch.tensor([-1.5], dtype=F64), 0.05)
+    _, _, sizes = clouds(CLUSTERS, VP, seen, n_clouds=4, n=400, n_steps=200)
+    worn = sizes[:-1] < 200
+    assert worn.sum() > 3
+    assert (sizes[1:][worn] > sizes[:-1][worn]).double().mean() > 0.9
+    assert sizes.min() > 60  # without new draws the weights of all steps pile up on a few
+
+
+def test_the_gradient_of_the_twist_spares_the_particles():
+    """Without it the samples would be as right, and a reading in the tail would leave few of them."""
+    law, matrix = gaussian(torch.eye(3)), torch.tensor([[1.0, 0.0, 0.0]], dtype=F64)
+    seen = LinearObservation(matrix, torch.tensor([3.0], dtype=F64), 0.05)
+    _, _, sizes = clouds(law, VP, seen, n_clouds=4, n=400, n_steps=100)
+    assert sizes.mean() > 340
+    assert (sizes < 200).sum() <= 8
+
+
+def test_particles_are_equally_weighted_at_the_end():
+    """One step leaves all of the correction to the last draw."""
+    law, matrix = gaussian(0.8**2 * torch.eye(2)), torch.tensor([[1.0, 0.0]], dtype=F64)
+    seen = LinearObservation(matrix, torch.tensor([1.0], dtype=F64), 0.3)
+    posterior = law.condition(matrix, torch.tensor([1.0], dtype=F64), 0.3)
+    samples, _, sizes = clouds(law, VP, seen, n_clouds=60, n=500, n_steps=1, data_std=0.8)
+    assert sizes[-1].mean() < 300
+    assert_mean(samples.mean(1), posterior.mean, slack=0.005)
+
+
+def test_clouds_of_other_observations_change_nothing():
+    matrix, score = normal(1, 2), VP.exact_score(mixture(2, seed=8))
+    x, values = normal(60, 2), torch.tensor([0.5, -0.4, 1.0], dtype=F64).repeat_interleave(20)[:, None]
+
+    def run(values, x):
+        seen = LinearObservation(matrix, values, 0.2)
+        return twisted_particles(score, VP, seen, x, n_steps=30, generator=generator(), diagnostics=True)
+
+    samples, weights, sizes = run(values, x)
+    others, _, other_sizes = run(torch.cat([values[:20], values[20:] + 0.3]), torch.cat([x[:20], -x[20:]]))
+    torch.testing.assert_close(samples[:20], others[:20])
+    assert (samples[20:] != others[20:]).all()
+    assert sizes.shape == (31, 3)
+    torch.testing.assert_close(sizes[:, 0], other_sizes[:, 0])
+    last = weights.reshape(3, 20).softmax(1).square().sum(1)
+    torch.testing.assert_close(sizes[-1], 1 / last)
+    residual = LinearObservation(matrix, values, 0.2).residual(samples)
+    assert residual.abs().mean() < 0.4
+
+
+def test_particles_say_that_they_have_collapsed():
+    law = mixture(4, seed=8)
+    seen = LinearObservation(torch.eye(4, dtype=F64), law.means[0] + 3, 0.01)
+    x = VP.sample_prior((200, 4), generator=generator(), dtype=F64)
+    with pytest.warns(UserWarning, match=r"collapsed: at t=.* 200 of them were worth"):
+        twisted_particles(VP.exact_score(law), VP, seen, x, n_steps=10, generator=generator())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        easy = LinearObservation(torch.eye(4, dtype=F64), law.means[0], 1.0)
+        twisted_particles(VP.exact_score(law), VP, easy, x, n_steps=50, generator=generator())
+
+
+def test_particles_that_cannot_explain_what_was_seen_are_an_error():
+    def impossible(x):
+        return torch.where(x.sum(1) > 1e6, 0.0, -math.inf) + 0 * x.sum(1)
+
+    with pytest.raises(RuntimeError, match="no particle explains the observation at t=1"):
+        twisted_particles(score, VP, impossible, POINTS, n_steps=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+@pytest.mark.parametrize("twist", ["pseudoinverse", "tweedie"])
+def test_particles_serve_a_learned_score_in_its_precision(dtype, twist):
+    model = ScoreModel(TimeMLP((1, 2, 2), width=8, depth=1, generator=generator()), VP).to(dtype)
+    with torch.no_grad():
+        model.network.trunk.last.weight.normal_(std=0.03, generator=generator())
+    seen = LinearObservation(normal(2, 4, dtype=dtype), normal(2, dtype=dtype), 0.3)
+    x = normal(50, 1, 2, 2, dtype=dtype).requires_grad_()
+    samples = twisted_particles(model, VP, seen, x, n_steps=20, twist=twist, generator=generator())
+    assert (samples.dtype, samples.shape, samples.requires_grad) == (dtype, x.shape, False)
 
 
 # Classes
@@ -501,6 +712,10 @@ TIME = torch.tensor(0.5, dtype=F64)
 OBSERVATION = LinearObservation(normal(2, 3), normal(2), 0.1)
 
 
+def seen_by(y):
+    return LinearObservation(normal(2, 3), y, 0.1)
+
+
 @pytest.mark.parametrize("scale", [-1.0, math.inf, math.nan, torch.tensor([1.0, -2.0])])
 @pytest.mark.parametrize(
     "wrap",
@@ -529,6 +744,19 @@ def test_a_scale_that_is_negative_or_not_finite_is_refused(wrap, scale):
         ("score", lambda: pseudoinverse_guidance(lambda x, t: x[0], VP, OBSERVATION)(POINTS, TIME)),
         ("limit", lambda: diffusion_posterior(score, VP, OBSERVATION, limit=0.0)),
         ("data_std", lambda: pseudoinverse_guidance(score, VP, OBSERVATION, data_std=-1.0)),
+        ("score", lambda: tweedie_moment_projection(lambda x, t: x[0], VP, OBSERVATION)(POINTS, TIME)),
+        ("score", lambda: tweedie_moment_projection(VP.exact_score(mixture()), VESDE(), OBSERVATION)),
+        ("score", lambda: twisted_particles(VP.exact_score(mixture()), VESDE(), OBSERVATION, POINTS, n_steps=2)),
+        ("x must", lambda: twisted_particles(score, VP, OBSERVATION, POINTS[:0], n_steps=2)),
+        ("n_steps", lambda: twisted_particles(score, VP, OBSERVATION, POINTS, n_steps=0)),
+        ("twist", lambda: twisted_particles(score, VP, OBSERVATION, POINTS, n_steps=2, twist="mean")),
+        ("data_std", lambda: twisted_particles(score, VP, OBSERVATION, POINTS, n_steps=2, data_std=0.0)),
+        ("observation", lambda: twisted_particles(score, VP, normal(2), POINTS, n_steps=2)),
+        ("observation", lambda: twisted_particles(score, VP, lambda x: x, POINTS, n_steps=2)),
+        ("observation", lambda: twisted_particles(score, VP, lambda x: x.detach().sum(1), POINTS, n_steps=2)),
+        ("y must", lambda: twisted_particles(score, VP, seen_by(normal(4, 2)), POINTS, n_steps=2)),
+        ("y must", lambda: twisted_particles(score, VP, seen_by(normal(2, 2)[[0, 1, 1, 1]]), POINTS, n_steps=2)),
+        ("y must", lambda: twisted_particles(score, VP, seen_by(normal(3, 2)), POINTS, n_steps=2)),
         ("mask", lambda: replace_known(VP, normal(3), torch.ones(4, dtype=torch.bool))),
         ("mask", lambda: replace_known(VP, normal(3), torch.ones(3))),
         ("mask", lambda: replace_known(VP, normal(3), torch.ones(5, 3, dtype=torch.bool))(POINTS, TIME)),

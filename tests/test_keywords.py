@@ -286,6 +286,11 @@ CALLS = {
         {"generator": 0},
         {"generator": 1},
     ),
+    "controllable_generation.twisted_particles": Keywords(
+        lambda **k: controllable_generation.twisted_particles(curved, VP, observation(), points(), **k),
+        {"n_steps": 3, "generator": 0},
+        {"n_steps": 4, "generator": 1, "twist": "tweedie", "data_std": 2.0, "diagnostics": True},
+    ),
     "arguments.as_given": Keywords(lambda **k: arguments.as_given(0.5, **k), {}, {"dtype": torch.float64}),
     "arguments.standard_normal": Keywords(
         lambda **k: arguments.standard_normal((3,), **k),

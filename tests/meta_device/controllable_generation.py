@@ -55,4 +55,14 @@ DRIVEN = {
         )(points(), 0.5)
         for shape in ((2,), (8, 2))
     ],
+    "tweedie_moment_projection": lambda: [
+        each_time(controllable_generation.tweedie_moment_projection(score, SDE, seen)) for seen in observations()
+    ],
+    "twisted_particles": lambda: [
+        controllable_generation.twisted_particles(
+            score, SDE, seen, points(), n_steps=3, twist=twist, generator=generator(), diagnostics=True
+        )
+        for seen in (*observations(), log_prob)
+        for twist in ("pseudoinverse", "tweedie")
+    ],
 }

@@ -25,6 +25,7 @@ from surface import (
 from surface.observations import halves, observation
 
 SDE = VPSDE()
+GENTLE = VPSDE(0.1, 1.0)  # with it a handful of particles do not collapse
 TIMES = per_row(0.1, 0.9)
 # Orthogonal in every precision, without rounding.
 HADAMARD = [[0.5, 0.5, 0.5, 0.5], [0.5, -0.5, 0.5, -0.5], [0.5, 0.5, -0.5, -0.5], [0.5, -0.5, -0.5, 0.5]]
@@ -134,6 +135,25 @@ CALLS = {
         events=(*VECTORS, IMAGES[0], ()),
         by_row=True,
         unused=("x", "y"),
+    ),
+    "tweedie_moment_projection": Call(
+        lambda x, t: cg.tweedie_moment_projection(score, SDE, observation(x))(x, t),
+        x=points(),
+        t=TIMES,
+        events=PLANE,
+        by_row=True,
+    ),
+    "tweedie_moment_projection (a map)": Call(
+        lambda x, t: cg.tweedie_moment_projection(score, SDE, halves(x))(x, t), x=points(), t=TIMES, by_row=True
+    ),
+    "twisted_particles": Call(
+        lambda x, data_std: cg.twisted_particles(
+            score, GENTLE, observation(x, 1.0), x, n_steps=4, data_std=data_std, generator=generator()
+        ),
+        x=points(),
+        data_std=Number(0.7),
+        events=PLANE,
+        sampler=True,
     ),
 }
 

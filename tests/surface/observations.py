@@ -9,9 +9,9 @@ MATRIX = [[1.0, 0.5], [0.0, 1.0]]
 
 
 @beforehand
-def observation(x):
+def observation(x, noise_std=0.3):
     """Two coordinates seen through a matrix, in the precision of the points."""
-    return LinearObservation(like(torch.tensor(MATRIX), x), like(torch.tensor([0.3, -0.2]), x), 0.3)
+    return LinearObservation(like(torch.tensor(MATRIX), x), like(torch.tensor([0.3, -0.2]), x), noise_std)
 
 
 def halved(x):
