@@ -253,6 +253,9 @@ def test_every_explorer_moves_by_key_and_by_mouse(visited):
         play.focus()
         visited.keyboard.press("Enter")
         changed(frame)
+        signs = "b => [...b.querySelectorAll('svg')].filter(s => s.getClientRects().length).length"
+        letter = "b => getComputedStyle(b.querySelector('i'), '::before').content !== 'none'"
+        assert play.evaluate(signs) + play.evaluate(letter) == 1
         stop.click()
         explorer.page.wait_for_function(
             "([explorer, first]) => explorer.querySelector('img')?.src === first",
@@ -261,6 +264,19 @@ def test_every_explorer_moves_by_key_and_by_mouse(visited):
         track = explorer.locator(".noUi-base").bounding_box()
         visited.mouse.click(track["x"] + track["width"] - 2, track["y"] + track["height"] / 2)
         changed(frame)
+
+
+@pytest.mark.parametrize("visited", EXPLORED, indirect=True)
+def test_an_explorer_fits_a_thumb(visited):
+    visited.set_viewport_size({"width": 390, "height": 900})
+    visited.wait_for_function("innerWidth === 390")
+    visited.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    for explorer in visited.locator(".scorebook-explorer").all():
+        handle, track = (explorer.locator(part).bounding_box() for part in (".noUi-handle", ".noUi-base"))
+        assert min(handle["width"], handle["height"]) >= 24
+        assert track["width"] >= 250
+        assert handle["x"] >= 0
+        assert track["x"] + track["width"] <= 390
 
 
 @on_every_page
