@@ -362,7 +362,7 @@ def still_finite(name: str, x: Tensor, at: str, place: Number | Tensor) -> Tenso
     return x
 
 
-def _not_finite(name: str, x: Tensor, at: str, place: float | Tensor) -> RuntimeError | None:
+def _not_finite(name: str, x: Tensor, at: str, place: PerRow) -> RuntimeError | None:
     bad = ~torch.isfinite(vectors(x)).all(1)
     if not bool(bad.any()):  # it was the sum that overflowed
         return None

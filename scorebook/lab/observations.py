@@ -9,7 +9,8 @@ it: the residual :math:`y - A x`, the log-density of :math:`y` given a clean poi
 
 import functools
 import math
-from typing import final
+from collections.abc import Sequence
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from scorebook.lab.arguments import (
     vectors,
 )
 from scorebook.lab.gradients import outside_inference_mode
+from scorebook.lab.types import Field, Number, PerRow
 
 __all__ = ["LinearObservation"]
 
@@ -59,7 +61,14 @@ class LinearObservation:
     observation can be pickled where its callables can.
     """
 
-    def __init__(self, operator, y: Tensor, noise_std, *, event_shape=None):
+    def __init__(
+        self,
+        operator: Tensor | Field | Sequence[Field],
+        y: Tensor,
+        noise_std: Number | Tensor,
+        *,
+        event_shape: Sequence[int] | None = None,
+    ):
         if isinstance(noise_std, Tensor) and noise_std.ndim != 0:
             raise ValueError(f"noise_std must be one number, got shape {tuple(noise_std.shape)}")
         positive("noise_std", noise_std)
@@ -92,7 +101,7 @@ class LinearObservation:
         """The matrix ``A``, or ``None`` where the operator is made of callables."""
         return self._matrix
 
-    def _set_matrix(self, matrix):
+    def _set_matrix(self, matrix: Tensor) -> None:
         if matrix.ndim != 2 or not matrix.is_floating_point() or matrix.numel() == 0:
             raise ValueError(f"operator must be a floating matrix of shape (m, d), got {tuple(matrix.shape)}")
         finite("operator", matrix)
@@ -107,7 +116,7 @@ class LinearObservation:
         squares, axes = torch.linalg.eigh(precise @ precise.mT)
         self._squares, self._axes = squares.clamp(min=0), axes
 
-    def _set_callables(self, forward, adjoint):
+    def _set_callables(self, forward: Field, adjoint: Field) -> None:
         y = self.y
         if y.ndim == 0:
             raise ValueError(f"y must begin with the axis of samples, (1, *observed) or (B, ...), got {tuple(y.shape)}")
@@ -136,7 +145,7 @@ class LinearObservation:
                     f"got {left[worst]:.6g} and {right[worst]:.6g}"
                 )
 
-    def _apply(self, x: Tensor, *maps) -> Tensor:
+    def _apply(self, x: Tensor, *maps: Field) -> Tensor:
         """Apply a map and its adjoint known to autograd, in the precision of ``y`` where that is half."""
         inside = x if self.y.dtype in (torch.float32, torch.float64) else x.to(self.y.dtype)
         return (maps[0](inside) if self._by_autograd else _WithAdjoint.apply(inside, *maps)).to(x.dtype)
@@ -196,7 +205,7 @@ class LinearObservation:
         z = vectors(residual / expand(self.noise_std, residual, "noise_std"))
         return -0.5 * z.square().sum(1) - z.shape[1] * math.log(math.sqrt(2 * math.pi) * float(self.noise_std))
 
-    def solve(self, residual: Tensor, variance) -> Tensor:
+    def solve(self, residual: Tensor, variance: PerRow) -> Tensor:
         r"""Weigh a residual by the inverse covariance of an observation whose clean point is uncertain.
 
         .. math:: w = (v\, A A^\top + \varsigma^2 I)^{-1} r
@@ -223,7 +232,7 @@ class LinearObservation:
         noise = expand(self.noise_std, residual, "noise_std") ** 2
         if self.matrix is None:
 
-            def covariance(w):
+            def covariance(w: Tensor) -> Tensor:
                 back = self._apply(w, self._adjoint, self._forward)
                 return variance * self._apply(back, self._forward, self._adjoint) + noise * w
 
@@ -234,7 +243,7 @@ class LinearObservation:
 
 
 @outside_inference_mode()
-def _transposed(operator, event_shape, w) -> Tensor:
+def _transposed(operator: Field, event_shape: tuple[int, ...], w: Tensor) -> Tensor:
     """The adjoint of a linear map: the derivative of its products with ``w``."""
     w = recordable(w)
     differentiable = torch.is_grad_enabled()
@@ -248,7 +257,7 @@ def _transposed(operator, event_shape, w) -> Tensor:
         return torch.autograd.grad(seen, x, w, create_graph=differentiable, materialize_grads=True)[0]
 
 
-def _is_derivative(forward, u, v, back, tolerance) -> bool:
+def _is_derivative(forward: Field, u: Tensor, v: Tensor, back: Tensor, tolerance: float) -> bool:
     """Whether autograd finds the adjoint in a map by itself, and all of it."""
     with torch.enable_grad():
         inside = u.clone().requires_grad_()
@@ -264,20 +273,20 @@ class _WithAdjoint(torch.autograd.Function):
     """A linear map whose derivative is its adjoint, and the other way round."""
 
     @staticmethod
-    def forward(ctx, x, apply, adjoint):
+    def forward(ctx: Any, x: Tensor, apply: Field, adjoint: Field) -> Tensor:
         ctx.maps = apply, adjoint
         return apply(x)
 
     @staticmethod
-    def backward(ctx, w):
+    def backward(ctx: Any, w: Tensor) -> tuple[Tensor, None, None]:
         apply, adjoint = ctx.maps
         return _WithAdjoint.apply(w, adjoint, apply), None, None
 
 
-def _conjugate_gradients(apply, b: Tensor, rounding: float) -> Tensor:
+def _conjugate_gradients(apply: Field, b: Tensor, rounding: float) -> Tensor:
     """Solve ``apply(w) = b`` for a symmetric positive map, each row on its own: a row that is done no longer moves."""
 
-    def dot(u, v):
+    def dot(u: Tensor, v: Tensor) -> Tensor:
         return expand(sum_over_event(u * v), b)
 
     done = dot(b, b) * rounding**1.5
