@@ -11,7 +11,6 @@ from sources import files
 
 # Pages whose closing tables have rows that name no wrong answer yet. The list is to end empty.
 WITHOUT_RIVALS = {
-    "beyond.ipynb",
     "controllable_generation.ipynb",
     "mistakes.ipynb",
     "probability_flow.ipynb",
