@@ -13,13 +13,17 @@ and not :math:`p(y \mid x)` of the observation. A classifier can learn it (:func
 :func:`condition`), two scores can stand for it (:func:`classifier_free`), and for a linear observation
 :math:`y = A x_0 + \varsigma z` (:class:`.LinearObservation`) it can be approximated with the prior's score alone:
 :func:`diffusion_posterior` puts all of :math:`p(x_0 \mid x_t)` at its mean, :func:`pseudoinverse_guidance` gives it the
-spread of an isotropic Gaussian. Both are biased, unless the prior is what they assume.
+spread of an isotropic Gaussian, :func:`tweedie_moment_projection` the covariance that the score knows. All are biased,
+unless the prior is what they assume. :func:`twisted_particles` corrects them: many samples move at once, each weighted
+by how far its guidance was from right, and those of little weight give way to copies of the others.
 
-Source: Song et al. (2021), section 5 and appendix I.
+Source: Song et al. (2021), section 5 and appendix I; Wu et al. (2023) for the particles.
 """
 
 import functools
+import itertools
 import math
+import warnings
 
 import torch
 from torch import Tensor
@@ -28,6 +32,7 @@ from scorebook.lab.arguments import (
     at_least_single,
     batch,
     boolean,
+    double,
     expand,
     finite,
     fits,
@@ -35,14 +40,18 @@ from scorebook.lab.arguments import (
     integers,
     levels,
     non_negative,
+    one_of,
     one_per_row,
     one_read,
     positive,
+    positive_integer,
     require,
     same_shape,
     some_points,
     standard_normal,
+    still_finite,
     sum_over_event,
+    uniform,
     vectors,
 )
 from scorebook.lab.calls import at
@@ -63,7 +72,14 @@ __all__ = [
     "in_basis",
     "pseudoinverse_guidance",
     "replace_known",
+    "tweedie_moment_projection",
+    "twisted_particles",
 ]
+
+# Last time of the particles; there they are denoised.
+_T_MIN = 1e-3
+# Particles are drawn anew where they are worth less than this share of their number.
+_WORN = 0.5
 
 
 def condition(score, log_likelihood, *, scale=1.0):
@@ -286,23 +302,25 @@ def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scal
     non_negative("scale", scale)
     if limit is not None:
         positive("limit", limit)
-    prior = functools.partial(_through_denoiser, score, sde, observation)
+    prior = functools.partial(_through_denoiser, score, sde, observation.predict)
     return _guided(sde, _at_the_mean, score, prior=prior, sde=sde, observation=observation, scale=scale, limit=limit)
 
 
 def _at_the_mean(x, t, at_t, *, prior, sde, observation, scale, limit) -> Tensor:
-    def weigh(residual):
-        return residual / expand(observation.noise_std, residual, "noise_std") ** 2
+    def weigh(predicted, pull):
+        residual = observation.residual_of(predicted)
+        return _with_log_density(residual, residual / expand(observation.noise_std, residual, "noise_std") ** 2)
 
-    s, guidance = prior(x, t, at_t, weigh)
+    s, guidance, _ = prior(x, t, at_t, weigh)
     guidance = expand(scale, guidance, "scale") * guidance
-    if limit is not None:
-        # The floor keeps the derivative of the root finite where there is no guidance.
-        floor = torch.finfo(guidance.dtype).tiny
-        length = sum_over_event(guidance.square()).clamp(min=floor).sqrt()
-        excess = length * expand(sde.sigma(t), length) / (limit * math.sqrt(math.prod(x.shape[1:])))
-        guidance = guidance / expand(excess.clamp(min=1), guidance)
-    return (s + guidance).to(x.dtype)
+    return (s + (guidance if limit is None else _bounded(guidance, sde, t, limit))).to(x.dtype)
+
+
+def _bounded(guidance, sde, t, limit) -> Tensor:
+    # The floor keeps the derivative of the root finite where there is no guidance.
+    length = sum_over_event(guidance.square()).clamp(min=torch.finfo(guidance.dtype).tiny).sqrt()
+    excess = length * expand(sde.sigma(t), length) / (limit * math.sqrt(math.prod(guidance.shape[1:])))
+    return guidance / expand(excess.clamp(min=1), guidance)
 
 
 def pseudoinverse_guidance(score, sde: SDE, observation: LinearObservation, *, data_std: float = 1.0):
@@ -333,15 +351,298 @@ def pseudoinverse_guidance(score, sde: SDE, observation: LinearObservation, *, d
     """
     same_sde("score", score, sde)
     positive("data_std", data_std)
-    prior = functools.partial(_through_denoiser, score, sde, observation)
+    prior = functools.partial(_through_denoiser, score, sde, observation.predict)
     return _guided(sde, _around_the_mean, score, prior=prior, sde=sde, observation=observation, data_std=data_std)
 
 
 def _around_the_mean(x, t, at_t, *, prior, sde, observation, data_std) -> Tensor:
-    noise, signal = sde.sigma(t) ** 2, (sde.alpha(t) * data_std) ** 2
-    variance = noise * data_std**2 / (noise + signal)
-    s, guidance = prior(x, t, at_t, lambda r: observation.solve(r, variance))
+    weigh = functools.partial(_by_isotropic_spread, sde, observation, data_std, t)
+    s, guidance, _ = prior(x, t, at_t, weigh)
     return (s + guidance).to(x.dtype)
+
+
+def _by_isotropic_spread(sde, observation, data_std, t, predicted, pull) -> tuple[Tensor, Tensor]:
+    noise, signal = sde.sigma(t) ** 2, (sde.alpha(t) * data_std) ** 2
+    residual = observation.residual_of(predicted)
+    return _with_log_density(residual, observation.solve(residual, noise * data_std**2 / (noise + signal)))
+
+
+def _with_log_density(residual, weights) -> tuple[Tensor, Tensor]:
+    """Weights of a residual, and the log-density of the Gaussian that they come from, up to a constant."""
+    return weights, -0.5 * sum_over_event(residual * weights)
+
+
+def tweedie_moment_projection(score, sde: SDE, observation: LinearObservation):
+    r"""Tweedie moment projection: the clean point is uncertain by the covariance that the score itself knows.
+
+    .. math:: s(x, t) + \Big(\frac{\partial A \hat x_0}{\partial x}\Big)^{\!\top}
+              \big(A\,C\,A^\top + \varsigma^2 I\big)^{-1} \big(y - A \hat x_0(x, t)\big),
+              \qquad C = \mathrm{Cov}[x_0 \mid x_t = x] = \frac{\sigma^2}{\alpha}\,\frac{\partial \hat x_0}{\partial x}
+
+    Mean and covariance of :math:`p(x_0 \mid x_t)` are right, its shape is taken to be Gaussian: so this is the score of
+    the posterior for every Gaussian prior, round or not, and biased where clusters compete. The derivative of a learned
+    score need be neither symmetric nor positive: its symmetric part is taken, and no variance below zero.
+
+    Args:
+        score: callable ``(x, t) -> tensor like x``, differentiable in ``x``.
+        sde: the SDE in whose time the score is given.
+        observation: what was seen, in few numbers: each of them costs a backward pass.
+
+    Returns:
+        A score, ``(x, t) -> tensor like x``, at the cost of one evaluation and ``m + 1`` backward passes through it,
+        for ``m`` numbers seen.
+
+    Raises:
+        ValueError: if the score belongs to another SDE; on a call, if shapes do not fit or the score is not
+            differentiable in ``x``.
+
+    Source: Boys et al. (2024), section 3.
+    """
+    same_sde("score", score, sde)
+    prior = functools.partial(_through_denoiser, score, sde, observation.predict)
+    return _guided(sde, _moment_projected, score, prior=prior, sde=sde, observation=observation)
+
+
+def _moment_projected(x, t, at_t, *, prior, sde, observation) -> Tensor:
+    weigh = functools.partial(_by_tweedie_spread, sde, observation, t)
+    s, guidance, _ = prior(x, t, at_t, weigh)
+    return (s + guidance).to(x.dtype)
+
+
+def _by_tweedie_spread(sde, observation, t, predicted, pull) -> tuple[Tensor, Tensor]:
+    residual = observation.residual_of(predicted)
+    n_seen = math.prod(predicted.shape[1:])
+    identity = torch.eye(n_seen, dtype=predicted.dtype, device=predicted.device)
+    directions = identity.reshape(n_seen, 1, *predicted.shape[1:])
+    columns = [vectors(observation.predict(pull(direction.expand_as(predicted)))) for direction in directions]
+    spread, (alpha, _) = torch.stack(columns, dim=2), _signal(sde, t, predicted)
+    spread = expand(sde.sigma(t) ** 2 / alpha, spread, "t") * (spread + spread.mT) / 2
+    spread = (
+        _positive_part(at_least_single(spread)) + expand(observation.noise_std, spread, "noise_std") ** 2 * identity
+    )
+    weights = torch.linalg.solve(spread, vectors(residual).unsqueeze(2)).reshape(residual.shape)
+    weights, log_density = _with_log_density(residual, weights)
+    return weights, log_density - 0.5 * torch.linalg.slogdet(spread).logabsdet
+
+
+def _positive_part(matrix) -> Tensor:
+    """Symmetric matrices with their negative eigenvalues set to zero, and the derivative of that."""
+    with torch.autocast("cpu" if matrix.is_meta else matrix.device.type, enabled=False):
+        values, axes = torch.linalg.eigh(matrix.detach())
+        kept, gaps = values.clamp(min=0), values.unsqueeze(2) - values.unsqueeze(1)
+        slopes = (kept.unsqueeze(2) - kept.unsqueeze(1)) / torch.where(gaps == 0, 1, gaps)
+        slopes = torch.where(gaps == 0, (values > 0).to(slopes.dtype).unsqueeze(2), slopes)
+        change = axes.mT @ (matrix - matrix.detach()) @ axes
+        return axes @ (torch.diag_embed(kept) + slopes * change) @ axes.mT
+
+
+@torch.no_grad()
+def twisted_particles(
+    score,
+    sde: SDE,
+    observation,
+    x: Tensor,
+    *,
+    n_steps: int,
+    twist: str = "pseudoinverse",
+    data_std: float = 1.0,
+    generator=None,
+    diagnostics: bool = False,
+):
+    r"""Sample a posterior by sequential Monte Carlo, whose bias falls as the number of particles grows.
+
+    A *twist* :math:`\psi_t(x)` stands for :math:`p_t(y \mid x)`; the last, at the denoised point, is the likelihood
+    itself. From :math:`t` to :math:`u < t` the prior's sampler steps by the kernel
+
+    .. math:: k(x_u \mid x_t) = N\Big(
+              \frac{\alpha_{tu}\sigma_u^2\,x_t + \alpha_u\sigma_{tu}^2\,\hat x_0(x_t)}{\sigma_t^2},
+              \;\sigma_{tu}^2\,\frac{\sigma_u^2 + \alpha_u^2 s^2}{\sigma_t^2 + \alpha_t^2 s^2}\,I\Big),
+              \qquad \alpha_{tu} = \frac{\alpha_t}{\alpha_u}, \quad
+              \sigma_{tu}^2 = \sigma_t^2 - \alpha_{tu}^2\sigma_u^2,
+
+    which is exact for Gaussian data of standard deviation :math:`s`. Particles move by that kernel with
+    :math:`\nabla \log \psi_t` added to the score, and their weights take back what it did:
+
+    .. math:: w \leftarrow w\;\frac{k(x_u \mid x_t)}{k_\psi(x_u \mid x_t)}\;\frac{\psi_u(x_u)}{\psi_t(x_t)} .
+
+    Where they are worth less than half of their number, :math:`1/\sum w^2` of normalised weights, they are drawn anew
+    in proportion to the weights. With more and more particles the samples are those of the prior's sampler given
+    :math:`y`, whatever the twist; what remains is the error of the score and of the steps, which are even in the angle
+    :math:`\arctan(\sigma/(\alpha s))`. How many that takes the twist decides. Its gradient is held below
+    :math:`\sqrt d/\sigma(t)`: a longer one gives the ratio of kernels a tail that no number of particles tames.
+
+    Args:
+        score: callable ``(x, t) -> tensor like x``, the score of the prior, differentiable in ``x``.
+        sde: the SDE in whose time the score is given.
+        observation: a :class:`.LinearObservation`. With one ``y``, all particles are of one posterior; with one for
+            each, particles of equal ``y``, in blocks of equal length, are clouds of their own. Or, for whatever else is
+            known of a clean point, a callable ``x0 -> (B,)``: its log-likelihood in nats, differentiable.
+        x: draws of the prior of the SDE, one a particle, shape ``(B, *event)``.
+        n_steps: number of steps.
+        twist: ``"pseudoinverse"``, the Gaussian of :func:`pseudoinverse_guidance`; or ``"tweedie"``, that of
+            :func:`tweedie_moment_projection`, which serves data far from a round Gaussian better, at a backward pass
+            for each number seen. For a callable either is its likelihood at the denoised point, to the power
+            :math:`\alpha^2 s^2/(\sigma^2 + \alpha^2 s^2)`.
+        data_std: standard deviation :math:`s` of the clean data, in their units.
+        generator: source of the noise and of the draws.
+        diagnostics: also return log-weights and effective sample sizes.
+
+    Returns:
+        Samples of equal weight, shaped like ``x``: not independent, with copies among them. With ``diagnostics``, a
+        tuple of these; of the log-weights before the last draw, shape ``(B,)``, whose exponentials average to an
+        unbiased estimate of the evidence :math:`p(y)` under the prior's sampler; and of the effective sample sizes
+        before each step and at the end, shape ``(n_steps + 1,)``, or ``(n_steps + 1, G)`` for ``G`` clouds.
+
+    Raises:
+        ValueError: if the score belongs to another SDE or is not differentiable in ``x``, ``x`` is empty or not finite,
+            ``n_steps`` is no positive integer, ``data_std`` is not positive, ``twist`` is unknown, the rows of ``y``
+            are not in blocks of equal length, or shapes do not fit.
+        RuntimeError: if a state is no longer finite, no particle has a likelihood above zero, or the conjugate
+            gradients do not converge.
+
+    Warns:
+        UserWarning: if the particles collapse: their effective number, less one, falls below a hundredth of them. That
+            it stays above proves nothing, for no weight tells of what no particle has found.
+
+    Source: Wu et al. (2023), algorithm 1.
+    """
+    same_sde("score", score, sde)
+    some_points("x", x)
+    positive_integer("n_steps", n_steps)
+    one_of("twist", twist, ("pseudoinverse", "tweedie"))
+    positive("data_std", data_std)
+    clouds = (_n_clouds(observation, len(x)), -1)
+    observe, likelihood, weigh_at = _twist(sde, observation, twist, data_std)
+    grid = _even_in_angle(sde, n_steps, data_std)
+    times = levels("times", grid, x)
+    prior = functools.partial(_through_denoiser, score, sde, observe)
+
+    def guided(state, t, at_t):
+        s, guidance, log_twist = prior(state.to(x.dtype), t, at_t, weigh_at(t))
+        alpha, _ = _signal(sde, t, state)
+        noise = expand(sde.sigma(t) ** 2, state)
+        denoised, push = state + noise * s, noise * _bounded(guidance, sde, t, 1.0)
+        return denoised / expand(alpha, state), push / expand(alpha, state), log_twist
+
+    steps = zip(itertools.pairwise(grid), times[1:], on_grid(score, times[1:]), strict=True)
+    with one_read():
+        state = at_least_single(x)
+        denoised, push, log_twist = guided(state, times[0], on_grid(score, times[:1])[0])
+        log_weights = log_twist.reshape(clouds)
+        sizes = [_effective_size(log_weights, times[0])]
+    for (t, u), time, at_time in steps:
+        with one_read():
+            worn = sizes[-1] < _WORN * log_weights.shape[1]
+            log_weights, chosen = _drawn_anew(log_weights, worn, generator)
+            state, denoised, push, log_twist = (part[chosen] for part in (state, denoised, push, log_twist))
+            kept, gain, std = (expand(part, state) for part in _kernel(sde, t, u, data_std))
+            z = standard_normal(x.shape, generator=generator, dtype=state.dtype, device=x.device)
+            state = still_finite("states", kept * state + gain * (denoised + push) + std * z, "t", time)
+            log_ratio = -sum_over_event(gain * push / std * (z + gain * push / (2 * std)))
+            before = log_twist
+            if len(sizes) == n_steps:
+                denoised = at_least_single(sde.denoise(score, state.to(x.dtype), time))
+                log_twist = likelihood(denoised)
+            else:
+                denoised, push, log_twist = guided(state, time, at_time)
+            log_weights = log_weights + (log_ratio + log_twist - before).reshape(clouds)
+            sizes.append(_effective_size(log_weights, time))
+    sizes = torch.stack(sizes)
+    _warn_of_collapse(sizes, grid, log_weights.shape[1])
+    _, chosen = _drawn_anew(log_weights, sizes[-1] >= 0, generator)
+    samples = denoised[chosen].to(x.dtype)
+    return (samples, log_weights.flatten(), sizes.squeeze(1)) if diagnostics else samples
+
+
+def _n_clouds(observation, n) -> int:
+    if not isinstance(observation, LinearObservation):
+        if not callable(observation):
+            came = type(observation).__name__
+            raise ValueError(f"observation must be a LinearObservation or a callable x0 -> (B,), got {came}")
+        return 1
+    if len(observation.y) in {1, n} and not observation.y.is_meta:
+        y = vectors(observation.y)
+        starts = [0, *((y[1:] != y[:-1]).any(1).nonzero().flatten() + 1).tolist()]
+        size = len(y) // len(starts)
+        if starts != list(range(0, len(y), size)) or (size == 1 < len(y)):
+            raise ValueError(
+                "y must be the same for all particles of a cloud, in blocks of equal length of two or more, "
+                f"got {len(starts)} blocks in {len(y)} rows"
+            )
+        return len(starts)
+    return 1
+
+
+def _twist(sde, observation, kind, data_std):
+    """What to see of a denoised point, the likelihood of a clean one, and for each time how to weigh what is seen."""
+    if isinstance(observation, LinearObservation):
+        by_kind = {"pseudoinverse": (_by_isotropic_spread, data_std), "tweedie": (_by_tweedie_spread,)}
+        spread, *arguments = by_kind[kind]
+        return (
+            observation.predict,
+            observation.log_likelihood,
+            lambda t: functools.partial(spread, sde, observation, *arguments, t),
+        )
+
+    def likelihood(x0):
+        return one_per_row("observation", observation(x0), x0)
+
+    def weigh_at(t):
+        signal = (sde.alpha(t) * data_std) ** 2
+        power = signal / (sde.sigma(t) ** 2 + signal)
+        return lambda values, pull: (power * torch.ones_like(values), power * values)
+
+    return lambda x0: checked("observation", likelihood, x0, of=observation), likelihood, weigh_at
+
+
+def _even_in_angle(sde, n_steps, data_std) -> Tensor:
+    ends = torch.tensor([1.0, _T_MIN], dtype=torch.float64, device="cpu")
+    first, last = torch.arctan(sde.sigma(ends) / (sde.alpha(ends) * data_std))
+    share = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64, device="cpu")[1:-1]
+    return torch.cat([ends[:1], sde.time_of(data_std * torch.tan(first + share * (last - first))), ends[1:]])
+
+
+def _kernel(sde, t, u, data_std) -> tuple[Tensor, Tensor, Tensor]:
+    """Shares of the state and of the denoised point in the mean of a step, and its standard deviation."""
+    alpha_t, alpha_u, noise_t, noise_u = sde.alpha(t), sde.alpha(u), sde.sigma(t) ** 2, sde.sigma(u) ** 2
+    ratio = alpha_t / alpha_u
+    added = noise_t - ratio**2 * noise_u
+    total_t, total_u = (noise + (alpha * data_std) ** 2 for noise, alpha in ((noise_t, alpha_t), (noise_u, alpha_u)))
+    return ratio * noise_u / noise_t, alpha_u * added / noise_t, torch.sqrt(added * total_u / total_t)
+
+
+def _effective_size(log_weights, t) -> Tensor:
+    def refusal():
+        return RuntimeError(
+            f"no particle explains the observation at t={float(t):g}: all weights are zero, or one is not a number"
+        )
+
+    require(log_weights.amax(1).isfinite().all(), refusal)
+    return 1 / log_weights.softmax(1).square().sum(1)
+
+
+def _drawn_anew(log_weights, worn, generator) -> tuple[Tensor, Tensor]:
+    """Weights after systematic resampling of the clouds that are worn, and which particles were drawn."""
+    n_clouds, n = log_weights.shape
+    sums = double(log_weights.softmax(1)).cumsum(1)
+    place = {"dtype": sums.dtype, "device": sums.device}
+    marks = (uniform((n_clouds, 1), generator=generator, **place) + torch.arange(n, **place)) / n
+    drawn = torch.searchsorted(sums / sums[:, -1:], marks, right=True).clamp(max=n - 1)
+    own = torch.arange(n, device=log_weights.device)
+    mean = log_weights.logsumexp(1, keepdim=True) - math.log(n)
+    chosen = torch.where(worn.unsqueeze(1), drawn, own) + n * torch.arange(n_clouds, device=own.device).unsqueeze(1)
+    return torch.where(worn.unsqueeze(1), mean, log_weights), chosen.flatten()
+
+
+def _warn_of_collapse(sizes, times, n) -> None:
+    if sizes.is_meta or n == 1 or not bool((sizes < 1 + n / 100).any()):
+        return
+    step = int(sizes.amin(1).argmin())
+    warnings.warn(
+        f"the particles collapsed: at t={float(times[step]):.3g} {n} of them were worth {float(sizes.min()):.3g}, from "
+        "which the samples descend. Take more particles or steps, a better twist, or an observation with more noise",
+        stacklevel=4,  # of them one is torch.no_grad's
+    )
 
 
 def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator=None):
@@ -445,18 +746,16 @@ def _in_basis(z, t, at_t, *, basis) -> Tensor:
 
 
 @outside_inference_mode()
-def _through_denoiser(score, sde, observation, x, t, at_t, weigh) -> tuple[Tensor, Tensor]:
-    r"""Score at ``x``, and :math:`(\partial A\hat x_0/\partial x)^\top w` with weights ``w`` from the residual.
+def _through_denoiser(score, sde, observe, x, t, at_t, weigh) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Score at ``x``, :math:`(\partial f(\hat x_0)/\partial x)^\top w`, and the second thing that ``weigh`` returns.
 
-    Both in single precision at least. The product is linear in the weights: they are brought to a size at which the
-    score meets about :math:`\sigma` of them, which half precision can hold.
+    ``observe`` is :math:`f`, and ``weigh`` makes of its value, and of the map from weights to the product, the weights
+    and another number for each row. All are in single precision at least. The product is linear in the weights: they
+    are brought to a size at which the score meets about :math:`\sigma` of them, which half precision can hold.
     """
     batch("x", x)
     differentiable = torch.is_grad_enabled()
-    alpha, sigma = sde.alpha(t), sde.sigma(t)
-    # Signal below the rounding of x says nothing about y, nor could the quotient by alpha be told from noise.
-    told = alpha > torch.finfo(x.dtype).eps * sigma
-    alpha = torch.where(told, alpha, 1)
+    sigma, (alpha, told) = sde.sigma(t), _signal(sde, t, x)
 
     with recording(at_least_single(x)) as inside:
         s = at_least_single(
@@ -464,16 +763,30 @@ def _through_denoiser(score, sde, observation, x, t, at_t, weigh) -> tuple[Tenso
         )
         _check_depends("score", s)
         denoised = (inside + expand(sigma, inside, "t") ** 2 * s) / expand(alpha, inside, "t")
-        predicted = observation.predict(denoised)
-        residual = observation.residual_of(predicted)
-        weights = weigh(residual if differentiable else residual.detach())
-        size = vectors(weights.detach()).abs().amax(1)
-        size = size.clamp(min=torch.finfo(size.dtype).tiny)
-        size = size * expand(sigma.clamp(min=1) / alpha, size)
-        weights = weights / expand(size, weights)
-        (guidance,) = torch.autograd.grad(predicted, inside, weights, create_graph=differentiable)
-        guidance = guidance * expand(size * expand(told, size), guidance)
-    return (s, guidance) if differentiable else (s.detach(), guidance)
+        seen = observe(denoised)
+
+        def pull(weights):
+            size = vectors(weights.detach()).abs().amax(1)
+            size = size.clamp(min=torch.finfo(size.dtype).tiny)
+            size = size * expand(sigma.clamp(min=1) / alpha, size)
+            scaled = weights / expand(size, weights)
+            options = {"create_graph": differentiable, "retain_graph": True}
+            (product,) = torch.autograd.grad(seen, inside, scaled, **options)
+            return product * expand(size * expand(told, size), product)
+
+        weights, value = weigh(seen if differentiable else seen.detach(), pull)
+        guidance = pull(weights)
+    return (s, guidance, value) if differentiable else (s.detach(), guidance, value.detach())
+
+
+def _signal(sde, t, x) -> tuple[Tensor, Tensor]:
+    """``alpha(t)``, or 1 where the signal is below the rounding of ``x``, and whether it is above.
+
+    Below, it says nothing about the clean point, nor could a quotient by ``alpha`` be told from noise.
+    """
+    alpha = sde.alpha(t)
+    told = alpha > torch.finfo(x.dtype).eps * sde.sigma(t)
+    return torch.where(told, alpha, 1), told
 
 
 def _check_depends(name, values) -> None:
