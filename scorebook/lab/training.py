@@ -36,9 +36,12 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +69,7 @@ from scorebook.lab.distributed import (
     summed,
 )
 from scorebook.lab.fingerprints import describe, difference
+from scorebook.lab.types import Integer, Loss, Number
 
 __all__ = ["History", "fit", "held_out_loss"]
 
@@ -76,7 +80,8 @@ _PARTS = {
     _FORMAT: _PARTS_OF_FIRST | {"description", "schedule_begins", "precise", "keepsakes", "frozen", "trained"},
     _FIRST_FORMAT: _PARTS_OF_FIRST,
 }
-_MAY_CHANGE = ("batch_size", "lr", "ema_decay", "clip", "schedule", "data", "loss", "model")
+_Changeable: TypeAlias = Literal["batch_size", "lr", "ema_decay", "clip", "schedule", "data", "loss", "model"]
+_MAY_CHANGE = get_args(_Changeable)
 _MOST_BATCHES, _FEWEST_BATCHES = 100, 10
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -100,9 +105,9 @@ class History:
         """Number of steps taken."""
         return len(self.loss)
 
-    def smoothed(self, window: int = 50) -> Tensor:
+    def smoothed(self, window: Integer = 50) -> Tensor:
         """Mean of the last ``window`` losses at each step (of as many as there are, at the first ones)."""
-        positive_integer("window", window)
+        window = positive_integer("window", window)
         losses = self.loss.double()
         total = torch.cat([losses.new_zeros(1), losses.cumsum(0)])
         end = torch.arange(1, len(total), device=total.device)
@@ -114,22 +119,22 @@ class History:
 @torch.enable_grad()
 def fit(
     model: nn.Module,
-    loss,
-    data,
+    loss: Loss,
+    data: Any,
     *,
-    n_steps,
-    batch_size=None,
-    lr=1e-3,
-    ema_decay=0.999,
-    generator=None,
-    checkpoint=None,
-    checkpoint_every=500,
-    resume=True,
-    changed=(),
-    progress=True,
-    clip=1.0,
-    schedule="constant",
-    max_seconds=None,
+    n_steps: Integer,
+    batch_size: Integer | None = None,
+    lr: Number = 1e-3,
+    ema_decay: Number | None = 0.999,
+    generator: torch.Generator | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: Integer = 500,
+    resume: bool = True,
+    changed: _Changeable | Iterable[_Changeable] = (),
+    progress: bool = True,
+    clip: Number | None = 1.0,
+    schedule: Literal["constant", "cosine"] = "constant",
+    max_seconds: Number | None = None,
 ) -> History:
     """Train ``model`` in place; afterwards it holds the averaged weights and is in evaluation mode.
 
@@ -269,7 +274,7 @@ def fit(
                 run.advance()
                 run.seconds = earlier + time.perf_counter() - began
                 if max_seconds is not None:
-                    out_of_time = any_rank(run.seconds - earlier > max_seconds, run.device)
+                    out_of_time = any_rank(run.seconds - earlier > float(max_seconds), run.device)
                 last = run.step == n_steps or out_of_time
                 if last:
                     run.agree()
@@ -293,7 +298,14 @@ def fit(
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def held_out_loss(model: nn.Module, loss, data, *, batch_size=None, generator=None) -> tuple[float, float]:
+def held_out_loss(
+    model: nn.Module,
+    loss: Loss,
+    data: Any,
+    *,
+    batch_size: Integer | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[float, float]:
     """Mean of a loss over data, as a rule such as were not trained on, and its standard error.
 
     The model is asked in evaluation mode and is as before afterwards. To compare models, or one in the course of its
@@ -361,7 +373,15 @@ class _Run:
     of each step, together: whatever ends a step half-way, what is recorded belongs to the weights.
     """
 
-    def __init__(self, model, loss, data, generator, settings, n_steps):
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        data: Any,
+        generator: torch.Generator,
+        settings: dict[str, Any],
+        n_steps: int,
+    ):
         self.model, self.loss, self.data, self.generator = model, loss, data, generator
         self.settings, self.n_steps = settings, n_steps
         self.parameters = _trained_parameters(model)
@@ -369,7 +389,8 @@ class _Run:
         self.device = self.parameters[0].device
         self.modes, self.says_modes = [(module, module.training) for module in model.modules()], model.training
         self.frozen = _set_to_training(model)
-        self.objective = self.shared_objective = _Objective(model, loss)
+        self.objective = _Objective(model, loss)
+        self.shared_objective: nn.Module = self.objective
         if n_ranks() > 1:  # from here on every rank has the weights of the first
             self.shared_objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
         self.precise = _Precise(self.parameters)
@@ -378,16 +399,18 @@ class _Run:
         self.optimizer = torch.optim.Adam(self.precise.parameters, lr=settings["lr"], fused=fused)
         self.average = None if settings["ema_decay"] is None else _Average(model, self.precise, settings["ema_decay"])
         self.takes_generator = _takes_generator(loss)
-        self.step, self.seconds, self.losses = 0, 0.0, []
+        self.step, self.seconds = 0, 0.0
+        self.losses: list[float] = []
         self.schedule_begins = 0
         self.order, self.position = torch.empty(0, dtype=torch.long, device="cpu"), 0
         self.global_draws = GlobalDraws({parameter.device for parameter in self.parameters}, generator)
         self.keepsakes = _Keepsakes(model)
         self.generator_state = generator.get_state()
         self.is_whole = True
-        self.description = None
 
-    def found(self, checkpoint, resume, changed) -> tuple:
+    def found(
+        self, checkpoint: str | os.PathLike[str], resume: bool, changed: tuple[str, ...]
+    ) -> tuple[Path, dict[str, Any] | None]:
         """The path where to write, and the state from which to go on, or ``None``. Nothing is taken over yet."""
         path = usable_path(checkpoint)
         self.description = _Description(self.model, self.loss, self.data)
@@ -441,18 +464,18 @@ class _Run:
         self.step += 1
         self.is_whole = True
 
-    def _seed(self, step) -> int:
+    def _seed(self, step: int) -> int:
         """What the global generators begin a step with."""
         state = self.generator_state.numpy().tobytes()
         return int.from_bytes(hashlib.blake2b(state + f"{step} {rank()}".encode(), digest_size=7).digest())
 
-    def _next_of(self, rest) -> Tensor:
+    def _next_of(self, rest: Tensor) -> Tensor:
         """The next rows of an epoch. Too few for statistics of a batch are not left over: they join those before."""
         size = self.settings["batch_size"]
         fewest = 2 * n_ranks() if any(map(_takes_statistics, self.model.modules())) else 1
         return rest if len(rest) < size + fewest else rest[:size]
 
-    def _backward(self, rows) -> Tensor:
+    def _backward(self, rows: Tensor) -> Tensor:
         """Leave the gradient of the loss over all these rows in the parameters of every rank; return that loss."""
         own = share(rows)
         portion = len(own) / len(rows)
@@ -465,7 +488,7 @@ class _Run:
         (loss * (portion * n_ranks())).backward()  # of these DDP takes the mean
         return summed(loss.detach() * portion)
 
-    def _loss(self, objective, rows, generator) -> Tensor:
+    def _loss(self, objective: nn.Module, rows: Tensor, generator: torch.Generator) -> Tensor:
         batch, named = self.data.take(rows, self.device)
         if self.takes_generator:
             named = named | {"generator": own_generator(generator)}
@@ -489,7 +512,7 @@ class _Run:
                 copy_from_first(mean)
         self.keepsakes.record()
 
-    def finish(self, *, complete) -> None:
+    def finish(self, *, complete: bool) -> None:
         """Give the model its averaged weights, no gradients, and the mode of evaluation."""
         try:
             self.keepsakes.put_back()
@@ -499,7 +522,7 @@ class _Run:
                     self._retake_statistics()
         finally:
             self.precise.forget_gradients()
-            self.objective = self.shared_objective = None
+            del self.objective, self.shared_objective
             self.model.eval()
             self.global_draws.put_back()
             torch.clear_autocast_cache()
@@ -509,7 +532,8 @@ class _Run:
 
         They are the means over the batches of one epoch, of a hundred batches at most.
         """
-        norms = [norm for norm in self.model.modules() if _takes_statistics(norm) and norm.running_mean is not None]
+        all_norms: list[Any] = [module for module in self.model.modules() if _takes_statistics(module)]
+        norms = [norm for norm in all_norms if norm.running_mean is not None]
         if not norms:
             return
         before, momenta = _Keepsakes(self.model), [norm.momentum for norm in norms]
@@ -542,7 +566,7 @@ class _Run:
                     buffer.copy_(value)
                     copy_from_first(buffer)
 
-    def save(self, path) -> None:
+    def save(self, path: Path) -> None:
         """Write the state after the last whole step."""
         self.keepsakes.put_back()
         weights = self.model.state_dict()
@@ -571,7 +595,7 @@ class _Run:
         }
         write(state, path)
 
-    def _compare(self, state, path, changed) -> None:
+    def _compare(self, state: dict[str, Any], path: Path, changed: tuple[str, ...]) -> None:
         """Raise a ``ValueError`` if a state that was read belongs to another run."""
         _check_weights(state, self.model, path)
         _check_extra_states(state["model"], self.model, path)
@@ -608,7 +632,7 @@ class _Run:
                 "resume=False to replace it"
             )
 
-    def restore(self, state) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take over a state that was read and compared."""
         _load_weights(state["model"], self.model)
         trained = self.trained if state["trained"] is None else state["trained"]
@@ -637,7 +661,7 @@ class _Run:
         done, steps = self.step - self.schedule_begins, self.n_steps - self.schedule_begins
         return 0.5 * (1 + math.cos(math.pi * done / steps))
 
-    def _stop_unless_finite(self, loss: float, norm: float) -> None:
+    def _stop_unless_finite(self, loss: Tensor, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         what = "loss" if not math.isfinite(loss) else "gradient of the loss"
@@ -656,7 +680,7 @@ class _Precise:
     parameters in half precision Adam therefore has a copy, and the model what the copy rounds to.
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: list[nn.Parameter]):
         self.of_model = parameters
         self.parameters = [
             p if _precise(p.dtype) == p.dtype else nn.Parameter(p.detach().to(_precise(p.dtype))) for p in parameters
@@ -685,7 +709,7 @@ class _Precise:
         return [None if precise is parameter else precise.detach() for parameter, precise in pairs]
 
     @torch.no_grad()
-    def restore(self, state) -> None:
+    def restore(self, state: list[Tensor | None]) -> None:
         for parameter, precise, written in zip(self.of_model, self.parameters, state, strict=True):
             precise.copy_(parameter if written is None else written)
 
@@ -697,8 +721,9 @@ class _Average:
     spectral norm are not: a mean of unit vectors is none.
     """
 
-    def __init__(self, model, precise, decay):
-        self.model, self.decay, self.means = model, decay, {}
+    def __init__(self, model: nn.Module, precise: _Precise, decay: float):
+        self.model, self.decay = model, decay
+        self.means: dict[str, Tensor] = {}
         copies = {id(p): copy_of_p for p, copy_of_p in precise.copies}
         trained = {name: copies.get(id(p), p) for name, p in model.named_parameters() if p.requires_grad}
         self.trained = {name: p for name, p in trained.items() if _has_fractions(p)}
@@ -706,12 +731,12 @@ class _Average:
 
     def _others(self) -> dict[str, Tensor]:
         """Buffers, and parameters that are not trained and may yet be set by the loss."""
-        others = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
+        others: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if not p.requires_grad}
         others |= {name: b for name, b in self.model.named_buffers() if name not in self.as_they_are}
         return {name: tensor for name, tensor in others.items() if _has_fractions(tensor)}
 
     @torch.no_grad()
-    def update(self, n) -> None:
+    def update(self, n: int) -> None:
         """Take in the weights after step ``n``."""
         decay = min(self.decay, n / (n + 9))
         others = self._others()
@@ -734,7 +759,7 @@ class _Average:
             if name in self.means and self.means[name].shape == tensor.shape:
                 _set(tensor, self.means[name].to(tensor.dtype))
 
-    def restore(self, means) -> None:
+    def restore(self, means: dict[str, Tensor]) -> None:
         for name, tensor in (self.trained | self._others()).items():
             if name in means:
                 self.means[name] = means[name].to(tensor.device, _precise(tensor.dtype))
@@ -743,7 +768,7 @@ class _Average:
 class _Keepsakes:
     """What modules keep beside their weights as it was after the last whole step: buffers, generators of their own."""
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module):
         self.model = model
         self.generators = {
             f"{name}.{attribute}": value
@@ -753,7 +778,7 @@ class _Keepsakes:
         }
         self.record()
 
-    def _buffers(self):
+    def _buffers(self) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
         for prefix, module in self.model.named_modules():
             for name, buffer in module.named_buffers(recurse=False):
                 if buffer.layout == torch.strided:
@@ -774,13 +799,13 @@ class _Keepsakes:
         for path, state in self.states.items():
             self.generators[path].set_state(state)
 
-    def state(self, weights) -> dict:
+    def state(self, weights: dict[str, Any]) -> dict[str, Any]:
         """What is not among the weights that are written."""
         buffers = {path: value for path, (_, value) in self.buffers.items() if path not in weights}
         return {"buffers": buffers, "generators": self.states}
 
     @torch.no_grad()
-    def restore(self, state) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         for path, value in state["buffers"].items():
             _set_buffer(self.model, path, value)
         for path, value in state["generators"].items():
@@ -792,12 +817,13 @@ class _Keepsakes:
 class _Description:
     """What a run depends on beside its settings: the model, the loss and the data, line by line."""
 
-    def __init__(self, model, loss, data):
-        self.model, self.loss, self.data, self.read_before = model, loss, data, {}
+    def __init__(self, model: nn.Module, loss: Loss, data: Any):
+        self.model, self.loss, self.data = model, loss, data
+        self.read_before: dict[int, tuple[Tensor, int, str]] = {}
         self.lines = self._of_now()
         self.lines["data"] = data.describe()
 
-    def _of_now(self) -> dict:
+    def _of_now(self) -> dict[str, dict[str, str]]:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         held = {f"model.{name}": f"{buffer.dtype} {tuple(buffer.shape)}" for name, buffer in self.model.named_buffers()}
         for name, parameter in self.model.named_parameters():
@@ -808,16 +834,16 @@ class _Description:
             "loss": describe("loss", self.loss, apart_from=known, read_before=self.read_before),
         }
 
-    def has_other_data(self, written) -> bool:
+    def has_other_data(self, written: dict[str, Any]) -> bool:
         return difference(written.get("data", {}), self.lines["data"]) is not None
 
-    def go_on_from(self, written) -> None:
+    def go_on_from(self, written: dict[str, Any]) -> None:
         """Leave out what has moved in the course of the run before."""
         for part, lines in self.lines.items():
             if part in written and difference(written[part], lines) is None:
                 self.lines[part] = {path: line for path, line in lines.items() if path in written[part]}
 
-    def constant(self) -> dict:
+    def constant(self) -> dict[str, dict[str, str]]:
         """What is as it was when the run began; the rest is no setting, but a part of the course."""
         now = self._of_now()
         return self.lines | {
@@ -833,32 +859,32 @@ class _Objective(nn.Module):
     a bias that an energy's score does not depend on.
     """
 
-    def __init__(self, model, loss):
+    def __init__(self, model: nn.Module, loss: Loss):
         super().__init__()
         self.model, self.loss = model, _in_place(loss)
 
-    def forward(self, *batch, **keywords) -> Tensor:
+    def forward(self, *batch: Any, **keywords: Any) -> Tensor:
         return _checked_loss(self.loss(self.model, *batch, **keywords))
 
 
-def _checked_loss(loss) -> Tensor:
+def _checked_loss(loss: Any) -> Tensor:
     if not _checked_scalar(loss).requires_grad:
         raise ValueError("loss must depend on the parameters of the model, got a tensor without gradient")
     return loss
 
 
-def _checked_scalar(loss) -> Tensor:
+def _checked_scalar(loss: Any) -> Tensor:
     if not isinstance(loss, Tensor) or loss.ndim != 0:
         came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"loss must return a scalar tensor, got {came}")
     return loss
 
 
-def _dtypes(parameters) -> list[torch.dtype]:
+def _dtypes(parameters: list[nn.Parameter]) -> list[torch.dtype]:
     return [*dict.fromkeys(parameter.dtype for parameter in parameters)]
 
 
-def _in_place(loss):
+def _in_place(loss: Loss) -> Loss:
     """A loss to be called as ``loss(model, *batch)``, also where a ``functools.partial`` has bound what comes between.
 
     Of ``partial(score_matching_loss, sde=process)``, with places for ``(model, sde, x)``, Python leaves none for ``x``:
@@ -872,7 +898,7 @@ def _in_place(loss):
     if free == places[: len(free)]:
         return loss
 
-    def by_name(model, *batch, **named):
+    def by_name(model: nn.Module, *batch: Any, **named: Any) -> Tensor:
         if len(batch) >= len(free):
             raise ValueError(
                 f"loss has places for {', '.join(free[1:])} beside the model, but a batch of data has {len(batch)} "
@@ -883,7 +909,7 @@ def _in_place(loss):
     return by_name
 
 
-def _takes_generator(loss) -> bool:
+def _takes_generator(loss: Loss) -> bool:
     try:
         parameters = signature(loss).parameters.values()
     except (TypeError, ValueError):
@@ -891,7 +917,7 @@ def _takes_generator(loss) -> bool:
     return any(p.name == "generator" or p.kind is Parameter.VAR_KEYWORD for p in parameters)
 
 
-def _checked_generator(generator) -> torch.Generator:
+def _checked_generator(generator: torch.Generator | None) -> torch.Generator:
     if generator is None:
         return torch.Generator().manual_seed(int(torch.randint(2**62, (), device="cpu")))
     if not isinstance(generator, torch.Generator):
@@ -899,7 +925,7 @@ def _checked_generator(generator) -> torch.Generator:
     return generator
 
 
-def _trained_parameters(model) -> list:
+def _trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -918,7 +944,7 @@ def _trained_parameters(model) -> list:
     return parameters
 
 
-def _of_today(state, path) -> dict:
+def _of_today(state: dict[str, Any], path: Path) -> dict[str, Any]:
     """A state that was read, with what the first version did not hold."""
     if state["format"] == _FORMAT:
         return state
@@ -939,7 +965,7 @@ def _of_today(state, path) -> dict:
     }
 
 
-def _check_weights(state, model, path) -> None:
+def _check_weights(state: dict[str, Any], model: nn.Module, path: Path) -> None:
     own, written = (
         {name: value for name, value in entries.items() if not name.endswith("_extra_state")}
         for entries in (model.state_dict(), state["model"])
@@ -957,7 +983,7 @@ def _check_weights(state, model, path) -> None:
         )
 
 
-def _check_extra_states(weights, model, path) -> None:
+def _check_extra_states(weights: dict[str, Tensor], model: nn.Module, path: Path) -> None:
     """Let each module compare its extra state with the one that was written, if it does, and keep its own."""
     for prefix, module in model.named_modules():
         name = f"{prefix}._extra_state".removeprefix(".")
@@ -972,7 +998,7 @@ def _check_extra_states(weights, model, path) -> None:
                     module.set_extra_state(own)
 
 
-def _load_weights(weights, model) -> None:
+def _load_weights(weights: dict[str, Tensor], model: nn.Module) -> None:
     for name, buffer in _registered_buffers(model):
         value = weights.get(name)
         # One that has come or grown in the course of the run, or that is expanded, cannot be written to.
@@ -981,38 +1007,39 @@ def _load_weights(weights, model) -> None:
     model.load_state_dict(weights, strict=False)
 
 
-def _registered_buffers(model):
+def _registered_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
     """Paths of all buffers and what they are, those without a value included."""
     for prefix, module in model.named_modules():
         for name, buffer in module._buffers.items():
             yield f"{prefix}.{name}".removeprefix("."), buffer
 
 
-def _set_buffer(model, path, value) -> None:
+def _set_buffer(model: nn.Module, path: str, value: Tensor) -> None:
     prefix, _, name = path.rpartition(".")
     module = model.get_submodule(prefix)
-    device = next(model.parameters()).device if module._buffers.get(name) is None else module._buffers[name].device
+    buffer = module._buffers.get(name)
+    device = next(model.parameters()).device if buffer is None else buffer.device
     setattr(module, name, value.to(device, copy=True))
 
 
-def _set(tensor, value) -> None:
+def _set(tensor: Tensor, value: Tensor) -> None:
     if tensor.is_meta or not torch.equal(tensor, value):  # an expanded one can be read and not written
         tensor.copy_(value)
 
 
-def _precise(dtype) -> torch.dtype:
+def _precise(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _has_fractions(tensor) -> bool:
+def _has_fractions(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and (tensor.is_floating_point() or tensor.is_complex())
 
 
-def _takes_statistics(module) -> bool:
+def _takes_statistics(module: nn.Module) -> bool:
     return module.training and isinstance(module, _BATCH_NORMS)
 
 
-def _set_to_training(model) -> list[str]:
+def _set_to_training(model: nn.Module) -> list[str]:
     """Set the model to training and return the names of the modules that are not.
 
     Those in evaluation mode within a model in training mode stay there. A model that is in evaluation mode as a whole,
@@ -1025,11 +1052,11 @@ def _set_to_training(model) -> list[str]:
     return [name for name, module in model.named_modules() if not module.training]
 
 
-def _has_extra_state(module) -> bool:
+def _has_extra_state(module: nn.Module) -> bool:
     return type(module).get_extra_state is not nn.Module.get_extra_state
 
 
-def _spectral_vectors(model):
+def _spectral_vectors(model: nn.Module) -> Iterator[str]:
     """Paths of the buffers in which a spectral norm keeps its vectors."""
     for prefix, module in model.named_modules():
         hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
