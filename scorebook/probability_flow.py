@@ -33,6 +33,8 @@ import contextlib
 import functools
 import itertools
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -58,6 +60,7 @@ from scorebook.lab.arguments import (
 )
 from scorebook.lab.calls import at
 from scorebook.lab.gradients import checked, outside_inference_mode, recording, unchecked
+from scorebook.lab.types import Array, Field, Integer, LogDensity, Number, PerRow, Score
 from scorebook.score_matching import value_and_divergence
 from scorebook.sde import SDE, data_std_of, on_grid, same_sde
 from scorebook.sliced_score_matching import random_projections, value_and_slices
@@ -67,7 +70,7 @@ __all__ = ["bits_per_dim", "dequantize", "encode", "interpolate", "log_prob", "s
 _ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
 # Explicit Runge-Kutta methods: for each stage after the first its share of the step and the weights of the rates so
 # far, then the weights of all rates in the step. Hairer, Nørsett & Wanner (1993), section II.1.
-_FIXED = {
+_FIXED: dict[str, tuple[Sequence[tuple[float, Sequence[float]]], Sequence[float]]] = {
     "euler": ([], [1]),
     "midpoint": ([(1 / 2, [1 / 2])], [0, 1]),
     "heun2": ([(1, [1])], [1 / 2, 1 / 2]),
@@ -79,13 +82,47 @@ _MULTISTEP = "adams"
 _FEW_STEPS = 8
 # Noise over signal beyond which the angles of two times differ by no more than their roundings.
 _DROWNED = 1e8
-_SOLVER_KEYWORDS = ("method", "rtol", "atol", "t_min", "n_steps", "times", "data_std")
-_TRACE_KEYWORDS = ("divergence", "n_projections", "prior", "chunk_size", "generator")
+_Method: TypeAlias = Literal[
+    "adams", "euler", "midpoint", "heun2", "heun3", "rk4", "dopri5", "dopri8", "bosh3", "adaptive_heun"
+]
+_Trace: TypeAlias = Callable[[Field, Tensor], tuple[Tensor, Tensor]]
+
+
+class _Density(Protocol):
+    def log_prob(self, x: Tensor, /) -> Tensor: ...
+
+
+_Prior: TypeAlias = LogDensity | _Density
+
+
+class _Solver(TypedDict, total=False):
+    method: _Method | None
+    rtol: Number
+    atol: Number
+    t_min: Number
+    n_steps: Integer | None
+    times: Tensor | None
+    data_std: Number | None
+
+
+class _Likelihood(TypedDict, total=False):
+    divergence: Literal["exact", "hutchinson"]
+    n_projections: Integer
+    prior: _Prior | None
+    chunk_size: Integer | None
+    generator: torch.Generator | None
+
+
+class _SolverAndLikelihood(_Solver, _Likelihood, total=False):
+    pass
+
+
+_SOLVER_KEYWORDS, _TRACE_KEYWORDS = tuple(_Solver.__annotations__), tuple(_Likelihood.__annotations__)
 # How far beyond [0, 1] the velocity goes on.
 _OVERSTEP = 0.5
 
 
-def velocity(sde: SDE, score):
+def velocity(sde: SDE, score: Score) -> Callable[[PerRow, Tensor], Tensor]:
     r"""Velocity of the probability flow, :math:`v(x, t) = f(x, t) - \tfrac12 g(t)^2 s(x, t)`.
 
     An adaptive solver steps past the last time and interpolates back, and so looks beyond [0, 1], where the SDE has no
@@ -111,20 +148,20 @@ def velocity(sde: SDE, score):
     field = _velocity(sde, score)
 
     @one_read()
-    def mirrored(t, x):
+    def mirrored(t: PerRow, x: Tensor) -> Tensor:
         return field(_mirrored(t), x)
 
     return mirrored
 
 
-def _velocity(sde, score):
-    def field(t, x):
+def _velocity(sde: SDE, score: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def field(t: Any, x: Tensor) -> Tensor:
         return sde.drift(x, t) - 0.5 * expand(sde.diffusion(t), x, "t") ** 2 * same_shape("score", at(score, x, t), x)
 
     return field
 
 
-def _mirrored(t) -> Tensor:
+def _mirrored(t: PerRow) -> Tensor:
     real("t", t)
     if not isinstance(t, Tensor) or not t.is_floating_point():
         t = torch.as_tensor(t, dtype=torch.float64, device=t.device if isinstance(t, Tensor) else "cpu")
@@ -139,23 +176,56 @@ def _mirrored(t) -> Tensor:
     return torch.where(t < 0, -t, torch.where(t > 1, 2 - t, t))
 
 
+@overload
 def sample(
     sde: SDE,
-    score,
+    score: Score,
     x: Tensor,
     *,
-    method: str | None = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    t_min: float = 1e-3,
-    n_steps: int | None = None,
+    with_log_prob: Literal[False] = ...,
+    trajectory: bool = ...,
+    differentiable: bool = ...,
+    **solver: Unpack[_Solver],
+) -> Tensor: ...
+@overload
+def sample(
+    sde: SDE,
+    score: Score,
+    x: Tensor,
+    *,
+    with_log_prob: Literal[True],
+    trajectory: bool = ...,
+    differentiable: bool = ...,
+    **solver_and_likelihood: Unpack[_SolverAndLikelihood],
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def sample(
+    sde: SDE,
+    score: Score,
+    x: Tensor,
+    *,
+    with_log_prob: bool,
+    trajectory: bool = ...,
+    differentiable: bool = ...,
+    **solver_and_likelihood: Unpack[_SolverAndLikelihood],
+) -> Tensor | tuple[Tensor, Tensor]: ...
+def sample(
+    sde: SDE,
+    score: Score,
+    x: Tensor,
+    *,
+    method: _Method | None = None,
+    rtol: Number = 1e-5,
+    atol: Number = 1e-5,
+    t_min: Number = 1e-3,
+    n_steps: Integer | None = None,
     times: Tensor | None = None,
-    data_std: float | None = None,
+    data_std: Number | None = None,
     trajectory: bool = False,
     with_log_prob: bool = False,
     differentiable: bool = False,
-    **likelihood,
-):
+    **likelihood: Unpack[_Likelihood],
+) -> Tensor | tuple[Tensor, Tensor]:
     r"""Sample by the probability flow, from noise at ``t = 1`` to data at ``t = t_min``.
 
     Args:
@@ -205,11 +275,12 @@ def sample(
     _known_keywords("sample", likelihood, _TRACE_KEYWORDS)
     if likelihood and not with_log_prob:
         raise TypeError(f"sample takes {next(iter(likelihood))!r} for its log-density, with with_log_prob=True")
-    prior = likelihood.pop("prior", None)
-    solver = {"method": method, "rtol": rtol, "atol": atol, "t_min": t_min, "n_steps": n_steps, "times": times}
-    solver["data_std"] = data_std
+    traced: dict[str, Any] = {**likelihood}
+    prior = traced.pop("prior", None)
+    solver: _Solver = {"method": method, "rtol": rtol, "atol": atol, "t_min": t_min, "n_steps": n_steps}
+    solver |= {"times": times, "data_std": data_std}
     with _recorded_if(differentiable):
-        trace = _trace(x, **likelihood) if with_log_prob else None
+        trace = _trace(x, **traced) if with_log_prob else None
         path, stretched = _solve(sde, score, x, trace, trajectory=trajectory, **solver)
         if not with_log_prob:
             return path
@@ -217,7 +288,15 @@ def sample(
         return path, (start - stretched).to(x.dtype)
 
 
-def encode(sde: SDE, score, x: Tensor, *, trajectory: bool = False, differentiable: bool = False, **solver) -> Tensor:
+def encode(
+    sde: SDE,
+    score: Score,
+    x: Tensor,
+    *,
+    trajectory: bool = False,
+    differentiable: bool = False,
+    **solver: Unpack[_Solver],
+) -> Tensor:
     r"""Follow the probability flow from data at ``t_min`` to the code at ``t = 1``; :func:`sample` decodes it.
 
     Args:
@@ -247,16 +326,16 @@ def encode(sde: SDE, score, x: Tensor, *, trajectory: bool = False, differentiab
 
 def log_prob(
     sde: SDE,
-    score,
+    score: Score,
     x: Tensor,
     *,
-    divergence: str = "exact",
-    n_projections: int = 1,
-    prior=None,
-    chunk_size: int | None = None,
-    generator=None,
+    divergence: Literal["exact", "hutchinson"] = "exact",
+    n_projections: Integer = 1,
+    prior: _Prior | None = None,
+    chunk_size: Integer | None = None,
+    generator: torch.Generator | None = None,
     differentiable: bool = False,
-    **solver,
+    **solver: Unpack[_Solver],
 ) -> Tensor:
     r"""Log-likelihood under the probability flow, in nats.
 
@@ -299,7 +378,7 @@ def log_prob(
         return (same_shape("prior", _density(sde, prior)(end), stretched) + stretched).to(x.dtype)
 
 
-def bits_per_dim(log_prob: Tensor, n_dims: int, bin_width: float) -> Tensor:
+def bits_per_dim(log_prob: Tensor, n_dims: Integer, bin_width: Number) -> Tensor:
     r"""Bits per dimension of data that were integers before they were dequantized and scaled.
 
     .. math:: \mathrm{bits/dim} = -\frac{\log p(x) + d \log \Delta}{d \log 2}
@@ -321,12 +400,12 @@ def bits_per_dim(log_prob: Tensor, n_dims: int, bin_width: float) -> Tensor:
     Source: Theis et al. (2016), section 3.1.
     """
     floating("log_prob", log_prob)
-    positive_integer("n_dims", n_dims)
+    n_dims = positive_integer("n_dims", n_dims)
     positive("bin_width", bin_width)
     return -(log_prob / n_dims + math.log(bin_width)) / math.log(2)
 
 
-def dequantize(x: Tensor, bin_width: float, *, generator=None) -> Tensor:
+def dequantize(x: Tensor, bin_width: Number, *, generator: torch.Generator | None = None) -> Tensor:
     r"""Spread each value evenly over its bin: :math:`x + \Delta\,(u - \tfrac12)`, :math:`u \sim U[0, 1)`.
 
     Args:
@@ -345,10 +424,12 @@ def dequantize(x: Tensor, bin_width: float, *, generator=None) -> Tensor:
     floating("x", x)
     positive("bin_width", bin_width)
     u = uniform(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-    return x + bin_width * (u - 0.5)
+    return x + (u - 0.5) * float(bin_width)
 
 
-def interpolate(sde: SDE, score, x_a: Tensor, x_b: Tensor, weights, **solver) -> Tensor:
+def interpolate(
+    sde: SDE, score: Score, x_a: Tensor, x_b: Tensor, weights: Array | Number, **solver: Unpack[_Solver]
+) -> Tensor:
     r"""Points between two: their codes' directions along a great circle, their lengths in proportion.
 
     Codes of dimension :math:`d` lie near a sphere of radius :math:`\sqrt d`, which a straight line would leave. With
@@ -395,7 +476,7 @@ def interpolate(sde: SDE, score, x_a: Tensor, x_b: Tensor, weights, **solver) ->
     return sample(sde, score, z.reshape(-1, *x_a.shape[1:]), **solver).reshape(len(z), *x_a.shape)
 
 
-def _on_the_way(a, b, w) -> Tensor:
+def _on_the_way(a: Tensor, b: Tensor, w: Tensor) -> Tensor:
     """Codes between ``a`` and ``b``, shape ``(B, d)``, for weights of shape ``(n, 1, 1)``; see :func:`interpolate`."""
     if a.shape[1] < 2:
         return (1 - w) * a + w * b
@@ -411,18 +492,24 @@ def _on_the_way(a, b, w) -> Tensor:
     return ((1 - w) * length_a + w * length_b) * direction
 
 
-def _unit(z) -> Tensor:
+def _unit(z: Tensor) -> Tensor:
     return torch.nn.functional.normalize(z, dim=1, eps=torch.finfo(z.dtype).tiny)
 
 
 @contextlib.contextmanager
-def _recorded_if(differentiable):
+def _recorded_if(differentiable: bool) -> Iterator[None]:
     """Solve outside of inference mode, and let autograd record only what is asked for."""
     with outside_inference_mode(), torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
         yield
 
 
-def _trace(x, divergence="exact", n_projections=1, chunk_size=None, generator=None):
+def _trace(
+    x: Tensor,
+    divergence: str = "exact",
+    n_projections: Integer = 1,
+    chunk_size: Integer | None = None,
+    generator: torch.Generator | None = None,
+) -> _Trace:
     """Callable that evaluates a field once, for its value and its divergence."""
     batch("x", x)
     one_of("divergence", divergence, ("exact", "hutchinson"))
@@ -431,18 +518,19 @@ def _trace(x, divergence="exact", n_projections=1, chunk_size=None, generator=No
         return lambda field, u: value_and_divergence(field, u, chunk_size=chunk_size, check=False)
     probes = random_projections(x, n_projections, generator=generator)
 
-    def along_probes(field, u):
+    def along_probes(field: Field, u: Tensor) -> tuple[Tensor, Tensor]:
         value, slices = value_and_slices(field, u, probes, check=False)
         return value, slices.mean(0)
 
     return along_probes
 
 
-def _density(sde, prior):
-    return sde.prior_log_prob if prior is None else getattr(prior, "log_prob", prior)
+def _density(sde: SDE, prior: _Prior | None) -> LogDensity:
+    found: Any = sde.prior_log_prob if prior is None else getattr(prior, "log_prob", prior)
+    return found
 
 
-def _known_keywords(function: str, given: dict, known=_SOLVER_KEYWORDS) -> None:
+def _known_keywords(function: str, given: Iterable[str], known: tuple[str, ...] = _SOLVER_KEYWORDS) -> None:
     unknown = [name for name in given if name not in known]
     if unknown:
         others = "" if known is _SOLVER_KEYWORDS else f", those of the log-density {', '.join(known)}"
@@ -458,25 +546,25 @@ class _Rows:
     value and its divergence, the rate of stretching.
     """
 
-    def __init__(self, x, trace):
+    def __init__(self, x: Tensor, trace: _Trace | None):
         self.shape, self.width, self.dtype, self.trace = x.shape, math.prod(x.shape[1:]), x.dtype, trace
 
-    def start(self, x) -> Tensor:
+    def start(self, x: Tensor) -> Tensor:
         state = x.to(torch.promote_types(x.dtype, torch.float32)).reshape(len(x), self.width)
         return state if self.trace is None else torch.cat([state, state.new_zeros(len(x), 1)], dim=1)
 
-    def position(self, state, scale=1.0) -> Tensor:
+    def position(self, state: Tensor, scale: float = 1.0) -> Tensor:
         return (scale * state[:, : self.width]).reshape(self.shape).to(self.dtype)
 
-    def stretching(self, state, scale=1.0) -> Tensor:
+    def stretching(self, state: Tensor, scale: float = 1.0) -> Tensor:
         return state[:, self.width] + self.width * math.log(scale)
 
-    def rate(self, field, state) -> Tensor:
+    def rate(self, field: Field, state: Tensor) -> Tensor:
         """Rate of the rows under a field of the positions; its inside is not kept for the backward pass."""
         recorded = torch.is_grad_enabled()
         return checkpoint(self._rate, field, state, use_reentrant=False) if recorded else self._rate(field, state)
 
-    def _rate(self, field, state):
+    def _rate(self, field: Field, state: Tensor) -> Tensor:
         x = state[:, : self.width].reshape(self.shape)
         if self.trace is None:
             return unchecked(field, x).reshape(len(x), self.width)
@@ -485,21 +573,21 @@ class _Rows:
 
 
 def _solve(
-    sde,
-    score,
-    x,
-    trace=None,
+    sde: SDE,
+    score: Score,
+    x: Tensor,
+    trace: _Trace | None = None,
     *,
-    forwards=False,
-    method=None,
-    rtol=1e-5,
-    atol=1e-5,
-    t_min=1e-3,
-    n_steps=None,
-    times=None,
-    data_std=None,
-    trajectory=False,
-) -> tuple[Tensor, Tensor | None]:
+    forwards: bool = False,
+    method: str | None = None,
+    rtol: Number = 1e-5,
+    atol: Number = 1e-5,
+    t_min: Number = 1e-3,
+    n_steps: Integer | None = None,
+    times: Tensor | None = None,
+    data_std: Number | None = None,
+    trajectory: bool = False,
+) -> tuple[Tensor, Any]:
     """Where the flow ends and how much it has stretched space by then; with ``trajectory``, at all times."""
     same_sde("score", score, sde)
     if method is None:
@@ -515,6 +603,7 @@ def _solve(
     times = times.flip(0) if forwards else times
     x = x.clone() if x.is_inference() else x
     rows, scales = _Rows(x, trace), [1.0] * len(times)
+    states: Iterable[Tensor]
     recorded = torch.is_grad_enabled()
     # Looked at as it is first called, the score need not be called once more for that. But what is called again as
     # gradients pass must do the same each time.
@@ -542,7 +631,7 @@ def _solve(
     return path, stretched if trajectory else stretched[0]
 
 
-def _data_std(score, given) -> float:
+def _data_std(score: Score, given: Number | None) -> float:
     """The scale of the data: as given, or as the score says, or 1."""
     if given is None:
         given = 1.0 if (said := data_std_of(score)) is None else said
@@ -550,16 +639,16 @@ def _data_std(score, given) -> float:
     return float(given)
 
 
-def _asked(score, dtype):
+def _asked(score: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
     """A score of states, asked in the precision of the points."""
     return lambda x, *t: same_shape("score", score(x.to(dtype), *t), x).to(x.dtype)
 
 
-def _looked_at(score):
+def _looked_at(score: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same score, looked at by :func:`checked` as it is called for the first time."""
     first = iter([True])
 
-    def call(x, *t):
+    def call(x: Tensor, *t: Any) -> Tensor:
         if next(first, False):
             return checked("score", lambda x: score(x, *t), x)
         return score(x, *t)
@@ -567,17 +656,17 @@ def _looked_at(score):
     return call
 
 
-def _look_at(score, x, t) -> None:
+def _look_at(score: Score, x: Tensor, t: Tensor) -> None:
     with recording(x.detach()) as inside:
         t = t.to(device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
         checked("score", lambda x: at(score, x, t), inside)
 
 
-def _slope(sde, score, rows, start):
+def _slope(sde: SDE, score: Score, rows: _Rows, start: Tensor) -> Callable[..., Tensor]:
     """Rate of the rows at a time that is a number or a tensor."""
     field = _velocity(sde, score)
 
-    def slope(t, state):
+    def slope(t: float | Tensor, state: Tensor) -> Tensor:
         if not isinstance(t, Tensor):
             t = torch.full((), t, dtype=start.dtype, device=start.device)
         if rows.trace is None or rows.dtype.itemsize >= start.dtype.itemsize:
@@ -589,7 +678,7 @@ def _slope(sde, score, rows, start):
     return slope
 
 
-def _finite(states, scales, times):
+def _finite(states: Iterable[Tensor], scales: Iterable[float], times: Tensor) -> Iterator[tuple[Tensor, float]]:
     """Hand on each state with its scale, unless some of its rows have left the finite numbers."""
     before, states = times[0], iter(states)
     for t, scale in zip(times, scales, strict=True):
@@ -601,7 +690,7 @@ def _finite(states, scales, times):
         yield state, scale
 
 
-def _left_the_numbers(finite_rows, before, t) -> RuntimeError:
+def _left_the_numbers(finite_rows: Tensor, before: Tensor, t: Tensor) -> RuntimeError:
     return RuntimeError(
         f"{int((~finite_rows).sum())} of {len(finite_rows)} rows left the finite numbers between t={before:g} and "
         f"t={t:g}: the score is NaN or infinite there, or too steep for the steps. See what it returns near that time; "
@@ -609,7 +698,15 @@ def _left_the_numbers(finite_rows, before, t) -> RuntimeError:
     )
 
 
-def _turn(sde, score, look, rows, state, times, data_std):
+def _turn(
+    sde: SDE,
+    score: Score,
+    look: Callable[..., Callable[..., Tensor]],
+    rows: _Rows,
+    state: Tensor,
+    times: Tensor,
+    data_std: float,
+) -> tuple[list[float], Iterator[Tensor]]:
     """The flow in the angle between signal and noise: the scale at each time, and the states divided by it."""
     ratios, scales = _ratio_and_scale(sde, times, data_std)
     # Of the times at which noise drowns the signal, one is a step's end. From one to the next there is no way to go.
@@ -625,27 +722,26 @@ def _turn(sde, score, look, rows, state, times, data_std):
     first, *others = on_grid(score, asked_at[:-1].to(device=state.device, dtype=state.dtype))
     scores = [_asked(each, rows.dtype) for each in (look(first), *others)]
 
-    def rate(k, state):
+    def rate(k: int, state: Tensor) -> Tensor:
         return -tangents[k] * rows.rate(lambda u: u + radii[k] * scores[k](radii[k] * u), state)
 
-    scales = scales.tolist()
-    start = torch.cat([state[:, : rows.width] / scales[0], state[:, rows.width :]], dim=1)
+    start = torch.cat([state[:, : rows.width] / scales[0].item(), state[:, rows.width :]], dim=1)
     states = _adams(rate, start, torch.arctan(ratios).numpy())
-    return scales, _idle_at_the_end(states, idle) if forwards else itertools.chain([start] * idle, states)
+    return scales.tolist(), _idle_at_the_end(states, idle) if forwards else itertools.chain([start] * idle, states)
 
 
-def _idle_at_the_end(states, times):
+def _idle_at_the_end(states: Iterable[Tensor], times: int) -> Iterator[Tensor]:
     for state in states:
         yield state
     yield from [state] * times
 
 
-def _ratio_and_scale(sde, times, data_std) -> tuple[Tensor, Tensor]:
+def _ratio_and_scale(sde: SDE, times: Tensor, data_std: float) -> tuple[Tensor, Tensor]:
     signal, noise = sde.alpha(times) * data_std, sde.sigma(times)
     return noise / signal, torch.hypot(signal, noise)
 
 
-def _adams(rate, state, nodes):
+def _adams(rate: Callable[[int, Tensor], Tensor], state: Tensor, nodes: np.ndarray) -> Iterator[Tensor]:
     r"""Solve ``d state/d node = rate`` by the method of Adams, Bashforth and Moulton; yield all states.
 
     Predict: integrate the parabola through the last three rates over the next step,
@@ -659,7 +755,8 @@ def _adams(rate, state, nodes):
     Source: Hairer, Nørsett & Wanner (1993), section III.1; Zhao et al. (2023), "UniPC", for the corrector without an
     evaluation of its own.
     """
-    rates, previous = [], state
+    rates: list[Tensor] = []
+    previous = state
     fewest = 1 if len(nodes) - 1 <= _FEW_STEPS else 2
     for k in range(len(nodes) - 1):
         rates = [*rates[-2:], rate(k, state)]
@@ -672,7 +769,7 @@ def _adams(rate, state, nodes):
     yield state
 
 
-def _integrate(state, rates, nodes, start, end) -> Tensor:
+def _integrate(state: Tensor, rates: Sequence[Tensor], nodes: np.ndarray, start: float, end: float) -> Tensor:
     """The state after the step from ``start`` to ``end``, for the polynomial that has these rates at these nodes."""
     step = end - start
     if step == 0:
@@ -685,7 +782,13 @@ def _integrate(state, rates, nodes, start, end) -> Tensor:
     return state
 
 
-def _runge_kutta(slope, state, times, stages, weights):
+def _runge_kutta(
+    slope: Callable[..., Tensor],
+    state: Tensor,
+    times: list[float],
+    stages: Sequence[tuple[float, Sequence[float]]],
+    weights: Sequence[float],
+) -> Iterator[Tensor]:
     """Solve ``d state/dt = slope(t, state)`` by an explicit method of fixed steps; yield all states."""
     yield state
     for start, end in itertools.pairwise(times):
@@ -696,24 +799,26 @@ def _runge_kutta(slope, state, times, stages, weights):
         yield state
 
 
-def _moved(state, step, weights, rates) -> Tensor:
+def _moved(state: Tensor, step: float, weights: Sequence[float], rates: list[Tensor]) -> Tensor:
     for weight, rate in zip(weights, rates, strict=True):
         if weight:
             state = torch.add(state, rate, alpha=weight * step)
     return state
 
 
-def _by_torchdiffeq(slope, rows, state, times, method, rtol, atol) -> Tensor:
+def _by_torchdiffeq(
+    slope: Callable[..., Tensor], rows: _Rows, state: Tensor, times: Tensor, method: str, rtol: Number, atol: Number
+) -> Tensor:
     """The states at all times, by steps that hold the error of positions and stretching to the tolerances."""
-    lately = collections.deque(maxlen=32)
+    lately: collections.deque[tuple[Tensor, Tensor]] = collections.deque(maxlen=32)
 
     @one_read()
-    def watched(t, state):
+    def watched(t: Tensor, state: Tensor) -> Tensor:
         rate = slope(t, state)
         lately.append((t, (~torch.isfinite(rate.detach())).any(1).sum()))
         return rate
 
-    def before_step(t, state, step):
+    def before_step(t: Tensor, state: Tensor, step: Tensor) -> None:
         # The solver has asserts for this, which python -O takes out: it would try the same step for ever.
         if bool((t + step > t) & (t - step < t)):
             return
@@ -729,9 +834,9 @@ def _by_torchdiffeq(slope, rows, state, times, method, rtol, atol) -> Tensor:
             "times=sde.time_grid(50, spacing='karras'))."
         )
 
-    watched.callback_step = before_step
+    vars(watched)["callback_step"] = before_step
 
-    def norm(state):
+    def norm(state: Tensor) -> Any:
         parts = (state[:, : rows.width], state[:, rows.width :])
         return max(part.square().mean().sqrt() for part in parts if part.numel())
 
@@ -742,7 +847,15 @@ def _by_torchdiffeq(slope, rows, state, times, method, rtol, atol) -> Tensor:
     return odeint(watched, state, times, rtol=rtol, atol=atol, method=method, options=options)
 
 
-def _times(sde, method, t_min, n_steps, times, data_std, trajectory) -> Tensor:
+def _times(
+    sde: SDE,
+    method: str,
+    t_min: Number,
+    n_steps: Integer | None,
+    times: Tensor | None,
+    data_std: float,
+    trajectory: bool,
+) -> Tensor:
     """Decreasing times at which the solver stops: all steps of a fixed solver, for an adaptive one what is shown."""
     one_of("method", method, (*_ADAPTIVE, *_FIXED, _MULTISTEP))
     if times is not None:
@@ -758,7 +871,7 @@ def _times(sde, method, t_min, n_steps, times, data_std, trajectory) -> Tensor:
     inner_time("t_min", t_min)
     if method not in _ADAPTIVE and n_steps is None:
         raise ValueError(f"method {method!r} takes fixed steps: give n_steps or times")
-    spacing = "share" if method == _MULTISTEP else "uniform"
+    spacing: Literal["share", "uniform"] = "share" if method == _MULTISTEP else "uniform"
     if n_steps is None:
         n_steps = 50 if trajectory else 1
     with torch.device("cpu"):

@@ -23,8 +23,8 @@ import json
 import math
 import numbers
 import warnings
-from collections.abc import Callable
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +57,9 @@ from scorebook.lab.arguments import (
     vectors,
 )
 from scorebook.lab.calls import at, layers, one_time_for_all, takes_one_time, time_per_row
+from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.gradients import checked, outside_inference_mode, recording
-from scorebook.lab.types import Field, PerRow
+from scorebook.lab.types import Array, Field, GivenScore, Integer, Number, PerRow, Score, TimeSampler
 
 __all__ = [
     "SDE",
@@ -101,7 +102,10 @@ _LARGEST_RATIO = 1e300
 _DROWNED = 1e16
 
 # The function of the noise-to-signal ratio, over the data's scale, in which a grid's times are even, and its inverse.
-_SPACINGS = {
+_Callable = TypeVar("_Callable", bound=Callable[..., Any] | None)
+_Kernel: TypeAlias = tuple[list[float], list[float]]
+_Spacing: TypeAlias = Literal["uniform", "karras", "share", "angle", "log"]
+_SPACINGS: dict[str, tuple[Field, Field]] = {
     "karras": (lambda ratio: ratio ** (1 / 7), lambda even: even**7),
     "share": (lambda ratio: 1 / (1 + 1 / ratio), lambda even: even / (1 - even)),
     "angle": (torch.arctan, torch.tan),
@@ -162,18 +166,19 @@ class SDE(abc.ABC):
         """Standard deviation of the prior, the law from which reverse-time sampling starts; in the units of ``x``."""
         return float(self.sigma(1.0).detach())
 
-    def __init_subclass__(cls, **keywords: Any):
+    def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         for name in ("alpha", "sigma"):
             if name in vars(cls):
                 setattr(cls, name, _of_checked_times(name, vars(cls)[name]))
 
+    # One of your own is written for a tensor, with whatever hints, and takes numbers too.
     @abc.abstractmethod
-    def alpha(self, t) -> Tensor:
+    def alpha(self, t: Any) -> Any:
         r"""Factor :math:`\alpha(t)` by which the mean of the data has shrunk at time ``t``."""
 
     @abc.abstractmethod
-    def sigma(self, t) -> Tensor:
+    def sigma(self, t: Any) -> Any:
         r"""Standard deviation :math:`\sigma(t)` of the noise at time ``t``, in the units of ``x``."""
 
     def drift(self, x: Tensor, t: PerRow) -> Tensor:
@@ -262,11 +267,11 @@ class SDE(abc.ABC):
         """Whether sigma/alpha is at most a ratio, without a quotient."""
         return self.sigma(t) <= ratio * self.alpha(t)
 
-    def _log_noise_to_signal(self, t) -> Tensor:
+    def _log_noise_to_signal(self, t: PerRow) -> Tensor:
         return torch.log(self.sigma(t) / self.alpha(t))
 
     @one_read()
-    def time_of(self, noise_to_signal) -> Tensor:
+    def time_of(self, noise_to_signal: PerRow) -> Tensor:
         r"""Time at which :math:`\sigma(t)/\alpha(t)` equals ``noise_to_signal``; the inverse of that ratio.
 
         Args:
@@ -284,7 +289,7 @@ class SDE(abc.ABC):
         require(reached.all(), functools.partial(self._out_of_range, noise_to_signal))
         return t.clamp(0, 1)
 
-    def _out_of_range(self, noise_to_signal) -> ValueError:
+    def _out_of_range(self, noise_to_signal: PerRow) -> ValueError:
         low, high = (float(self.sigma(end) / self.alpha(end)) for end in (0.0, 1.0))
         given = torch.as_tensor(noise_to_signal)
         return ValueError(
@@ -293,7 +298,7 @@ class SDE(abc.ABC):
         )
 
     @one_read()
-    def perturb(self, x0: Tensor, t, *, generator=None) -> tuple[Tensor, Tensor]:
+    def perturb(self, x0: Tensor, t: PerRow, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         r"""Draw :math:`x_t = \alpha(t)\,x_0 + \sigma(t)\,z` from the perturbation kernel.
 
         Args:
@@ -310,7 +315,14 @@ class SDE(abc.ABC):
         noisy = expand(self.alpha(t), clean, "t") * clean + expand(self.sigma(t), clean, "t") * drawn
         return noisy.to(x0.dtype), noise
 
-    def sample_prior(self, shape, *, generator=None, dtype=None, device=None) -> Tensor:
+    def sample_prior(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
         """Draw from the prior :math:`N(0, s^2 I)` with ``s = prior_std``; ``shape`` is ``(B, *event)``."""
         return self.prior_std * standard_normal(shape, generator=generator, dtype=dtype, device=device)
 
@@ -321,7 +333,13 @@ class SDE(abc.ABC):
         return -0.5 * (z**2).sum(1) - z.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(self.prior_std))
 
     def time_grid(
-        self, n_steps: int, *, t_min: float = 1e-3, spacing: str = "uniform", data_std: float = 1.0, dtype=None
+        self,
+        n_steps: Integer,
+        *,
+        t_min: Number = 1e-3,
+        spacing: _Spacing = "uniform",
+        data_std: Number = 1.0,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         r"""Times from 1 down to ``t_min``, shape ``(n_steps + 1,)``, on the CPU.
 
@@ -354,10 +372,10 @@ class SDE(abc.ABC):
         else:
             even, back = _SPACINGS[spacing]
             high, low = even((self.sigma(ends) / (self.alpha(ends) * data_std)).clamp(max=_DROWNED))
-            between = self.time_of(data_std * back(high + fraction * (low - high)))
+            between = self.time_of(back(high + fraction * (low - high)) * float(data_std))
         return torch.cat([ends[:1], between, ends[1:]]).to(dtype or torch.get_default_dtype())
 
-    def exact_score(self, mixture):
+    def exact_score(self, mixture: GaussianMixture) -> GivenScore:
         r"""Score of the diffused law of a mixture, :math:`\nabla_x \log p_t(x)`, in closed form.
 
         Args:
@@ -369,16 +387,16 @@ class SDE(abc.ABC):
         """
         score = functools.partial(self._exact_score, mixture)
         std = mixture.covariance.detach().diagonal().mean().sqrt()
-        score.sde, score.data_std = self, None if std.is_meta else float(std)
+        vars(score).update(sde=self, data_std=None if std.is_meta else float(std))
         return score
 
     @one_read()
-    def _exact_score(self, mixture, x, t) -> Tensor:
+    def _exact_score(self, mixture: GaussianMixture, x: Tensor, t: PerRow) -> Tensor:
         batch("x", x)
         return mixture.diffuse(self.alpha(t), self.sigma(t)).score(vectors(x)).reshape(x.shape)
 
     @one_read()
-    def denoise(self, score, x: Tensor, t) -> Tensor:
+    def denoise(self, score: Score, x: Tensor, t: PerRow) -> Tensor:
         r"""Posterior mean of the clean point, :math:`E[x_0 \mid x_t] = (x_t + \sigma^2 s)/\alpha`, shaped like ``x``.
 
         Raises:
@@ -417,7 +435,7 @@ class VESDE(SDE):
         ValueError: unless ``0 < sigma_min < sigma_max``.
     """
 
-    def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0):
+    def __init__(self, sigma_min: Number = 0.01, sigma_max: Number = 50.0):
         positive("sigma_min", sigma_min)
         positive("sigma_max", sigma_max)
         if sigma_min >= sigma_max:
@@ -429,20 +447,20 @@ class VESDE(SDE):
     def __repr__(self) -> str:
         return f"VESDE(sigma_min={self.sigma_min:.9g}, sigma_max={self.sigma_max:.9g})"
 
-    def alpha(self, t) -> Tensor:
+    def alpha(self, t: Any) -> Tensor:
         """1: the mean stays."""
         return torch.ones_like(t)
 
-    def sigma(self, t) -> Tensor:
+    def sigma(self, t: Any) -> Tensor:
         r""":math:`\sigma_{min} (\sigma_{max}/\sigma_{min})^t`."""
         return self.sigma_min * torch.exp(self._log_ratio * t)
 
-    def drift(self, x: Tensor, t) -> Tensor:
+    def drift(self, x: Tensor, t: PerRow) -> Tensor:
         """0."""
         expand(unit_time(t), x, "t")
         return torch.zeros_like(x)
 
-    def diffusion(self, t) -> Tensor:
+    def diffusion(self, t: PerRow) -> Tensor:
         r""":math:`\sigma(t) \sqrt{2 \log(\sigma_{max}/\sigma_{min})}`, the root of :math:`d\sigma^2/dt`."""
         return self.sigma(t) * math.sqrt(2 * self._log_ratio)
 
@@ -456,7 +474,7 @@ class _LinearBeta(SDE):
 
     prior_std = 1.0
 
-    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0):
+    def __init__(self, beta_min: Number = 0.1, beta_max: Number = 20.0):
         positive("beta_min", beta_min)
         positive("beta_max", beta_max)
         if beta_min > beta_max:
@@ -466,25 +484,25 @@ class _LinearBeta(SDE):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(beta_min={self.beta_min:.9g}, beta_max={self.beta_max:.9g})"
 
-    def beta(self, t) -> Tensor:
+    def beta(self, t: PerRow) -> Tensor:
         """Rate of noising at ``t``, per unit of time."""
         return self.beta_min + unit_time(t) * (self.beta_max - self.beta_min)
 
-    def integrated_beta(self, t) -> Tensor:
+    def integrated_beta(self, t: PerRow) -> Tensor:
         r""":math:`B(t) = \int_0^t \beta(s)\,ds`, without unit."""
         return self._integral(unit_time(t))
 
     def _integral(self, t: Tensor) -> Tensor:
         return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
 
-    def alpha(self, t) -> Tensor:
+    def alpha(self, t: Any) -> Tensor:
         r""":math:`e^{-B(t)/2}`."""
         return torch.exp(-0.5 * self._integral(t))
 
-    def _log_noise_to_signal(self, t) -> Tensor:
+    def _log_noise_to_signal(self, t: PerRow) -> Tensor:
         return torch.log(self.sigma(t)) + 0.5 * self.integrated_beta(t)  # finite where alpha underflows
 
-    def drift(self, x: Tensor, t) -> Tensor:
+    def drift(self, x: Tensor, t: PerRow) -> Tensor:
         r""":math:`-\beta(t)\,x/2`."""
         return -0.5 * expand(self.beta(t), x, "t") * x
 
@@ -512,11 +530,11 @@ class VPSDE(_LinearBeta):
         ValueError: unless ``0 < beta_min <= beta_max``.
     """
 
-    def sigma(self, t) -> Tensor:
+    def sigma(self, t: Any) -> Tensor:
         r""":math:`\sqrt{1 - e^{-B(t)}}`."""
         return torch.sqrt(-torch.expm1(-self._integral(t)))
 
-    def diffusion(self, t) -> Tensor:
+    def diffusion(self, t: PerRow) -> Tensor:
         r""":math:`\sqrt{\beta(t)}`."""
         return torch.sqrt(self.beta(t))
 
@@ -536,11 +554,11 @@ class SubVPSDE(_LinearBeta):
     Source: Song et al. (2021), eqs. 34 and 35. Arguments and errors as for :class:`VPSDE`.
     """
 
-    def sigma(self, t) -> Tensor:
+    def sigma(self, t: Any) -> Tensor:
         r""":math:`1 - e^{-B(t)}`."""
         return -torch.expm1(-self._integral(t))
 
-    def diffusion(self, t) -> Tensor:
+    def diffusion(self, t: PerRow) -> Tensor:
         r""":math:`\sqrt{\beta(t)\,(1 - e^{-2B(t)})}`."""
         return torch.sqrt(-self.beta(t) * torch.expm1(-2 * self.integrated_beta(t)))
 
@@ -549,7 +567,7 @@ class SubVPSDE(_LinearBeta):
         return self._inverse_integral(2 * torch.asinh(0.5 * ratio))
 
 
-def sde_of(score) -> SDE | None:
+def sde_of(score: object) -> SDE | None:
     """The SDE to whose time a score says that it belongs, or ``None`` where it does not say.
 
     It says so by an attribute ``sde``. A :class:`ScoreModel` has one, so have exact scores, guided scores and what
@@ -560,7 +578,7 @@ def sde_of(score) -> SDE | None:
     return _said_by(score, "sde", SDE)
 
 
-def data_std_of(score) -> float | None:
+def data_std_of(score: object) -> float | None:
     """The standard deviation of the data that a score says it is for, or ``None`` where it does not say.
 
     It says so by an attribute ``data_std``, as a :class:`ScoreModel`, exact scores and what is made of them do, and is
@@ -569,12 +587,12 @@ def data_std_of(score) -> float | None:
     return _said_by(score, "data_std", (int, float))
 
 
-def _said_by(score, name, kind):
+def _said_by(score: object, name: str, kind: Any) -> Any:
     said = (getattr(layer, name, None) for layer in layers(score))
     return next((own for own in said if isinstance(own, kind)), None)
 
 
-def same_sde(name: str, score, sde: SDE):
+def same_sde(name: str, score: _Callable, sde: SDE) -> _Callable:
     r"""Return ``score`` unless it says that it belongs to another SDE.
 
     Two SDEs are the same if their kernels are: :math:`\alpha` and :math:`\sigma` agree at five times to a relative
@@ -599,7 +617,7 @@ def same_sde(name: str, score, sde: SDE):
 
 
 @one_read()
-def reverse_drift(sde: SDE, score, x: Tensor, t) -> Tensor:
+def reverse_drift(sde: SDE, score: Score, x: Tensor, t: PerRow) -> Tensor:
     r"""Drift of the reverse-time SDE, :math:`f(x, t) - g(t)^2\,s(x, t)`, to be integrated with ``dt < 0``.
 
     Args:
@@ -660,19 +678,19 @@ class ScoreModel(nn.Module):
     Source: Karras et al. (2022), table 1, with :math:`\sigma/\alpha` for their :math:`\sigma`.
     """
 
-    def __init__(self, network: nn.Module, sde: SDE, data_std: float = 1.0):
+    def __init__(self, network: nn.Module, sde: SDE, data_std: Number = 1.0):
         super().__init__()
         positive("data_std", data_std)
         self.network, self.sde, self.data_std = network, sde, float(data_std)
 
     @one_time_for_all
     @one_read()
-    def forward(self, x: Tensor, t, **condition) -> Tensor:
+    def forward(self, x: Tensor, t: PerRow, **condition: Any) -> Tensor:
         """Score at ``x``, shape ``(B, *event)``, and time ``t``, scalar or ``(B,)``; conditions go to the network."""
         batch("x", x)
         return self._score(x, *self._coefficients(levels("t", t, x)), **condition)
 
-    def on_grid(self, times: Tensor) -> list:
+    def on_grid(self, times: Tensor) -> list[Callable[..., Tensor]]:
         """See the function :func:`on_grid`: what depends on time alone is computed once, for all times together.
 
         Only where a call of the model is a call of :meth:`forward` and nothing else. With a hook, in a subclass, or
@@ -693,7 +711,7 @@ class ScoreModel(nn.Module):
         overridden = "forward" in vars(self) or self._compiled_call_impl is not None
         return type(self) is ScoreModel and not overridden and not any(hooks)
 
-    def _coefficients(self, t):
+    def _coefficients(self, t: Tensor) -> list[Tensor]:
         precise = double(t)
         alpha, sigma = self.sde.alpha(precise), self.sde.sigma(precise)
         positive("sigma(t)", sigma)
@@ -701,7 +719,7 @@ class ScoreModel(nn.Module):
         c_noise = self.sde._log_noise_to_signal(precise) / 4
         return [c.to(t.dtype) for c in (total, c_noise, alpha * self.data_std / (sigma * total))]
 
-    def _score(self, x, total, c_noise, c_out, **condition):
+    def _score(self, x: Tensor, total: Tensor, c_noise: Tensor, c_out: Tensor, **condition: Any) -> Tensor:
         batch("x", x)
         state = at_least_single(x)
         total = expand(total, state, "t")
@@ -734,13 +752,13 @@ class ScoreModel(nn.Module):
         if not learned and not _same_kernel((said["alpha"], said["sigma"]), _kernel(self.sde)):
             raise ValueError(f"sde is {self.sde!r}, but the state belongs to {said['sde']}")
 
-    def _load_from_state_dict(self, state_dict, prefix, *others):
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         # A state of before there was this entry is not incomplete: what is missing is named by the warning.
         state_dict.setdefault(f"{prefix}_extra_state", None)
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     @one_read()
-    def weight(self, t) -> Tensor:
+    def weight(self, t: PerRow) -> Tensor:
         r"""Weight :math:`\lambda(t)` under which the network's own error counts alike at all times, shape of ``t``.
 
         .. math:: \lambda(t) = \frac{\sigma^2\,(\sigma^2 + \alpha^2 s^2)}{\alpha^2 s^2},
@@ -764,7 +782,7 @@ class ScoreModel(nn.Module):
         return (sigma**2 * (sigma**2 + signal**2) / signal**2).to(t.dtype)
 
 
-def on_grid(score, times: Tensor) -> list:
+def on_grid(score: Callable[..., Tensor], times: Tensor) -> list[Callable[..., Tensor]]:
     """A score at fixed times: for each of the ``times``, shape ``(n,)``, a callable ``x -> tensor like x``.
 
     A sampler knows its times in advance. A score makes use of that by an ``on_grid(times)`` of its own, a method of its
@@ -774,27 +792,28 @@ def on_grid(score, times: Tensor) -> list:
     _check_grid(times)
     # Not what getattr finds: a model compiled by torch.compile hands the method on, and would not be the one called.
     if "on_grid" in vars(type(score)) or "on_grid" in getattr(score, "__dict__", ()):
-        return score.on_grid(times)
+        made: Any = score
+        return made.on_grid(times)
     return [functools.partial(_at, score, t) for t in times]
 
 
-def _at(score, t, x, **condition) -> Tensor:
+def _at(score: Callable[..., Tensor], t: Tensor, x: Tensor, **condition: Any) -> Tensor:
     return at(score, x, t, **condition)
 
 
 @one_read()
 def score_matching_loss(
-    model,
+    model: Callable[..., Tensor],
     sde: SDE,
     x: Tensor,
     *,
-    labels=None,
-    p_drop: float = 0.0,
-    weighting="sigma2",
-    sample_times=None,
-    t_min: float = 1e-3,
-    generator=None,
-    **conditions,
+    labels: Array | None = None,
+    p_drop: Number = 0.0,
+    weighting: Literal["sigma2", "likelihood"] | Callable[[Tensor], Tensor] = "sigma2",
+    sample_times: TimeSampler | None = None,
+    t_min: Number = 1e-3,
+    generator: torch.Generator | None = None,
+    **conditions: Any,
 ) -> Tensor:
     r"""Denoising score matching over all times.
 
@@ -839,7 +858,7 @@ def score_matching_loss(
         raise ValueError(f"p_drop must be a probability in [0, 1], got {p_drop!r}")
     some_points("x", x)
     if labels is not None or conditions:
-        dropped = uniform((len(x),), generator=generator, device=x.device) < p_drop
+        dropped = uniform((len(x),), generator=generator, device=x.device) < float(p_drop)
         conditions = {name: _without(name, part, dropped) for name, part in conditions.items()}
     if labels is not None:
         labels = integers("labels", labels).to(x.device)
@@ -854,13 +873,13 @@ def score_matching_loss(
     sigma = sde.sigma(t)
     squares = sum_over_event((expand(sigma, s) * s + noise).square())  # sigma (s + z/sigma): finite for every sigma
     if callable(weighting):
-        weight = weighting(t) / sigma**2
-    else:
-        weight = 1.0 if weighting == "sigma2" else (sde.diffusion(t) / sigma) ** 2
-    return 0.5 * (weight * squares).mean()
+        squares = weighting(t) / sigma**2 * squares
+    elif weighting == "likelihood":
+        squares = (sde.diffusion(t) / sigma) ** 2 * squares
+    return 0.5 * squares.mean()
 
 
-def _without(name, condition, dropped):
+def _without(name: str, condition: Any, dropped: Tensor) -> Any:
     """A condition, or all parts of it, with zeros in the rows that are dropped."""
     if isinstance(condition, dict):
         return {key: _without(name, part, dropped) for key, part in condition.items()}
@@ -873,7 +892,14 @@ def _without(name, condition, dropped):
 
 
 def denoising_loss(
-    model, x: Tensor, labels=None, *, p_drop: float = 0.0, sample_times=None, generator=None, **conditions
+    model: Callable[..., Tensor],
+    x: Tensor,
+    labels: Array | None = None,
+    *,
+    p_drop: Number = 0.0,
+    sample_times: TimeSampler | None = None,
+    generator: torch.Generator | None = None,
+    **conditions: Any,
 ) -> Tensor:
     r"""The loss of a :class:`ScoreModel` in its own SDE and under its own weight; what to train with, as a rule.
 
@@ -918,7 +944,9 @@ def denoising_loss(
     )
 
 
-def time_sampler(sde: SDE, *, uniform_in: str = "t", low_discrepancy: bool = True, t_min: float = 1e-3):
+def time_sampler(
+    sde: SDE, *, uniform_in: Literal["t", "log_noise"] = "t", low_discrepancy: bool = True, t_min: Number = 1e-3
+) -> TimeSampler:
     r"""Times for :func:`score_matching_loss`, drawn so that its estimate varies less.
 
     Low discrepancy: one uniform number shifts an even grid, :math:`u_i = (u + i/n) \bmod 1`, so that each batch covers
@@ -952,7 +980,9 @@ def time_sampler(sde: SDE, *, uniform_in: str = "t", low_discrepancy: bool = Tru
     return functools.partial(_sample_times, sde, uniform_in, low_discrepancy, float(t_min))
 
 
-def _sample_times(sde, uniform_in, low_discrepancy, t_min, n, generator=None) -> Tensor:
+def _sample_times(
+    sde: SDE, uniform_in: str, low_discrepancy: bool, t_min: float, n: int, generator: torch.Generator | None = None
+) -> Tensor:
     device = "cpu" if generator is None else generator.device
     u = uniform((1 if low_discrepancy else n,), generator=generator, device=device)
     if low_discrepancy:
@@ -964,7 +994,7 @@ def _sample_times(sde, uniform_in, low_discrepancy, t_min, n, generator=None) ->
     return sde.time_of(ratio).clamp(min=t_min).to(u.dtype)
 
 
-def log_normal_times(sde: SDE, *, mean: float = -1.2, std: float = 1.2, t_min: float = 1e-3):
+def log_normal_times(sde: SDE, *, mean: Number = -1.2, std: Number = 1.2, t_min: Number = 1e-3) -> TimeSampler:
     r"""Times whose noise-to-signal ratio is log-normal, :math:`\log(\sigma/\alpha) \sim N(\text{mean}, \text{std}^2)`.
 
     Training then dwells on the noise levels where data take shape; what falls outside the range of the SDE is moved to
@@ -989,15 +1019,24 @@ def log_normal_times(sde: SDE, *, mean: float = -1.2, std: float = 1.2, t_min: f
     inner_time("t_min", t_min)
     ends = torch.tensor([t_min, 1.0], dtype=torch.float64, device="cpu")
     low, high = (sde.sigma(ends) / sde.alpha(ends)).clamp(max=_LARGEST_RATIO).tolist()
-    return functools.partial(_log_normal_times, sde, mean, std, float(t_min), low, high)
+    return functools.partial(_log_normal_times, sde, float(mean), float(std), float(t_min), low, high)
 
 
-def _log_normal_times(sde, mean, std, t_min, low, high, n, generator=None) -> Tensor:
+def _log_normal_times(
+    sde: SDE,
+    mean: float,
+    std: float,
+    t_min: float,
+    low: float,
+    high: float,
+    n: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     normal = standard_normal((n,), generator=generator, dtype=torch.float64, device="cpu")
     return sde.time_of(torch.exp(mean + std * normal).clamp(low, high)).clamp(t_min, 1.0)
 
 
-def at_noise_scale(score, sde: SDE):
+def at_noise_scale(score: Score, sde: SDE) -> GivenScore:
     r"""A score in time seen as a score in noise scale, for ``tweedie`` and ``annealed_langevin``.
 
     The law of :math:`x_0 + \sigma z` is that of :math:`x_t/\alpha(t)` at the time where the noise-to-signal ratio
@@ -1022,7 +1061,7 @@ def at_noise_scale(score, sde: SDE):
 
 
 @one_read()
-def _at_noise_scale(score, sde, y, sigma, **condition) -> Tensor:
+def _at_noise_scale(score: Callable[..., Tensor], sde: SDE, y: Tensor, sigma: PerRow, **condition: Any) -> Tensor:
     batch("y", y)
     non_negative("sigma", sigma)
     t = sde.time_of(levels("sigma", sigma, y))
@@ -1030,7 +1069,7 @@ def _at_noise_scale(score, sde, y, sigma, **condition) -> Tensor:
     return alpha * at(score, alpha * y, t, **condition)
 
 
-def at_time(score, sde: SDE):
+def at_time(score: Score, sde: SDE) -> GivenScore:
     r"""The inverse of :func:`at_noise_scale`: a score in noise scale seen as a score in time.
 
     .. math:: s_t(x, t) = \frac{1}{\alpha(t)}\, s\!\left(\frac{x}{\alpha(t)}, \frac{\sigma(t)}{\alpha(t)}\right)
@@ -1049,12 +1088,12 @@ def at_time(score, sde: SDE):
         raise ValueError(f"score must be one in noise scale, got one in the time of {own!r}")
 
     score_at_time = functools.partial(_at_time, score, sde)
-    score_at_time.sde = sde
+    vars(score_at_time)["sde"] = sde
     return score_at_time
 
 
 @one_read()
-def _at_time(score, sde, x, t, **condition) -> Tensor:
+def _at_time(score: Callable[..., Tensor], sde: SDE, x: Tensor, t: PerRow, **condition: Any) -> Tensor:
     batch("x", x)
     t = levels("t", t, x)
     alpha = sde.alpha(t)
@@ -1063,7 +1102,14 @@ def _at_time(score, sde, x, t, **condition) -> Tensor:
 
 @torch.no_grad()
 def simulate(
-    drift, diffusion, x: Tensor, times: Tensor, *, increments=None, generator=None, trajectory=False
+    drift: Score,
+    diffusion: Callable[[Tensor, Tensor], Number | Tensor],
+    x: Tensor,
+    times: Tensor,
+    *,
+    increments: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    trajectory: bool = False,
 ) -> Tensor:
     r"""Euler-Maruyama for any SDE with diagonal noise, forwards or backwards.
 
@@ -1122,15 +1168,15 @@ def simulate(
 
 def euler_maruyama(
     sde: SDE,
-    score,
+    score: Score,
     x: Tensor,
     *,
-    n_steps: int | None = None,
-    t_min: float = 1e-3,
+    n_steps: Integer | None = None,
+    t_min: Number = 1e-3,
     times: Tensor | None = None,
     denoise: bool = True,
-    constraint=None,
-    generator=None,
+    constraint: Score | None = None,
+    generator: torch.Generator | None = None,
     trajectory: bool = False,
 ) -> Tensor:
     r"""Sample by the reverse SDE, discretised by Euler-Maruyama with ``dt < 0``.
@@ -1182,17 +1228,17 @@ def euler_maruyama(
 @torch.no_grad()
 def predictor_corrector(
     sde: SDE,
-    score,
+    score: Score,
     x: Tensor,
     *,
-    n_steps: int | None = None,
-    n_corrector_steps: int = 1,
-    snr: float = 0.16,
-    t_min: float = 1e-3,
+    n_steps: Integer | None = None,
+    n_corrector_steps: Integer = 1,
+    snr: Number = 0.16,
+    t_min: Number = 1e-3,
     times: Tensor | None = None,
     denoise: bool = True,
-    constraint=None,
-    generator=None,
+    constraint: Score | None = None,
+    generator: torch.Generator | None = None,
     trajectory: bool = False,
 ) -> Tensor:
     r"""Sample by the reverse SDE, each step followed by Langevin steps at the time reached.
@@ -1242,13 +1288,13 @@ def predictor_corrector(
     # Between the evaluations the state is kept in single precision at least: in half, small steps would round to none.
     dtype, state = x.dtype, at_least_single(x)
 
-    def normal():
+    def normal() -> Tensor:
         return standard_normal(x.shape, generator=generator, dtype=state.dtype, device=x.device)
 
-    def evaluate(at_t, state):
+    def evaluate(at_t: Field, state: Tensor) -> Tensor:
         return same_shape("score", at_t(state.to(dtype)), state).to(state.dtype)
 
-    def constrain(state, t):
+    def constrain(state: Tensor, t: Tensor) -> Tensor:
         if constraint is None:
             return state
         return same_shape("constraint", constraint(state.to(dtype), t), state).to(state.dtype)
@@ -1257,7 +1303,7 @@ def predictor_corrector(
     dts = times.diff()
     rates, diffusions = sde.drift(torch.ones_like(dts), times[:-1]), sde.diffusion(times[:-1])
     steps = zip(times[1:], dts, rates, diffusions**2, diffusions * dts.abs().sqrt(), strict=True)
-    corrector_steps = 2 * (snr * sde.sigma(times[1:])) ** 2
+    corrector_steps = 2 * (float(snr) * sde.sigma(times[1:])) ** 2
     corrections = list(zip(corrector_steps, torch.sqrt(2 * corrector_steps), strict=True))
     scores = on_grid(score, times if n_corrector_steps else times[:-1])
 
@@ -1282,35 +1328,35 @@ def predictor_corrector(
 
 
 @torch.no_grad()
-def _kernel(sde) -> tuple[list, list]:
+def _kernel(sde: SDE) -> _Kernel:
     """Signal and noise at some times, which are all that an SDE with a Gaussian kernel is."""
     times = [torch.tensor(t, dtype=torch.float64, device="cpu") for t in _PROBES]
     return [float(sde.alpha(t)) for t in times], [float(sde.sigma(t)) for t in times]
 
 
-def _same_kernel(kernel, other) -> bool:
+def _same_kernel(kernel: _Kernel, other: _Kernel) -> bool:
     pairs = zip([*kernel[0], *kernel[1]], [*other[0], *other[1]], strict=True)
     return all(math.isclose(a, b, rel_tol=_SAME_KERNEL) for a, b in pairs)
 
 
-def _reverse_times(sde, n_steps, t_min, times) -> Tensor:
-    if (n_steps is None) == (times is None):
-        raise ValueError(f"give exactly one of n_steps and times, got n_steps={n_steps!r}, times={times!r}")
-    if times is None:
+def _reverse_times(sde: SDE, n_steps: Integer | None, t_min: Number, times: Tensor | None) -> Tensor:
+    if times is None and n_steps is not None:
         return sde.time_grid(n_steps, t_min=t_min, dtype=torch.float64)
+    if times is None or n_steps is not None:
+        raise ValueError(f"give exactly one of n_steps and times, got n_steps={n_steps!r}, times={times!r}")
     _check_monotone(times)
     if not times.is_meta and times[0] < times[-1]:
         raise ValueError(f"times must decrease, got {times[0]:g} to {times[-1]:g}")
     return times
 
 
-def _check_grid(times) -> None:
+def _check_grid(times: Tensor) -> None:
     floating("times", times)
     if times.ndim != 1:
         raise ValueError(f"times must have shape (n,), got {tuple(times.shape)}")
 
 
-def _check_monotone(times) -> None:
+def _check_monotone(times: Tensor) -> None:
     if not isinstance(times, Tensor) or times.ndim != 1 or len(times) < 2:
         shape = tuple(times.shape) if isinstance(times, Tensor) else type(times).__name__
         raise ValueError(f"times must be a tensor of at least two times, got {shape}")

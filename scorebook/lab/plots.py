@@ -422,7 +422,8 @@ def photographs(figure: Figure) -> list[list[float]]:
     A photograph is what :func:`image_grid` has drawn. The picture is the figure cut to what is on it. A page in dark
     colours shows a figure with light and dark exchanged, but the negative of a photograph would be another photograph.
     """
-    renderer = figure.canvas.get_renderer()
+    canvas: Any = figure.canvas
+    renderer = canvas.get_renderer()
     box = figure.get_tightbbox(renderer).padded(plt.rcParams["savefig.pad_inches"])
     places = []
     for image in figure.findobj(AxesImage):
@@ -440,7 +441,7 @@ def show_sharply(shell: Any) -> None:
     from IPython.core.pylabtools import retina_figure
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    def shown(figure):
+    def shown(figure: Figure) -> Any:
         picture = retina_figure(figure, base64=True)
         return picture and (picture[0], picture[1] | {PHOTOGRAPHS: photographs(figure)})
 
