@@ -24,6 +24,8 @@ import functools
 import itertools
 import math
 import warnings
+from collections.abc import Callable
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -57,6 +59,7 @@ from scorebook.lab.arguments import (
 from scorebook.lab.calls import at
 from scorebook.lab.gradients import checked, outside_inference_mode, recording
 from scorebook.lab.observations import LinearObservation
+from scorebook.lab.types import Array, Field, GivenScore, Integer, LogDensity, Number, PerRow, Score, TimeSampler
 from scorebook.score_matching import score_of
 from scorebook.sde import SDE, data_std_of, on_grid, same_sde, sde_of, time_sampler
 
@@ -82,7 +85,7 @@ _T_MIN = 1e-3
 _WORN = 0.5
 
 
-def condition(score, log_likelihood, *, scale=1.0):
+def condition(score: Score, log_likelihood: Score, *, scale: PerRow = 1.0) -> GivenScore:
     r"""Bayes' rule for scores: guidance by a time-dependent likelihood.
 
     .. math:: s(x, t) + w\, \nabla_x \log p_t(y \mid x)
@@ -112,13 +115,13 @@ def condition(score, log_likelihood, *, scale=1.0):
 
 
 @outside_inference_mode()
-def _conditioned(x, t, at_t, *, log_likelihood, scale) -> Tensor:
+def _conditioned(x: Tensor, t: Any, at_t: Field, *, log_likelihood: Callable[..., Tensor], scale: PerRow) -> Tensor:
     batch("x", x)
 
-    def likelihood_at_t(x):
+    def likelihood_at_t(x: Tensor) -> Tensor:
         return one_per_row("log_likelihood", at(log_likelihood, x, t), x)
 
-    def depending(x):
+    def depending(x: Tensor) -> Tensor:
         values = checked("log_likelihood", likelihood_at_t, x, of=log_likelihood)
         _check_depends("log_likelihood", values)
         return values
@@ -126,37 +129,43 @@ def _conditioned(x, t, at_t, *, log_likelihood, scale) -> Tensor:
     return same_shape("score", at_t(x), x) + expand(scale, x, "scale") * score_of(depending, x)
 
 
-def _guided(sde, core, /, *scores, **settings):
+def _guided(
+    sde: SDE | None, core: Callable[..., Tensor], /, *scores: Callable[..., Tensor], **settings: Any
+) -> GivenScore:
     """A score made of others, at times that are known in advance too: ``core(x, t, *scores at t, **settings)``."""
     guided = _belonging_to(sde, _at_once, core, scores, settings)
-    guided.data_std = next((std for score in scores if (std := data_std_of(score)) is not None), None)
-    guided.on_grid = functools.partial(_on_grid, core, scores, settings)
+    data_std = next((std for score in scores if (std := data_std_of(score)) is not None), None)
+    vars(guided).update(data_std=data_std, on_grid=functools.partial(_on_grid, core, scores, settings))
     return guided
 
 
 @one_read()
-def _at_once(core, scores, settings, x, t) -> Tensor:
+def _at_once(
+    core: Callable[..., Tensor], scores: tuple[Callable[..., Tensor], ...], settings: dict[str, Any], x: Tensor, t: Any
+) -> Tensor:
     return core(x, t, *(lambda x, score=score: at(score, x, t) for score in scores), **settings)
 
 
-def _on_grid(core, scores, settings, times) -> list:
+def _on_grid(
+    core: Callable[..., Tensor], scores: tuple[Callable[..., Tensor], ...], settings: dict[str, Any], times: Tensor
+) -> list[Callable[..., Tensor]]:
     rows = zip(times, *(on_grid(score, times) for score in scores), strict=True)
     return [functools.partial(_at_known, core, settings, t, at_t) for t, *at_t in rows]
 
 
 @one_read()
-def _at_known(core, settings, t, at_t, x) -> Tensor:
+def _at_known(core: Callable[..., Tensor], settings: dict[str, Any], t: Any, at_t: Any, x: Tensor) -> Tensor:
     return core(x, t, *at_t, **settings)
 
 
-def _belonging_to(sde, function, *arguments):
+def _belonging_to(sde: SDE | None, function: Callable[..., Tensor], *arguments: Any) -> GivenScore:
     """``function`` closed over its first arguments, with the SDE to which it belongs; closures cannot be pickled."""
     closed = functools.partial(function, *arguments)
-    closed.sde, closed.data_std = sde, data_std_of(function)
+    vars(closed).update(sde=sde, data_std=data_std_of(function))
     return closed
 
 
-def class_log_likelihood(classifier, labels):
+def class_log_likelihood(classifier: Score, labels: Array | Integer) -> GivenScore:
     r"""Log-probability of a class, :math:`\log p_t(\text{label} \mid x)`, from a classifier's logits.
 
     Args:
@@ -173,7 +182,7 @@ def class_log_likelihood(classifier, labels):
     return functools.partial(_class_log_likelihood, classifier, integers("labels", labels))
 
 
-def _class_log_likelihood(classifier, labels, x, t) -> Tensor:
+def _class_log_likelihood(classifier: Callable[..., Tensor], labels: Tensor, x: Tensor, t: Any) -> Tensor:
     logits = _logits(classifier, x, t)
     wanted = labels.to(x.device).expand(len(x)) if labels.ndim == 0 else labels.to(x.device)
     wanted = _checked_labels(wanted, len(x), logits.shape[1])
@@ -181,7 +190,15 @@ def _class_log_likelihood(classifier, labels, x, t) -> Tensor:
 
 
 @one_read()
-def classifier_loss(classifier, sde: SDE, x: Tensor, labels: Tensor, *, sample_times=None, generator=None) -> Tensor:
+def classifier_loss(
+    classifier: Score,
+    sde: SDE,
+    x: Tensor,
+    labels: Array,
+    *,
+    sample_times: TimeSampler | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     r"""Cross-entropy of a classifier on noised points, over all times.
 
     .. math:: E_{t, x_0, z}\left[-\log p_\theta(\text{label} \mid \alpha(t)\,x_0 + \sigma(t)\,z,\ t)\right]
@@ -214,7 +231,7 @@ def classifier_loss(classifier, sde: SDE, x: Tensor, labels: Tensor, *, sample_t
     return torch.nn.functional.cross_entropy(logits, _checked_labels(labels, len(x), logits.shape[1]))
 
 
-def given(model, **conditions):
+def given(model: Callable[..., Tensor], **conditions: Any) -> GivenScore:
     """Close a conditional model over its condition, which makes it a score.
 
     Args:
@@ -225,15 +242,17 @@ def given(model, **conditions):
         Callable ``(x, t) -> tensor like x``, a ``functools.partial`` that can be pickled where the model can.
     """
     closed = _belonging_to(sde_of(model), functools.partial(model, **conditions))
-    closed.on_grid = functools.partial(_given_on_grid, model, conditions)
+    vars(closed)["on_grid"] = functools.partial(_given_on_grid, model, conditions)
     return closed
 
 
-def _given_on_grid(model, conditions, times) -> list:
+def _given_on_grid(
+    model: Callable[..., Tensor], conditions: dict[str, Any], times: Tensor
+) -> list[Callable[..., Tensor]]:
     return [functools.partial(at_t, **conditions) for at_t in on_grid(model, times)]
 
 
-def classifier_free(conditional, unconditional, scale):
+def classifier_free(conditional: Score, unconditional: Score, scale: PerRow) -> GivenScore:
     r"""Guidance without a classifier, from two scores.
 
     .. math:: s(x, t) + w\,\big[s(x, t \mid y) - s(x, t)\big]
@@ -262,13 +281,17 @@ def classifier_free(conditional, unconditional, scale):
     return _guided(sde or sde_of(conditional), _classifier_free, conditional, unconditional, scale=scale)
 
 
-def _classifier_free(x, t, conditional, unconditional, *, scale) -> Tensor:
+def _classifier_free(
+    x: Tensor, t: Any, conditional: Callable[..., Tensor], unconditional: Callable[..., Tensor], *, scale: PerRow
+) -> Tensor:
     batch("x", x)
     without = same_shape("unconditional", unconditional(x), x)
     return without + expand(scale, x, "scale") * (same_shape("conditional", conditional(x), x) - without)
 
 
-def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scale=1.0, limit: float | None = 1.0):
+def diffusion_posterior(
+    score: Score, sde: SDE, observation: LinearObservation, *, scale: PerRow = 1.0, limit: Number | None = 1.0
+) -> GivenScore:
     r"""Diffusion posterior sampling: the clean likelihood, at the denoised point.
 
     .. math:: s(x, t) + w\, \nabla_x \log N\big(y;\ A \hat x_0(x, t),\ \varsigma^2 I\big),
@@ -306,24 +329,36 @@ def diffusion_posterior(score, sde: SDE, observation: LinearObservation, *, scal
     return _guided(sde, _at_the_mean, score, prior=prior, sde=sde, observation=observation, scale=scale, limit=limit)
 
 
-def _at_the_mean(x, t, at_t, *, prior, sde, observation, scale, limit) -> Tensor:
-    def weigh(predicted, pull):
+def _at_the_mean(
+    x: Tensor,
+    t: Any,
+    at_t: Field,
+    *,
+    prior: Callable[..., Tensor],
+    sde: SDE,
+    observation: LinearObservation,
+    scale: PerRow,
+    limit: Number | None,
+) -> Tensor:
+    def weigh(predicted: Tensor, pull: Field) -> Any:
         residual = observation.residual_of(predicted)
         return _with_log_density(residual, residual / expand(observation.noise_std, residual, "noise_std") ** 2)
 
     s, guidance, _ = prior(x, t, at_t, weigh)
     guidance = expand(scale, guidance, "scale") * guidance
-    return (s + (guidance if limit is None else _bounded(guidance, sde, t, limit))).to(x.dtype)
+    return (s + (guidance if limit is None else _bounded(guidance, sde, t, float(limit)))).to(x.dtype)
 
 
-def _bounded(guidance, sde, t, limit) -> Tensor:
+def _bounded(guidance: Tensor, sde: SDE, t: Any, limit: float) -> Tensor:
     # The floor keeps the derivative of the root finite where there is no guidance.
     length = sum_over_event(guidance.square()).clamp(min=torch.finfo(guidance.dtype).tiny).sqrt()
     excess = length * expand(sde.sigma(t), length) / (limit * math.sqrt(math.prod(guidance.shape[1:])))
     return guidance / expand(excess.clamp(min=1), guidance)
 
 
-def pseudoinverse_guidance(score, sde: SDE, observation: LinearObservation, *, data_std: float = 1.0):
+def pseudoinverse_guidance(
+    score: Score, sde: SDE, observation: LinearObservation, *, data_std: Number = 1.0
+) -> GivenScore:
     r"""Pseudoinverse guidance: the clean point is uncertain, by an isotropic Gaussian around its estimate.
 
     .. math:: s(x, t) + \nabla_x \log N\big(y;\ A \hat x_0(x, t),\ r_t^2 A A^\top + \varsigma^2 I\big),
@@ -355,24 +390,35 @@ def pseudoinverse_guidance(score, sde: SDE, observation: LinearObservation, *, d
     return _guided(sde, _around_the_mean, score, prior=prior, sde=sde, observation=observation, data_std=data_std)
 
 
-def _around_the_mean(x, t, at_t, *, prior, sde, observation, data_std) -> Tensor:
+def _around_the_mean(
+    x: Tensor,
+    t: Any,
+    at_t: Field,
+    *,
+    prior: Callable[..., Tensor],
+    sde: SDE,
+    observation: LinearObservation,
+    data_std: Number,
+) -> Tensor:
     weigh = functools.partial(_by_isotropic_spread, sde, observation, data_std, t)
     s, guidance, _ = prior(x, t, at_t, weigh)
     return (s + guidance).to(x.dtype)
 
 
-def _by_isotropic_spread(sde, observation, data_std, t, predicted, pull) -> tuple[Tensor, Tensor]:
+def _by_isotropic_spread(
+    sde: SDE, observation: LinearObservation, data_std: Number, t: Any, predicted: Tensor, pull: Field
+) -> tuple[Tensor, Tensor]:
     noise, signal = sde.sigma(t) ** 2, (sde.alpha(t) * data_std) ** 2
     residual = observation.residual_of(predicted)
     return _with_log_density(residual, observation.solve(residual, noise * data_std**2 / (noise + signal)))
 
 
-def _with_log_density(residual, weights) -> tuple[Tensor, Tensor]:
+def _with_log_density(residual: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of a residual, and the log-density of the Gaussian that they come from, up to a constant."""
     return weights, -0.5 * sum_over_event(residual * weights)
 
 
-def tweedie_moment_projection(score, sde: SDE, observation: LinearObservation):
+def tweedie_moment_projection(score: Score, sde: SDE, observation: LinearObservation) -> GivenScore:
     r"""Tweedie moment projection: the clean point is uncertain by the covariance that the score itself knows.
 
     .. math:: s(x, t) + \Big(\frac{\partial A \hat x_0}{\partial x}\Big)^{\!\top}
@@ -403,13 +449,17 @@ def tweedie_moment_projection(score, sde: SDE, observation: LinearObservation):
     return _guided(sde, _moment_projected, score, prior=prior, sde=sde, observation=observation)
 
 
-def _moment_projected(x, t, at_t, *, prior, sde, observation) -> Tensor:
+def _moment_projected(
+    x: Tensor, t: Any, at_t: Field, *, prior: Callable[..., Tensor], sde: SDE, observation: LinearObservation
+) -> Tensor:
     weigh = functools.partial(_by_tweedie_spread, sde, observation, t)
     s, guidance, _ = prior(x, t, at_t, weigh)
     return (s + guidance).to(x.dtype)
 
 
-def _by_tweedie_spread(sde, observation, t, predicted, pull) -> tuple[Tensor, Tensor]:
+def _by_tweedie_spread(
+    sde: SDE, observation: LinearObservation, t: Any, predicted: Tensor, pull: Field
+) -> tuple[Tensor, Tensor]:
     residual = observation.residual_of(predicted)
     n_seen = math.prod(predicted.shape[1:])
     identity = torch.eye(n_seen, dtype=predicted.dtype, device=predicted.device)
@@ -425,7 +475,7 @@ def _by_tweedie_spread(sde, observation, t, predicted, pull) -> tuple[Tensor, Te
     return weights, log_density - 0.5 * torch.linalg.slogdet(spread).logabsdet
 
 
-def _positive_part(matrix) -> Tensor:
+def _positive_part(matrix: Tensor) -> Tensor:
     """Symmetric matrices with their negative eigenvalues set to zero, and the derivative of that."""
     with torch.autocast("cpu" if matrix.is_meta else matrix.device.type, enabled=False):
         values, axes = torch.linalg.eigh(matrix.detach())
@@ -437,18 +487,57 @@ def _positive_part(matrix) -> Tensor:
 
 
 @torch.no_grad()
+@overload
 def twisted_particles(
-    score,
+    score: Score,
     sde: SDE,
-    observation,
+    observation: LinearObservation | LogDensity,
     x: Tensor,
     *,
-    n_steps: int,
-    twist: str = "pseudoinverse",
-    data_std: float = 1.0,
-    generator=None,
+    n_steps: Integer,
+    twist: Literal["pseudoinverse", "tweedie"] = ...,
+    data_std: Number = ...,
+    generator: torch.Generator | None = ...,
+    diagnostics: Literal[False] = ...,
+) -> Tensor: ...
+@overload
+def twisted_particles(
+    score: Score,
+    sde: SDE,
+    observation: LinearObservation | LogDensity,
+    x: Tensor,
+    *,
+    n_steps: Integer,
+    twist: Literal["pseudoinverse", "tweedie"] = ...,
+    data_std: Number = ...,
+    generator: torch.Generator | None = ...,
+    diagnostics: Literal[True],
+) -> tuple[Tensor, Tensor, Tensor]: ...
+@overload
+def twisted_particles(
+    score: Score,
+    sde: SDE,
+    observation: LinearObservation | LogDensity,
+    x: Tensor,
+    *,
+    n_steps: Integer,
+    twist: Literal["pseudoinverse", "tweedie"] = ...,
+    data_std: Number = ...,
+    generator: torch.Generator | None = ...,
+    diagnostics: bool,
+) -> Tensor | tuple[Tensor, Tensor, Tensor]: ...
+def twisted_particles(
+    score: Score,
+    sde: SDE,
+    observation: LinearObservation | LogDensity,
+    x: Tensor,
+    *,
+    n_steps: Integer,
+    twist: Literal["pseudoinverse", "tweedie"] = "pseudoinverse",
+    data_std: Number = 1.0,
+    generator: torch.Generator | None = None,
     diagnostics: bool = False,
-):
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     r"""Sample a posterior by sequential Monte Carlo, whose bias falls as the number of particles grows.
 
     A *twist* :math:`\psi_t(x)` stands for :math:`p_t(y \mid x)`; the last, at the denoised point, is the likelihood
@@ -508,16 +597,17 @@ def twisted_particles(
     """
     same_sde("score", score, sde)
     some_points("x", x)
-    positive_integer("n_steps", n_steps)
+    n_steps = positive_integer("n_steps", n_steps)
     one_of("twist", twist, ("pseudoinverse", "tweedie"))
     positive("data_std", data_std)
+    data_std = float(data_std)
     clouds = (_n_clouds(observation, len(x)), -1)
     observe, likelihood, weigh_at = _twist(sde, observation, twist, data_std)
     grid = _even_in_angle(sde, n_steps, data_std)
     times = levels("times", grid, x)
     prior = functools.partial(_through_denoiser, score, sde, observe)
 
-    def guided(state, t, at_t):
+    def guided(state: Tensor, t: Any, at_t: Field) -> Any:
         s, guidance, log_twist = prior(state.to(x.dtype), t, at_t, weigh_at(t))
         alpha, _ = _signal(sde, t, state)
         noise = expand(sde.sigma(t) ** 2, state)
@@ -547,14 +637,14 @@ def twisted_particles(
                 denoised, push, log_twist = guided(state, time, at_time)
             log_weights = log_weights + (log_ratio + log_twist - before).reshape(clouds)
             sizes.append(_effective_size(log_weights, time))
-    sizes = torch.stack(sizes)
-    _warn_of_collapse(sizes, grid, log_weights.shape[1])
+    all_sizes = torch.stack(sizes)
+    _warn_of_collapse(all_sizes, grid, log_weights.shape[1])
     _, chosen = _drawn_anew(log_weights, sizes[-1] >= 0, generator)
     samples = denoised[chosen].to(x.dtype)
-    return (samples, log_weights.flatten(), sizes.squeeze(1)) if diagnostics else samples
+    return (samples, log_weights.flatten(), all_sizes.squeeze(1)) if diagnostics else samples
 
 
-def _n_clouds(observation, n) -> int:
+def _n_clouds(observation: LinearObservation | LogDensity, n: int) -> int:
     if not isinstance(observation, LinearObservation):
         if not callable(observation):
             came = type(observation).__name__
@@ -573,10 +663,13 @@ def _n_clouds(observation, n) -> int:
     return 1
 
 
-def _twist(sde, observation, kind, data_std):
+def _twist(sde: SDE, observation: LinearObservation | LogDensity, kind: str, data_std: float) -> Any:
     """What to see of a denoised point, the likelihood of a clean one, and for each time how to weigh what is seen."""
     if isinstance(observation, LinearObservation):
-        by_kind = {"pseudoinverse": (_by_isotropic_spread, data_std), "tweedie": (_by_tweedie_spread,)}
+        by_kind: dict[str, tuple[Any, ...]] = {
+            "pseudoinverse": (_by_isotropic_spread, data_std),
+            "tweedie": (_by_tweedie_spread,),
+        }
         spread, *arguments = by_kind[kind]
         return (
             observation.predict,
@@ -584,10 +677,10 @@ def _twist(sde, observation, kind, data_std):
             lambda t: functools.partial(spread, sde, observation, *arguments, t),
         )
 
-    def likelihood(x0):
+    def likelihood(x0: Tensor) -> Any:
         return one_per_row("observation", observation(x0), x0)
 
-    def weigh_at(t):
+    def weigh_at(t: Any) -> Any:
         signal = (sde.alpha(t) * data_std) ** 2
         power = signal / (sde.sigma(t) ** 2 + signal)
         return lambda values, pull: (power * torch.ones_like(values), power * values)
@@ -595,14 +688,14 @@ def _twist(sde, observation, kind, data_std):
     return lambda x0: checked("observation", likelihood, x0, of=observation), likelihood, weigh_at
 
 
-def _even_in_angle(sde, n_steps, data_std) -> Tensor:
+def _even_in_angle(sde: SDE, n_steps: int, data_std: float) -> Tensor:
     ends = torch.tensor([1.0, _T_MIN], dtype=torch.float64, device="cpu")
     first, last = torch.arctan(sde.sigma(ends) / (sde.alpha(ends) * data_std))
     share = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64, device="cpu")[1:-1]
     return torch.cat([ends[:1], sde.time_of(data_std * torch.tan(first + share * (last - first))), ends[1:]])
 
 
-def _kernel(sde, t, u, data_std) -> tuple[Tensor, Tensor, Tensor]:
+def _kernel(sde: SDE, t: Any, u: Tensor, data_std: float) -> tuple[Tensor, Tensor, Tensor]:
     """Shares of the state and of the denoised point in the mean of a step, and its standard deviation."""
     alpha_t, alpha_u, noise_t, noise_u = sde.alpha(t), sde.alpha(u), sde.sigma(t) ** 2, sde.sigma(u) ** 2
     ratio = alpha_t / alpha_u
@@ -611,8 +704,8 @@ def _kernel(sde, t, u, data_std) -> tuple[Tensor, Tensor, Tensor]:
     return ratio * noise_u / noise_t, alpha_u * added / noise_t, torch.sqrt(added * total_u / total_t)
 
 
-def _effective_size(log_weights, t) -> Tensor:
-    def refusal():
+def _effective_size(log_weights: Tensor, t: Any) -> Tensor:
+    def refusal() -> Any:
         return RuntimeError(
             f"no particle explains the observation at t={float(t):g}: all weights are zero, or one is not a number"
         )
@@ -621,12 +714,12 @@ def _effective_size(log_weights, t) -> Tensor:
     return 1 / log_weights.softmax(1).square().sum(1)
 
 
-def _drawn_anew(log_weights, worn, generator) -> tuple[Tensor, Tensor]:
+def _drawn_anew(log_weights: Tensor, worn: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Weights after systematic resampling of the clouds that are worn, and which particles were drawn."""
     n_clouds, n = log_weights.shape
     sums = double(log_weights.softmax(1)).cumsum(1)
-    place = {"dtype": sums.dtype, "device": sums.device}
-    marks = (uniform((n_clouds, 1), generator=generator, **place) + torch.arange(n, **place)) / n
+    shift = uniform((n_clouds, 1), generator=generator, dtype=sums.dtype, device=sums.device)
+    marks = (shift + torch.arange(n, dtype=sums.dtype, device=sums.device)) / n
     drawn = torch.searchsorted(sums / sums[:, -1:], marks, right=True).clamp(max=n - 1)
     own = torch.arange(n, device=log_weights.device)
     mean = log_weights.logsumexp(1, keepdim=True) - math.log(n)
@@ -634,7 +727,7 @@ def _drawn_anew(log_weights, worn, generator) -> tuple[Tensor, Tensor]:
     return torch.where(worn.unsqueeze(1), mean, log_weights), chosen.flatten()
 
 
-def _warn_of_collapse(sizes, times, n) -> None:
+def _warn_of_collapse(sizes: Tensor, times: Tensor, n: int) -> None:
     if sizes.is_meta or n == 1 or not bool((sizes < 1 + n / 100).any()):
         return
     step = int(sizes.amin(1).argmin())
@@ -645,7 +738,7 @@ def _warn_of_collapse(sizes, times, n) -> None:
     )
 
 
-def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator=None):
+def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> GivenScore:
     r"""Inpainting by replacement: known coordinates are overwritten by noised data after each step.
 
     .. math:: x_i \leftarrow \alpha(t)\,y_i + \sigma(t)\,z_i \quad\text{where known,}\qquad z \sim N(0, I)
@@ -679,7 +772,7 @@ def replace_known(sde: SDE, y: Tensor, mask: Tensor, *, generator=None):
 
 
 @one_read()
-def _replaced(sde, y, mask, generator, x, t) -> Tensor:
+def _replaced(sde: SDE, y: Tensor, mask: Tensor, generator: torch.Generator | None, x: Tensor, t: Any) -> Tensor:
     batch("x", x)
     fits("y", y, x)
     fits("mask", mask, x)
@@ -689,7 +782,7 @@ def _replaced(sde, y, mask, generator, x, t) -> Tensor:
     return torch.where(mask.to(x.device), expand(sde.alpha(t), x, "t") * y.to(x) + expand(sigma, x, "t") * noise, x)
 
 
-def colour_basis(*, dtype=None, device=None) -> Tensor:
+def colour_basis(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
     r"""Orthogonal basis of colour space whose first direction is grey.
 
     .. math:: Q = \begin{pmatrix} 1/\sqrt3 & 1/\sqrt3 & 1/\sqrt3 \\ 2/\sqrt6 & -1/\sqrt6 & -1/\sqrt6 \\
@@ -708,7 +801,7 @@ def colour_basis(*, dtype=None, device=None) -> Tensor:
     return squares.sign() * squares.abs().sqrt()
 
 
-def in_basis(score, basis: Tensor):
+def in_basis(score: Score, basis: Tensor) -> GivenScore:
     r"""A score seen in other coordinates of the channels.
 
     .. math:: s_z(z, t) = Q\, s(Q^\top z, t) \quad\text{for}\quad z = Q x,\ Q Q^\top = I
@@ -736,7 +829,7 @@ def in_basis(score, basis: Tensor):
     return _guided(sde_of(score), _in_basis, score, basis=basis)
 
 
-def _in_basis(z, t, at_t, *, basis) -> Tensor:
+def _in_basis(z: Tensor, t: Any, at_t: Field, *, basis: Tensor) -> Tensor:
     floating("x", z)
     if z.ndim < 2 or z.shape[1] != len(basis):
         raise ValueError(f"basis acts on {len(basis)} channels, got x of shape {tuple(z.shape)}")
@@ -746,7 +839,15 @@ def _in_basis(z, t, at_t, *, basis) -> Tensor:
 
 
 @outside_inference_mode()
-def _through_denoiser(score, sde, observe, x, t, at_t, weigh) -> tuple[Tensor, Tensor, Tensor]:
+def _through_denoiser(
+    score: Callable[..., Tensor],
+    sde: SDE,
+    observe: Callable[..., Tensor],
+    x: Tensor,
+    t: Any,
+    at_t: Field,
+    weigh: Callable[..., Any],
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""Score at ``x``, :math:`(\partial f(\hat x_0)/\partial x)^\top w`, and the second thing that ``weigh`` returns.
 
     ``observe`` is :math:`f`, and ``weigh`` makes of its value, and of the map from weights to the product, the weights
@@ -765,7 +866,7 @@ def _through_denoiser(score, sde, observe, x, t, at_t, weigh) -> tuple[Tensor, T
         denoised = (inside + expand(sigma, inside, "t") ** 2 * s) / expand(alpha, inside, "t")
         seen = observe(denoised)
 
-        def pull(weights):
+        def pull(weights: Tensor) -> Tensor:
             size = vectors(weights.detach()).abs().amax(1)
             size = size.clamp(min=torch.finfo(size.dtype).tiny)
             size = size * expand(sigma.clamp(min=1) / alpha, size)
@@ -779,7 +880,7 @@ def _through_denoiser(score, sde, observe, x, t, at_t, weigh) -> tuple[Tensor, T
     return (s, guidance, value) if differentiable else (s.detach(), guidance, value.detach())
 
 
-def _signal(sde, t, x) -> tuple[Tensor, Tensor]:
+def _signal(sde: SDE, t: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """``alpha(t)``, or 1 where the signal is below the rounding of ``x``, and whether it is above.
 
     Below, it says nothing about the clean point, nor could a quotient by ``alpha`` be told from noise.
@@ -789,12 +890,12 @@ def _signal(sde, t, x) -> tuple[Tensor, Tensor]:
     return torch.where(told, alpha, 1), told
 
 
-def _check_depends(name, values) -> None:
+def _check_depends(name: str, values: Tensor) -> None:
     if not values.requires_grad:
         raise ValueError(f"{name} must be differentiable in x, got a result without a gradient (detached or no_grad?)")
 
 
-def _logits(classifier, x, t) -> Tensor:
+def _logits(classifier: Callable[..., Tensor], x: Tensor, t: Any) -> Tensor:
     logits = at(classifier, x, t)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -802,7 +903,7 @@ def _logits(classifier, x, t) -> Tensor:
     return logits
 
 
-def _checked_labels(labels, n, n_classes) -> Tensor:
+def _checked_labels(labels: Tensor, n: int, n_classes: int) -> Tensor:
     if labels.shape != (n,):
         raise ValueError(f"labels must have shape ({n},), one per point, got {tuple(labels.shape)}")
     require(
