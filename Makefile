@@ -53,9 +53,10 @@ test-full: $(INSTALLED)  ## all tests, with 200 seeds for each answer to the cou
 lowest: $(LOWEST)/.installed  ## unit tests on the oldest versions that pyproject.toml allows (gigabytes, the first time)
 	$(LOWEST)/bin/python -m pytest tests -m "not site" --numprocesses auto --maxprocesses 4 --dist loadgroup
 
-lint: $(INSTALLED)  ## style, import rule, notebooks without outputs, consistent environment
+lint: $(INSTALLED)  ## style, types, import rule, notebooks without outputs, consistent environment
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
 	$(BIN)/python $(BIN)/lint-imports
 	$(BIN)/python tools/sources.py '*.ipynb' | xargs $(BIN)/python -m nbstripout --verify --keep-id
 	$(BIN)/python -m pip check

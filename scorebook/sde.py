@@ -181,7 +181,7 @@ class SDE(abc.ABC):
     def sigma(self, t: Any) -> Any:
         r"""Standard deviation :math:`\sigma(t)` of the noise at time ``t``, in the units of ``x``."""
 
-    def drift(self, x: Tensor, t: PerRow) -> Tensor:
+    def drift(self, x: Tensor, t: Any) -> Tensor:
         r"""Drift :math:`f(x, t) = x\,\alpha'(t)/\alpha(t)`, shape ``(B, *event)``.
 
         Raises:
@@ -189,7 +189,7 @@ class SDE(abc.ABC):
         """
         return expand(self._shrinking(unit_time(t)), x, "t") * x
 
-    def diffusion(self, t: PerRow) -> Tensor:
+    def diffusion(self, t: Any) -> Tensor:
         r"""Diffusion :math:`g(t)`, in ``x`` per root of time: :math:`g^2 = (\sigma^2)' - 2\sigma^2\alpha'/\alpha`.
 
         Raises:

@@ -5,12 +5,15 @@ is refused, and raises when it is run.
 """
 
 import ast
+import importlib
+import inspect
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import public
 import pytest
 
 pytestmark = pytest.mark.xdist_group("types")  # one worker asks the type checker, once
@@ -63,3 +66,29 @@ def names():
 def test_a_wrong_call_raises(names, node):
     with pytest.raises((AttributeError, TypeError, ValueError)):
         exec(ast.unparse(node), dict(names))
+
+
+# What the package itself says
+
+
+def parameters(module, name):
+    thing = importlib.import_module(public.MODULES[module])
+    for part in name.split("."):
+        thing = inspect.getattr_static(thing, part) if inspect.isclass(thing) else getattr(thing, part)
+    signature = inspect.signature(getattr(thing, "fget", None) or getattr(thing, "__func__", thing))
+    yield "return", signature.return_annotation
+    yield from (
+        (each.name, each.annotation) for each in signature.parameters.values() if each.name not in ("self", "cls")
+    )
+
+
+@pytest.mark.parametrize("module", public.MODULES)
+def test_every_public_function_says_what_it_takes_and_gives(module):
+    names = public.functions(importlib.import_module(public.MODULES[module]))
+    unsaid = [
+        f"{name}: {part}"
+        for name in names
+        for part, hint in parameters(module, name)
+        if hint is inspect.Parameter.empty
+    ]
+    assert unsaid == []

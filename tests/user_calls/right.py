@@ -110,6 +110,8 @@ history = lab.fit(network, score_matching.implicit_score_matching_loss, x, n_ste
 print(history.smoothed(2), history.stopped_early)
 lab.fit(network, lambda model, x: model(x).square().mean(), x, n_steps=1, progress=False)
 loss: Loss = functools.partial(sliced_score_matching.sliced_score_matching_loss, n_projections=2)
+lab.fit(network, loss, {"x": x.numpy()}, n_steps=np.int64(1), changed="lr", progress=False)
+lab.fit(network, loss, torch.utils.data.TensorDataset(x), n_steps=1, progress=False)
 lab.fit(network, loss, x, n_steps=1, batch_size=4, ema_decay=None, generator=generator, progress=False)
 
 
@@ -202,6 +204,47 @@ print(guided(x, 0.5).shape)
 controllable_generation.classifier_free(exact, lambda x, t: -x, 2.0)
 labelled = controllable_generation.given(sde.ScoreModel(lab.TimeMLP(2, n_classes=3), process), label=torch.tensor(1))
 print(labelled(x, 0.5).shape)
+
+
+# An SDE of one's own: hinted, or not, or with more than it needs
+
+
+class Cosine(sde.SDE):
+    def alpha(self, t):
+        return torch.cos(1.55 * t)
+
+    def sigma(self, t):
+        return torch.sin(1.55 * t)
+
+
+class Straight(sde.SDE):
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - 0.99 * t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return 0.01 + 0.99 * t
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return super().drift(x, t)
+
+
+class Exploding(sde.SDE):
+    def alpha(self, t: Tensor) -> float:
+        return 1.0
+
+    def sigma(self, t: torch.Tensor | float) -> torch.Tensor:
+        return 0.01 * 1000 ** torch.as_tensor(t)
+
+
+for own in (Cosine(), Straight(), Exploding()):
+    noise = own.sample_prior((4, 2), generator=generator)
+    print(sde.euler_maruyama(own, own.exact_score(mixture), noise, n_steps=2).shape)
+samples = controllable_generation.twisted_particles(exact, process, observation, start, n_steps=2)
+print(samples.mean())
+samples, log_weights, sizes = controllable_generation.twisted_particles(
+    exact, process, lambda x: -x.square().sum(1), start, n_steps=2, diagnostics=True
+)
+print(sizes.mean())
 
 
 # Coursework
