@@ -172,6 +172,7 @@ SCORES = {
     "by a classifier": cg.condition(SCORE, cg.class_log_likelihood(CLASSIFIER, LABELS), scale=2.0),
     "diffusion posterior": cg.diffusion_posterior(SCORE, VP, SEEN),
     "pseudoinverse": cg.pseudoinverse_guidance(SCORE, VP, SEEN),
+    "moment projection": cg.tweedie_moment_projection(SCORE, VP, SEEN),
     "in another basis": cg.in_basis(SCORE, torch.eye(D)),
     "exact": VP.exact_score(MIXTURE),
     "from another SDE": sde.at_time(AT_SIGMA, VP),
@@ -218,6 +219,13 @@ def test_a_step_of_a_sampler_reads_once(sampler, score):
     assert reads(lambda: run(9)) - reads(lambda: run(4)) <= 5
 
 
+def test_a_step_of_twisted_particles_reads_once():
+    def run(n):
+        cg.twisted_particles(SCORE, VP, SEEN, points().repeat(20, 1), n_steps=n, generator=generator())
+
+    assert reads(lambda: run(9)) - reads(lambda: run(4)) <= 5
+
+
 def test_a_step_at_a_noise_scale_reads_once():
     def run(n):
         noise_scales.annealed_langevin(
@@ -227,7 +235,9 @@ def test_a_step_at_a_noise_scale_reads_once():
     assert reads(lambda: run(9)) - reads(lambda: run(4)) <= 10
 
 
-@pytest.mark.parametrize("name", ["a model", "given", "classifier-free", "diffusion posterior", "in another basis"])
+@pytest.mark.parametrize(
+    "name", ["a model", "given", "classifier-free", "diffusion posterior", "moment projection", "in another basis"]
+)
 def test_what_depends_on_time_alone_is_computed_once_for_all_times(name, monkeypatch):
     n_calls = 0
     coefficients = sde.ScoreModel._coefficients
