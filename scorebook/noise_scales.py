@@ -182,7 +182,7 @@ def geometric_noise_scales(
         own = sigma_max.dtype if sigma_max.is_floating_point() else torch.get_default_dtype()
         dtype, device = dtype or own, device or sigma_max.device
     else:
-        dtype, device = dtype or torch.get_default_dtype(), device or torch.get_default_device()
+        dtype, device = dtype or torch.get_default_dtype(), device or torch.empty(0).device
     own = torch.promote_types(dtype, torch.float32)
     high, low = (torch.as_tensor(end, dtype=own, device=device) for end in (sigma_max, sigma_min))
     for name, end in (("sigma_max", high), ("sigma_min", low)):

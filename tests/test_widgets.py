@@ -14,6 +14,8 @@ from PIL import Image, features
 
 from scorebook import lab
 
+STACKED = pytest.mark.skipif(not hasattr(ipywidgets, "Stack"), reason="the slider of ipywidgets 7 calls Python instead")
+
 
 def draw(value):
     figure, ax = plt.subplots(figsize=(3, 2))
@@ -34,6 +36,7 @@ def frame(page):
     return attributes, kind, Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 
 
+@STACKED
 @pytest.mark.parametrize(
     "values", [[0.0, 0.4, 0.8], (0.0, 0.4, 0.8), torch.tensor([0.0, 0.4, 0.8], requires_grad=True)]
 )
@@ -67,6 +70,7 @@ def links(widget):
     }
 
 
+@STACKED
 def test_play_moves_the_slider_and_the_slider_the_frames_inside_the_browser():
     widget = lab.explorer(draw, [0.1, 0.5, 0.9], "red", start=1, interval=150)
     play, slider, screen = parts(widget)
@@ -88,6 +92,7 @@ def test_without_a_stack_the_slider_calls_python(monkeypatch):
         assert np.asarray(frame(screen.value)[2])[10, 10][0] == pytest.approx(red, abs=6)
 
 
+@STACKED
 def test_every_frame_says_what_it_shows():
     widget = lab.explorer(draw, [0.0, 1.0], "share of <red>", alt='A plain "sheet"')
     _, slider, screen = parts(widget)
@@ -112,6 +117,7 @@ def test_values_have_names(values, format, names):
     assert [name for name, _ in parts(widget)[1].options] == names
 
 
+@STACKED
 def test_frames_are_small():
     def busy(value):
         figure, ax = plt.subplots(figsize=(7.2, 4))
@@ -124,6 +130,7 @@ def test_frames_are_small():
     assert len(parts(lab.explorer(busy, [1], "seed"))[2].children[0].value) < 40_000 * 4 / 3
 
 
+@STACKED
 def test_without_webp_frames_are_png(monkeypatch):
     monkeypatch.setattr(features, "check", lambda name: False)
     _, kind, picture = frame(parts(lab.explorer(draw, [0.4], "red"))[2].children[0].value)
@@ -131,6 +138,7 @@ def test_without_webp_frames_are_png(monkeypatch):
     assert np.asarray(picture)[10, 10] == pytest.approx([102, 127.5, 153], abs=6)
 
 
+@STACKED
 def test_a_cropping_style_does_not_change_the_size():
     with plt.rc_context({"savefig.bbox": "tight"}):
         screen = parts(lab.explorer(draw, [0.0], "red", pixel_ratio=1))[2]

@@ -277,13 +277,18 @@ def _fill(
     parameter.copy_(numbers * scale + shift)
 
 
+def _default_device() -> torch.device:
+    # Not torch.get_default_device(): in PyTorch 2.6 it does not see a device that a with statement has set.
+    return torch.empty(0).device
+
+
 # Layers are made without PyTorch's own start, which would move the global random state.
 def _linear(n_in: int, n_out: int) -> nn.Linear:
-    return nn.utils.skip_init(nn.Linear, n_in, n_out, device=torch.get_default_device())
+    return nn.utils.skip_init(nn.Linear, n_in, n_out, device=_default_device())
 
 
 def _conv(n_in: int, n_out: int, size: int = 3) -> nn.Conv2d:
-    return nn.utils.skip_init(nn.Conv2d, n_in, n_out, size, padding=size // 2, device=torch.get_default_device())
+    return nn.utils.skip_init(nn.Conv2d, n_in, n_out, size, padding=size // 2, device=_default_device())
 
 
 def _group_norm(n: int) -> nn.GroupNorm:
@@ -308,7 +313,7 @@ class _Embedding(nn.Module):
         self.from_time = nn.Sequential(_linear(2 * len(_OCTAVES), n), nn.SiLU(), _linear(n, n))
         self.n_classes = None if n_classes is None else positive_integer("n_classes", n_classes)
         if self.n_classes is not None:
-            self.from_label = nn.utils.skip_init(nn.Embedding, self.n_classes + 1, n, device=torch.get_default_device())
+            self.from_label = nn.utils.skip_init(nn.Embedding, self.n_classes + 1, n, device=_default_device())
 
     def forward(self, x: Tensor, t: PerRow, label: Integer | Tensor | None) -> Tensor:
         real("t", t)

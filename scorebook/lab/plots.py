@@ -391,7 +391,7 @@ def _grid(
         sides.append(torch.linspace(low + half, high - half, resolution, dtype=torch.float64, device="cpu"))
     grids = torch.meshgrid(*sides, indexing="xy")
     points = torch.stack([g.flatten() for g in grids], dim=1)
-    target = torch.get_default_device() if device is None else device
+    target = torch.empty(0).device if device is None else device
     return points.to(device=target, dtype=torch.get_default_dtype() if dtype is None else dtype), sides
 
 
