@@ -265,6 +265,25 @@ def test_a_score_on_a_grid_is_that_score_at_those_times(name):
         torch.testing.assert_close(at_t(points()), SCORES[name](points(), t))
 
 
+class Doubled:
+    """Hands on what a model has, as a compiled one does, and is another function."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def __call__(self, x, t):
+        return 2 * self.model(x, t)
+
+
+def test_what_wraps_a_model_and_hands_its_methods_on_is_itself_called():
+    grid = torch.linspace(0.9, 0.1, 3)
+    for t, at_t in zip(grid, sde.on_grid(Doubled(SCORE), grid), strict=True):
+        torch.testing.assert_close(at_t(points()), 2 * SCORE(points(), t))
+
+
 # What is put off is not lost
 
 
