@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,9 @@ settings.register_profile("book", deadline=None, derandomize=True)
 settings.load_profile("book")
 
 lab.use_one_thread()
+
+# What a shell starts in the background is born deaf to Ctrl-C, and tests that send it would wait without end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
