@@ -12,9 +12,7 @@ from sources import files
 # Pages whose closing tables have rows that name no wrong answer yet. The list is to end empty.
 WITHOUT_RIVALS = {
     "controllable_generation.ipynb",
-    "mistakes.ipynb",
     "probability_flow.ipynb",
-    "tour.ipynb",
 }
 
 ROOT = Path(__file__).resolve().parent.parent
