@@ -10,9 +10,7 @@ import yaml
 from sources import files
 
 # Pages whose closing tables have rows that name no wrong answer yet. The list is to end empty.
-WITHOUT_RIVALS = {
-    "controllable_generation.ipynb",
-}
+WITHOUT_RIVALS: set[str] = set()
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = [path.name for path in files(ROOT / "book", "*.ipynb")]
