@@ -284,6 +284,24 @@ def test_what_is_no_data_is_refused(case):
         assert_same_weights(model, network())
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([*X], r"they give 37 tensors in order and by name none .* torch.stack\(points\)"),
+        ({"data": X}, "in order and by name data .*missing"),
+        ((X, LABELS, LABELS), "they give 3 tensors in order"),
+    ],
+)
+def test_data_that_are_not_what_the_loss_takes_are_refused(data, words):
+    with pytest.raises(ValueError, match=words):
+        lab.fit(sde.ScoreModel(network(), VP), sde.denoising_loss, data, n_steps=1)
+
+
+def test_a_type_error_inside_of_the_loss_stays_what_it_is():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'context'"):
+        lab.fit(sde.ScoreModel(network(), VP), sde.denoising_loss, {"x": X, "context": X}, n_steps=1)
+
+
 def test_the_global_generators_are_lent_and_put_back():
     before, draws, own = global_states(), GlobalDraws(), seeded()
     try:

@@ -494,6 +494,9 @@ class _Run:
             named = named | {"generator": own_generator(generator)}
         try:
             return objective(*batch, **named)
+        except TypeError as error:
+            _check_fits(self.loss, self.model, batch, named, error)
+            raise
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -907,6 +910,23 @@ def _in_place(loss: Loss) -> Loss:
         return loss(**dict(zip(free, (model, *batch), strict=False)), **named)
 
     return by_name
+
+
+def _check_fits(loss: Any, model: nn.Module, batch: Any, named: dict[str, Any], error: TypeError) -> None:
+    """Raise a ``ValueError`` if a loss failed because it does not take what the data give it."""
+    try:
+        takes = signature(loss)
+    except (TypeError, ValueError):
+        return
+    try:
+        takes.bind(model, *batch, **named)
+    except TypeError as reason:
+        by_name = ", ".join(name for name in named if name != "generator") or "none"
+        several = " Points in a list are one tensor: torch.stack(points)." if len(batch) > 3 else ""
+        raise ValueError(
+            f"data must give what the loss takes, which is {takes}; they give {len(batch)} tensors in order and "
+            f"by name {by_name} ({reason}).{several}"
+        ) from error
 
 
 def _takes_generator(loss: Loss) -> bool:
