@@ -24,10 +24,10 @@ Number: TypeAlias = float | np.floating[Any] | np.integer[Any]
 """A real number, Python's or NumPy's."""
 
 PerRow: TypeAlias = Number | Tensor
-"""One number for a whole batch, or a tensor of shape ``(B,)`` with one for each row: a time, a noise scale, a step."""
+"""A time, a noise scale or a step, one number for a whole batch or a tensor of shape ``(B,)`` with one for each row."""
 
 Array: TypeAlias = Tensor | np.ndarray[Any, Any] | Sequence[Any]
-"""Numbers in rows and columns: a tensor, an array of NumPy's, or lists."""
+"""Numbers in rows and columns, as a tensor, an array of NumPy's, or lists."""
 
 Field: TypeAlias = Callable[[Tensor], Tensor]
 """A vector field, from ``x`` of shape ``(B, *event)`` to a tensor like ``x``; a score before noise enters is one."""
