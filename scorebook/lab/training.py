@@ -342,6 +342,7 @@ def held_out_loss(
     size = min(size, -(-len(rows) // _FEWEST_BATCHES))
     common_state(generator)
     modes = [(module, module.training) for module in model.modules()]
+    dtype = torch.float32 if device.type == "mps" else torch.float64
     draws = GlobalDraws({parameter.device for parameter in parameters}, generator)
     losses, portions = [], []
     model.eval()
@@ -349,11 +350,11 @@ def held_out_loss(
         for number, batch in enumerate(torch.arange(len(rows), device="cpu").split(size)):
             own = share(batch)
             draws.seed(number * n_ranks() + rank())
-            value = torch.zeros((), device=device)
+            value = torch.zeros((), dtype=dtype, device=device)  # one type on all ranks, also where one has no rows
             keywords = {"generator": own_generator(generator)} if _takes_generator(loss) else {}
             if len(own):
                 positional, named = rows.take(own, device)
-                value = _checked_scalar(_in_place(loss)(model, *positional, **named, **keywords)).detach()
+                value = _checked_scalar(_in_place(loss)(model, *positional, **named, **keywords)).detach().to(dtype)
             losses.append(summed(value * (len(own) / len(batch))))
             portions.append(len(batch) / len(rows))
     finally:
