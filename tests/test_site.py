@@ -9,16 +9,21 @@ import subprocess
 from collections import defaultdict
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urldefrag, urljoin
 
 import playwright.sync_api as playwright
 import pytest
+import run_record
 import yaml
 from book_pdf import print_book, served
 from browser import fetch
 from bs4 import BeautifulSoup
 from chromium import NoChromiumError, launched
+from execution_cache import cache_path
 from pypdf import PdfReader
+
+from scorebook import lab
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_WAIT = 300_000  # milliseconds, on a machine that does much else
@@ -502,6 +507,18 @@ def test_the_status_page_repeats_every_claim_of_every_page(site):
     head = subprocess.run(ask, cwd=ROOT, capture_output=True, encoding="utf-8").stdout
     commit = next(row.find_all("td")[1].get_text() for row in status.select("tr") if "Commit" in row.get_text())
     assert not head or head.startswith(commit.strip().split(",")[0])
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_wrong_answer_put_into_its_row_is_refused(site, name):
+    kept = SimpleNamespace(nb_execution_cache_path=cache_path("cpu"))
+    run = run_record.run_of(SimpleNamespace(srcdir=ROOT / "book", config=kept), name)
+    assert run.claims
+    for row in run.claims:
+        kind = {key: row[key] for key in ("expected", "at_least", "at_most", "resolution") if row[key] is not None}
+        assert lab.Claim(row["text"], float(row["measured"]), error=float(row["error"]), **kind).holds
+        injected = lab.Claim(row["text"], float(row["rival"]), error=float(row["rival_error"]), **kind)
+        assert not injected.holds, f"{row['text']}: {row['rival_name']} gives {row['rival']} and would pass"
 
 
 def test_what_the_notes_call_measured_is_among_the_claims(site):
