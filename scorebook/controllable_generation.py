@@ -486,7 +486,6 @@ def _positive_part(matrix: Tensor) -> Tensor:
         return axes @ (torch.diag_embed(kept) + slopes * change) @ axes.mT
 
 
-@torch.no_grad()
 @overload
 def twisted_particles(
     score: Score,
@@ -526,6 +525,7 @@ def twisted_particles(
     generator: torch.Generator | None = ...,
     diagnostics: bool,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]: ...
+@torch.no_grad()
 def twisted_particles(
     score: Score,
     sde: SDE,

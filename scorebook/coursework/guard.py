@@ -16,6 +16,7 @@ import ctypes
 import functools
 import inspect
 import numbers
+import sysconfig
 import threading
 import time
 import traceback
@@ -317,9 +318,9 @@ def _name_of(function, args, kwargs, tensor) -> str:
 
 def _place(error) -> str:
     """Where in the student's own file it happened: the innermost frame outside this package and the libraries."""
-    package = str(Path(__file__).parent.parent)
+    others = (str(Path(__file__).parent.parent), sysconfig.get_path("stdlib"), "<frozen")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(package) and "site-packages" not in frame.filename:
+        if not frame.filename.startswith(others) and "site-packages" not in frame.filename:
             return f" (line {frame.lineno} of {Path(frame.filename).name}, in {frame.name})"
     return ""
 
