@@ -17,7 +17,7 @@ from IPython.core.pylabtools import retina_figure
 from PIL import Image
 
 from scorebook import lab
-from scorebook.lab.plots import photographs, show_sharply
+from scorebook.lab.plots import photographs
 
 INK, PAPER = "#22303c", "#ffffff"
 
@@ -132,7 +132,9 @@ def test_a_notebook_shows_a_figure_with_the_places_of_its_photographs(monkeypatc
     formats = {}
     formatter = SimpleNamespace(for_type=lambda kind, show: formats.update({kind: show}))
     monkeypatch.setattr("matplotlib_inline.backend_inline.set_matplotlib_formats", lambda name: formats.update(f=name))
-    show_sharply(SimpleNamespace(display_formatter=SimpleNamespace(formatters={"image/png": formatter})))
+    shell = SimpleNamespace(kernel=True, display_formatter=SimpleNamespace(formatters={"image/png": formatter}))
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    lab.use_style()
     figure, _ = drawing()
     data, told = formats[plt.Figure](figure)
     picture = Image.open(io.BytesIO(base64.b64decode(data)))

@@ -25,7 +25,7 @@ from torch import Tensor
 from scorebook.lab.arguments import as_given, finite, positive, positive_integer, real
 from scorebook.lab.types import Array, Field, Integer, LogDensity, Number
 
-__all__ = ["density", "image_grid", "samples", "score_field", "trajectories", "use_style"]
+__all__ = ["density", "image_grid", "photographs", "samples", "score_field", "trajectories", "use_style"]
 
 _PAPER_TO_BLUE = LinearSegmentedColormap.from_list(
     "paper_to_blue", ["#ffffff", "#dcebf5", "#a9cfe6", "#5fa8d3", "#0072b2", "#00466e"]
@@ -38,13 +38,23 @@ PHOTOGRAPHS = "photographs"  # where the metadata of a notebook's output says wh
 
 
 def use_style() -> None:
-    """Draw all further figures in the book's style, in a notebook at twice the pixels for sharp screens."""
+    """Draw all further figures in the book's style, in a notebook at twice the pixels for sharp screens.
+
+    A notebook's output then also tells where the photographs of a figure are, see :func:`photographs`.
+    """
     plt.style.use(Path(__file__).with_name("scorebook.mplstyle"))
     if importlib.util.find_spec("IPython") and importlib.util.find_spec("matplotlib_inline"):
         from IPython import get_ipython
+        from IPython.core.pylabtools import retina_figure
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        def shown(figure: Figure) -> Any:
+            picture = retina_figure(figure, base64=True)
+            return picture and (picture[0], picture[1] | {PHOTOGRAPHS: photographs(figure)})
 
         if hasattr(shell := get_ipython(), "kernel"):
-            show_sharply(shell)
+            set_matplotlib_formats("retina")
+            shell.display_formatter.formatters["image/png"].for_type(Figure, shown)
 
 
 def density(
@@ -421,6 +431,12 @@ def photographs(figure: Figure) -> list[list[float]]:
 
     A photograph is what :func:`image_grid` has drawn. The picture is the figure cut to what is on it. A page in dark
     colours shows a figure with light and dark exchanged, but the negative of a photograph would be another photograph.
+
+    Args:
+        figure: a figure that has been drawn or shown.
+
+    Returns:
+        Four numbers for each photograph, from 0 to 1, with the origin at the top on the left.
     """
     canvas: Any = figure.canvas
     renderer = canvas.get_renderer()
@@ -434,16 +450,3 @@ def photographs(figure: Figure) -> list[list[float]]:
             down = [(box.y1 - extent.y1 + y / height * extent.height) / box.height for y in (top, bottom)]
             places.append([round(share, 5) for share in (across[0], down[0], across[1], down[1])])
     return places
-
-
-def show_sharply(shell: Any) -> None:
-    """Let a notebook's shell show figures at twice the pixels, for sharp screens, and tell their photographs."""
-    from IPython.core.pylabtools import retina_figure
-    from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-    def shown(figure: Figure) -> Any:
-        picture = retina_figure(figure, base64=True)
-        return picture and (picture[0], picture[1] | {PHOTOGRAPHS: photographs(figure)})
-
-    set_matplotlib_formats("retina")
-    shell.display_formatter.formatters["image/png"].for_type(Figure, shown)

@@ -19,6 +19,15 @@ def drawn(ax):
     return [torch.as_tensor(np.array(part, dtype=float), device="cpu") for part in parts]
 
 
+def photographs():
+    """Where two black images of a figure are."""
+    ax = plots.image_grid(-torch.ones(2, 1, 3, 3))
+    ax.figure.canvas.draw()
+    places = torch.tensor(plots.photographs(ax.figure), device="cpu", dtype=torch.float64)
+    plt.close(ax.figure)
+    return places
+
+
 CALLS = {
     "image_grid": Call(
         lambda images: drawn(plots.image_grid(images)), images=points(), events=((1, 2, 3), (3, 2, 2)), own_dtype=True
@@ -39,11 +48,12 @@ CALLS = {
 }
 
 FIELD = "takes a field, whose values test_plots spoils"
-NO_DATA = {"density": FIELD, "score_field": FIELD, "use_style": "takes none"}
+NO_DATA = {"density": FIELD, "score_field": FIELD, "photographs": "takes a figure", "use_style": "takes none"}
 
 WITHOUT_DATA = {
     "density": Call(lambda: drawn(plots.density(log_prob, extent=(-2, 2, -2, 2), resolution=5))),
     "density (of numbers)": Call(lambda: drawn(plots.density(log_prob, extent=(-2.0, 2.0), resolution=5))),
     "score_field": Call(lambda: drawn(plots.score_field(score, extent=(-2, 2, -2, 2), resolution=4))),
+    "photographs": Call(photographs),
     "use_style": Call(plots.use_style),
 }
