@@ -21,7 +21,7 @@ def drawn(ax):
 
 def photographs():
     """Where two black images of a figure are."""
-    ax = plots.image_grid(-torch.ones(2, 1, 3, 3))
+    ax = plots.image_grid(-torch.ones(2, 1, 3, 3, device="cpu"))
     ax.figure.canvas.draw()
     places = torch.tensor(plots.photographs(ax.figure), device="cpu", dtype=torch.float64)
     plt.close(ax.figure)
