@@ -45,6 +45,10 @@ annealed Langevin dynamics
   <span lang="zh-Hans">退火朗之万动力学</span>\\
   Beside [Langevin](langevin.ipynb#one). See [Noise scales](noise_scales.ipynb#annealed).
 
+Tweedie moment projection
+  <span lang="zh-Hans">矩投影</span>\\
+  See [Control](controllable_generation.ipynb#moments).
+
 score matching
   <span lang="zh-Hans">得分匹配</span>\\
   See [Score matching](score_matching.ipynb).
@@ -54,7 +58,9 @@ score matching
 
 def test_a_place_is_found_by_its_term_in_both_languages_and_in_other_spellings():
     found = search_words.terms(GLOSSARY)
-    assert set(found) == {"noise_scales", "score_matching"}
+    assert set(found) == {"noise_scales", "score_matching", "controllable_generation"}
+    assert "tweedie" not in dict(found["controllable_generation"])
+    assert ("tweedie moment projection", "moments") in found["controllable_generation"]
     assert ("tweedie", "the-same-arrow") in found["noise_scales"]
     assert ("tweedie's formula", "the-same-arrow") in found["noise_scales"]
     assert {("得分匹配", ""), ("分数匹配", ""), ("score matching", "")} == set(found["score_matching"])

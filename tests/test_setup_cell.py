@@ -158,4 +158,4 @@ def test_what_a_clone_installed_under_the_earlier_name_is_ours(tmp_path, monkeyp
 
 def test_make_asks_after_each_installation():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert makefile.count("--editable .\n") == makefile.count("/python tools/namesake.py\n") == 2
+    assert makefile.count("--editable .\n") == makefile.count("/python tools/namesake.py\n") == 3

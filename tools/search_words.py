@@ -40,12 +40,15 @@ def spoken(english, chinese):
 
 def terms(glossary):
     """For each page the words for which it is the place, with the anchor in it."""
-    found = {}
-    for entry in ENTRY.finditer(glossary):
+    found, shortest = {}, {}
+    for entry in sorted(ENTRY.finditer(glossary), key=lambda entry: len(entry["english"])):
         places = list(PLACE.finditer(entry["text"].replace("\n  ", " ")))
         if places:
             page = found.setdefault(places[-1]["page"], [])
-            page += [(word, places[-1]["anchor"] or "") for word in spoken(entry["english"], entry["chinese"])]
+            here = (places[-1]["page"], places[-1]["anchor"] or "")
+            # Of terms that begin with one name, the shortest is what the name alone stands for.
+            words = spoken(entry["english"], entry["chinese"])
+            page += [(word, here[1]) for word in words if shortest.setdefault(word, here) == here]
     return found
 
 

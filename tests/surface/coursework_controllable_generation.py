@@ -3,7 +3,7 @@
 import torch
 
 from scorebook import controllable_generation, sde
-from scorebook.coursework.controllable_generation import check_guidance
+from scorebook.coursework import controllable_generation as checks
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.observations import LinearObservation
 from surface import Call, beforehand
@@ -29,5 +29,5 @@ def guided():
 
 
 WITHOUT_DATA = {
-    "check_guidance": Call(lambda: check_guidance(guided(), beforehand(observation)(), seed=0)),
+    "check_guidance": Call(lambda: checks.check_guidance(guided(), beforehand(observation)(), seed=0)),
 }

@@ -1,7 +1,7 @@
 """Why nothing of ``scorebook.coursework.probability_flow`` takes data, and calls of it on the book's own code."""
 
 from scorebook import probability_flow
-from scorebook.coursework.probability_flow import check_log_prob, check_probability_flow
+from scorebook.coursework import probability_flow as checks
 from surface import Call
 
 CODE = "takes a student's code, whose answers test_coursework_mistakes and test_coursework_guard spoil in every way"
@@ -18,6 +18,6 @@ def likelihood(process, score, x):
 
 
 WITHOUT_DATA = {
-    "check_log_prob": Call(lambda: check_log_prob(likelihood, seed=0)),
-    "check_probability_flow": Call(lambda: check_probability_flow(probability_flow.velocity, seed=0)),
+    "check_log_prob": Call(lambda: checks.check_log_prob(likelihood, seed=0)),
+    "check_probability_flow": Call(lambda: checks.check_probability_flow(probability_flow.velocity, seed=0)),
 }

@@ -3,7 +3,7 @@
 import torch
 
 from scorebook import sde
-from scorebook.coursework.sde import check_reverse_step, check_sde
+from scorebook.coursework import sde as checks
 from surface import Call
 
 CODE = "takes a student's code, whose answers test_coursework_mistakes and test_coursework_guard spoil in every way"
@@ -21,6 +21,6 @@ def euler(process, score, x, t, dt, *, generator):
 
 
 WITHOUT_DATA = {
-    "check_reverse_step": Call(lambda: check_reverse_step(euler, seed=0)),
-    "check_sde": Call(lambda: check_sde(sde.SubVPSDE(), seed=0)),
+    "check_reverse_step": Call(lambda: checks.check_reverse_step(euler, seed=0)),
+    "check_sde": Call(lambda: checks.check_sde(sde.SubVPSDE(), seed=0)),
 }
