@@ -434,7 +434,7 @@ class GaussianMixture(_Mixture):
         if isinstance(noise_std, Tensor):
             _check_shape("noise_std", noise_std, ())
         non_negative("noise_std", noise_std)
-        noise_std = float(noise_std)
+        noise_std = float(noise_std.detach() if isinstance(noise_std, Tensor) else noise_std)
         exact = noise_std == 0
         self._check_observation(A, exact)
 
