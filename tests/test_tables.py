@@ -2,10 +2,14 @@
 
 import builtins
 import json
+import re
 from types import SimpleNamespace
 
+import claimed
 import pytest
 import torch
+from docutils import nodes
+from docutils.utils import new_document
 from IPython.core.formatters import DisplayFormatter
 
 from scorebook import lab
@@ -197,8 +201,107 @@ def test_a_page_shows_what_a_wrong_answer_gives(capsys):
     for line, words in zip(lines[2:], wrong, strict=True):
         assert words in line
     assert "0.500 within 0.02" in lines[2]
-    page = tables._Claims(rows)._repr_html_()
+    page = tables._Claims({None: rows})._repr_html_()
     assert "plain &lt;chain&gt;" in page
+
+
+def headed(**changes):
+    row = {"expected": 0.5, "error": 0.004, "resolution": 0.02, "rival": 0.7, "rival_name": "the median"}
+    return (
+        {"headline": "The mean is {measured}, where {expected} is true and the median gives {rival}."} | row | changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "The mean is 0.501 ± 0.004, where 0.500 is true and the median gives 0.700 ± 0.004."),
+        (
+            {"headline": "{measured}, {expected}", "expected": None, "resolution": None, "at_most": 0.6},
+            "0.501 ± 0.004, at most 0.6",
+        ),
+        (
+            {"headline": "{measured}, {expected}", "expected": None, "resolution": None, "at_least": 0.4, "rival": 0.1},
+            "0.501 ± 0.004, at least 0.4",
+        ),
+        (
+            {
+                "headline": "{expected}: {measured}",
+                "expected": None,
+                "resolution": None,
+                "at_least": 0.4,
+                "at_most": 0.6,
+            },
+            "0.4 to 0.6: 0.501 ± 0.004",
+        ),
+        ({"headline": "{measured} against {rival}", "rival": float("inf")}, "0.501 ± 0.004 against ∞"),
+    ],
+)
+def test_a_headline_is_a_sentence_with_the_numbers_of_its_row(changes, said):
+    row = lab.Claim("mean", 0.501, **headed(**changes))
+    assert "".join(words for _, words in row.told) == said == row.to_dict()["headline"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"headline": "The mean is 0.501."},
+        {"headline": "The mean is {measured}."},
+        {"headline": "The truth is {expected}, the median gives {rival}."},
+        {"headline": "{measured} {expected} {error}"},
+        {"headline": "{measured} {expected} {"},
+        {"headline": 3},
+        {"headline": "{measured} {rival}", "rival": None, "rival_name": None},
+    ],
+)
+def test_a_headline_without_the_numbers_is_refused(changes):
+    with pytest.raises(ValueError, match="headline must be a sentence"):
+        lab.Claim("mean", 0.501, **headed(**changes))
+
+
+def test_headlines_stand_above_the_rows_which_are_folded_unless_one_fails(capsys):
+    first, other = lab.Claim("a <mean>", 0.501, **headed()), lab.Claim("share", 0.5, at_least=0.4)
+    lab.claims({"One & two": [first], "Three": [other]})
+    assert capsys.readouterr().out.splitlines()[0].startswith("* The mean is 0.501 ± 0.004, where")
+    page = tables._Claims({"One & two": [first], "Three": [other]})._repr_html_()
+    assert page.index("The mean is") < page.index('<details class="scorebook-rows"><summary>All 2 claims')
+    groups = re.findall(r'<tr class="section"><th colspan="5" scope="rowgroup" data-section="([^"]*)">', page)
+    assert groups == ["One &amp; two", "Three"]
+    assert page.index("One &amp; two") < page.index("a &lt;mean&gt;") < page.index("Three") < page.index("share")
+    assert page.count("<tr") == 1 + 2 + 2
+    failing = tables._Claims({"One": [lab.Claim("mean", 0.8, **headed())]})._repr_html_()
+    assert '<details class="scorebook-rows" open>' in failing
+    assert '<li class="fails">' in failing
+    assert "<details" not in tables._Claims({None: [other]})._repr_html_()
+
+
+def test_each_group_of_claims_is_the_section_that_it_names():
+    sections = {
+        "Noise": "noise",
+        "Noise and data": "both",
+        "Sampling, slowly": "slow",
+        "Levels a": "a",
+        "Levels b": "b",
+    }
+    assert claimed.section_of(sections, "Noise") == "noise"
+    assert claimed.section_of(sections, "Sampling") == "slow"
+    assert claimed.section_of(sections, "Sam") is None
+    assert claimed.section_of(sections, "A") is None
+    assert claimed.section_of(sections, "Guidance") is None
+
+
+def test_a_page_leads_from_each_group_to_its_section(caplog):
+    shown = tables._Claims(
+        {"One & two": [lab.Claim("share", 0.5, at_least=0.4)], "Three": [lab.Claim("b", 1, 1, resolution=0)]}
+    )
+    page = new_document("page")
+    page += nodes.section("", nodes.title("", "One & two, and more"), ids=["one-two"])
+    page += nodes.raw("", shown._repr_html_(), format="html")
+    claimed.lead(None, page, "page")
+    (told,) = page.findall(nodes.raw)
+    assert '<a class="reference internal" href="#one-two">One &amp; two</a></th>' in told.astext()
+    assert told.astext().count("<a ") == 1
+    assert "no one section has this title" in caplog.text
 
 
 def test_the_closing_table_is_shown_even_where_it_fails_and_names_each_failure(capsys):
@@ -232,7 +335,7 @@ def test_the_closing_table_is_shown_where_ipython_is_missing(capsys, monkeypatch
     assert "a law" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("rows", [[], ["a law"]])
+@pytest.mark.parametrize("rows", [[], ["a law"], {}, {"One": []}, {"One": ["a law"]}])
 def test_a_closing_table_needs_claims(rows):
     with pytest.raises(ValueError, match="non-empty sequence of Claim"):
         lab.claims(rows)
@@ -258,5 +361,7 @@ def test_rows_stay_in_the_notebook_as_data(monkeypatch):
         "rival": None,
         "rival_error": None,
         "rival_name": None,
+        "headline": None,
+        "section": None,
         "holds": False,
     }

@@ -11,12 +11,16 @@ standard errors to spare.
 
 A row that no answer could fail claims nothing. So a row names its rival, a wrong answer that somebody might give, and
 the number that it leads to by the same procedure; the row must refuse that number, with four standard errors to spare.
+
+The few claims by which a page wants to be remembered are told above the table, each in a sentence that takes its
+numbers from the row; the table itself is then folded, grouped by the section in which each claim is made.
 """
 
 import html
 import math
+import string
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
@@ -84,22 +88,31 @@ class Table:
         rule = "  ".join("-" * w for w in widths)
         return "\n".join(([self.caption] if self.caption else []) + [aligned[0], rule, *aligned[1:]])
 
-    def _repr_html_(self) -> str:
-        sides = ["num" if right else "txt" for right in self.numeric]
-        head = "".join(
-            f'<th scope="col" class="{s}">{html.escape(h)}</th>' for s, h in zip(sides, self.header, strict=True)
-        )
-        body = []
+    @property
+    def _sides(self) -> list[str]:
+        return ["num" if right else "txt" for right in self.numeric]
+
+    def _lines(self) -> list[str]:
+        lines = []
         for row, row_class in zip(self.rows, self.row_classes, strict=True):
             cells = "".join(
                 f'<td class="{s}" data-label="{html.escape(h)}">{html.escape(c)}</td>'
-                for s, h, c in zip(sides, self.header, row, strict=True)
+                for s, h, c in zip(self._sides, self.header, row, strict=True)
             )
-            body.append(f'<tr class="{row_class}">{cells}</tr>' if row_class else f"<tr>{cells}</tr>")
+            lines.append(f'<tr class="{row_class}">{cells}</tr>' if row_class else f"<tr>{cells}</tr>")
+        return lines
+
+    def _body(self) -> str:
+        return "".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f'<th scope="col" class="{s}">{html.escape(h)}</th>' for s, h in zip(self._sides, self.header, strict=True)
+        )
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return (
             f'<div class="scorebook-table-box"><table class="{self.css_class}">{caption}'
-            f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+            f"<thead><tr>{head}</tr></thead><tbody>{self._body()}</tbody></table></div>"
         )
 
 
@@ -150,10 +163,14 @@ class Claim:
             baseline, no effect. A number, a tensor of one element, or an estimate; where it has no standard error of
             its own it is taken to be as uncertain as ``measured``. Infinity stands for an answer that diverges.
         rival_name: that answer, in words.
+        headline: a sentence for the top of the table, with ``{measured}`` and at least one of ``{expected}`` and
+            ``{rival}``, where the row's numbers are put in, the first with its error. A bound reads "at most 0.2",
+            "at least 0.05" or "0.4 to 0.6".
 
     Raises:
         ValueError: if the claim is neither an equality nor a bound, is both, or an equality states no
-            resolution; if a rival has no name, a name no rival, or the rival is NaN.
+            resolution; if a rival has no name, a name no rival, or the rival is NaN; if a headline has other fields
+            than these, or lacks them.
     """
 
     def __init__(
@@ -169,6 +186,7 @@ class Claim:
         note: str | None = None,
         rival: _Measured | None = None,
         rival_name: str | None = None,
+        headline: str | None = None,
     ):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"text must say what is claimed, got {text!r}")
@@ -205,6 +223,36 @@ class Claim:
                     f"rival must be a number with a non-negative error, got {self.rival:g} and {self.rival_error:g}: "
                     f"{text!r}"
                 )
+        self.headline = headline
+        if headline is not None:
+            fields = _fields(headline)
+            known = {"measured", "expected"} | ({"rival"} if self.rival is not None else set())
+            if "measured" not in fields or len(fields) < 2 or not fields <= known:
+                raise ValueError(
+                    f"headline must be a sentence with {{measured}} and at least one more of "
+                    f"{', '.join(f'{{{name}}}' for name in sorted(known - {'measured'}))}, got {headline!r}: {text!r}"
+                )
+
+    @property
+    def told(self) -> list[tuple[str | None, str]] | None:
+        """The headline in pieces, each a field's name, or None, and its text; None where the row has no headline."""
+        if self.headline is None:
+            return None
+        _, expected, measured, *_ = self._cells()
+        bounds = {"≥": "at least", "≤": "at most"}
+        if self.at_least is not None and self.at_most is not None:
+            expected = " to ".join(significant(x, 6, trim=True) for x in (self.at_least, self.at_most))
+        values = {
+            "measured": measured,
+            "expected": bounds.get(expected[0], "") + expected[1:] if expected[0] in bounds else expected,
+            "rival": self._rival_cell(self._unit).removesuffix(f": {self.rival_name}"),
+        }
+        values["expected"] = values["expected"].partition(" within ")[0]
+        pieces: list[tuple[str | None, str]] = []
+        for words, field, _, _ in string.Formatter().parse(self.headline):
+            pieces += [(None, words)] if words else []
+            pieces += [(field, values[field])] if field else []
+        return pieces
 
     @property
     def weakness(self) -> str | None:
@@ -260,10 +308,15 @@ class Claim:
         names = ["text", "measured", "error", "expected", "at_most", "at_least", "resolution", "note"]
         names += ["rival", "rival_error", "rival_name"]
         row = {name: getattr(self, name) for name in names} | {"holds": self.holds}
+        row["headline"] = "".join(words for _, words in self.told) if self.told else None
         return {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in row.items()}
 
+    @property
+    def _unit(self) -> float:
+        return self.error or self.resolution or 0.0
+
     def _cells(self) -> list[str]:
-        unit = self.error or self.resolution or 0.0
+        unit = self._unit
         if self.expected is not None:
             expected = significant(self.expected, _digits_to(self.expected, unit))
         else:
@@ -293,46 +346,103 @@ class Claim:
 
 
 class _Claims(Table):
-    def __init__(self, rows: list[Claim]):
+    def __init__(self, sections: Mapping[str | None, Sequence[Claim]]):
         header = ["Claim", "Expected", "Measured ± standard error", "A wrong answer gives", "Holds"]
+        self.sections = sections
+        self.claims = [row for rows in sections.values() for row in rows]
         super().__init__(
             header,
-            [row._cells() for row in rows],
+            [row._cells() for row in self.claims],
             [False, True, True, False, True],
             css_class="scorebook-table scorebook-claims",
-            row_classes=["holds" if row.holds else "fails" for row in rows],
+            row_classes=["holds" if row.holds else "fails" for row in self.claims],
         )
-        self.claims = rows
+
+    def __repr__(self) -> str:
+        told = [f"* {''.join(words for _, words in row.told)}" for row in self.claims if row.told]
+        return "\n".join([*told, *([""] if told else []), super().__repr__()])
+
+    def _body(self) -> str:
+        # In a narrow column "0.5 within 0.02" breaks after the number.
+        lines, body = (line.replace(" within ", " within&nbsp;") for line in self._lines()), []
+        for title, rows in self.sections.items():
+            if title is not None:
+                name = html.escape(title)
+                body.append(
+                    f'<tr class="section"><th colspan="{len(self.header)}" scope="rowgroup" '
+                    f'data-section="{name}">{name}</th></tr>'
+                )
+            body.extend(next(lines) for _ in rows)
+        return "".join(body)
+
+    def _repr_html_(self) -> str:
+        table = super()._repr_html_()
+        told = [row for row in self.claims if row.told]
+        if not told:
+            return table
+        sentences = "".join(
+            f'<li class="{"holds" if row.holds else "fails"}">'
+            + "".join(
+                f'<span class="{field}">{html.escape(words)}</span>' if field else html.escape(words)
+                for field, words in row.told or []
+            )
+            + "</li>"
+            for row in told
+        )
+        open_, n = ("" if all(row.holds for row in self.claims) else " open"), len(self.claims)
+        words = f"All {n} claims" if n > 1 else "The claim"
+        return (
+            f'<ul class="scorebook-headlines">{sentences}</ul><details class="scorebook-rows"{open_}>'
+            f"<summary>{words}, with what a wrong answer gives</summary>{table}</details>"
+        )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
         # The rows travel as metadata of the output: as one more of its forms they would be a MIME type that the
         # book's build does not know, which is a warning there.
         shown = {"text/plain": repr(self), "text/html": self._repr_html_()}
-        return shown, {CLAIMS_MIME: {"claims": [row.to_dict() for row in self.claims]}}
+        data = [row.to_dict() | {"section": title} for title, rows in self.sections.items() for row in rows]
+        return shown, {CLAIMS_MIME: {"claims": data}}
 
 
-def claims(rows: Iterable[Claim]) -> None:
+def claims(rows: Iterable[Claim] | Mapping[str, Iterable[Claim]]) -> None:
     """Show the closing table of a page and insist on every row.
 
-    The table is shown whether or not its rows hold. Its rows also stay in the executed notebook as data, in the
-    metadata of the output under ``CLAIMS_MIME``, where other pages collect them.
+    The table is shown whether or not its rows hold. Where rows have headlines, these are shown first, and the table is
+    folded below them, open where a row fails. Its rows also stay in the executed notebook as data, in the metadata of
+    the output under ``CLAIMS_MIME``, where other pages collect them.
 
     Args:
-        rows: a sequence of :class:`Claim`.
+        rows: a sequence of :class:`Claim`; or a dict of such, by the title of the section of the page in which the
+            claims are made, to which the published page then leads.
 
     Raises:
         ValueError: if there is no row, or one is not a :class:`Claim`.
         AssertionError: if a row fails, or its rival would pass it; the message gives the numbers of each.
     """
-    rows = list(rows)
-    if not rows or not all(isinstance(row, Claim) for row in rows):
-        raise ValueError(f"rows must be a non-empty sequence of Claim, got {[type(r).__name__ for r in rows]}")
-    _show(_Claims(rows))
+    sections: dict[str | None, list[Claim]]
+    sections = {title: list(of) for title, of in rows.items()} if isinstance(rows, Mapping) else {None: list(rows)}
+    for title, of in sections.items():
+        if not of or not all(isinstance(row, Claim) for row in of):
+            where = f" under {title!r}" if title is not None else ""
+            raise ValueError(f"rows must be a non-empty sequence of Claim, got {[type(r).__name__ for r in of]}{where}")
+    if not sections:
+        raise ValueError("rows must be a non-empty sequence of Claim, got {}")
+    shown = _Claims(sections)
+    _show(shown)
     failures = [
-        f"- {row.text}: " + "; ".join(filter(None, [row.shortcoming, row.weakness])) for row in rows if not row.holds
+        f"- {row.text}: " + "; ".join(filter(None, [row.shortcoming, row.weakness]))
+        for row in shown.claims
+        if not row.holds
     ]
     if failures:
-        raise AssertionError(f"{len(failures)} of {len(rows)} claims fail:\n" + "\n".join(failures))
+        raise AssertionError(f"{len(failures)} of {len(shown.claims)} claims fail:\n" + "\n".join(failures))
+
+
+def _fields(sentence: Any) -> set[str]:
+    try:
+        return {field for _, field, _, _ in string.Formatter().parse(sentence) if field is not None}
+    except (TypeError, ValueError):
+        raise ValueError(f"headline must be a sentence with names in braces, got {sentence!r}") from None
 
 
 def _display() -> Callable[[Table], Any]:
