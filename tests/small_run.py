@@ -31,6 +31,12 @@ def train(n_steps, *, model=None, loss=denoising, data=DATA, **kw):
     return model, history, g
 
 
+class OneWeight(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+
 class Interrupting:
     """The denoising loss, which at its n-th call does something else first."""
 

@@ -52,7 +52,15 @@ NOTHING = "·"
 KNOWN_FAULTS = {}
 
 # Public names that are in no program.
-EXCUSED = {"sde.SDE": "abstract"}
+EXCUSED = {"sde.SDE": "abstract"} | {
+    f"weights.{name}": "changes itself or a model, as a part of fit, which is called"
+    for kind, parts in {
+        "Average": ("hand_over", "of_buffers", "restore", "update"),
+        "Keepsakes": ("put_back", "record", "restore", "state"),
+        "Precise": ("forget_gradients", "gradients", "restore", "round", "state"),
+    }.items()
+    for name in (kind, *(f"{kind}.{part}" for part in parts))
+}
 
 GIVEN = "score|field|model|log_prob|drift|f|log_likelihood"
 

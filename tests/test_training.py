@@ -3,17 +3,24 @@
 What happens to processes, disks and files meanwhile is in ``test_faults.py``.
 """
 
-import functools
 import math
 import signal
 
 import pytest
 import torch
-from small_run import DATA, Interrupting, assert_same_run, assert_same_weights, denoising, network, seeded, train
+from small_run import (
+    DATA,
+    Interrupting,
+    OneWeight,
+    assert_same_run,
+    assert_same_weights,
+    denoising,
+    network,
+    seeded,
+    train,
+)
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from scorebook import lab, sde
-from scorebook.lab import training
 from scorebook.lab.networks import TimeMLP
 from scorebook.lab.training import History, fit
 
@@ -81,21 +88,6 @@ def test_a_second_control_c_does_not_wait_for_the_step(tmp_path):
     loss = Interrupting(3, lambda value: control_c(control_c(value)) * pytest.fail("the step went on"))
     with pytest.raises(KeyboardInterrupt):
         train(40, loss=loss, checkpoint=tmp_path / "c.pt")
-    assert_same_run(train(40, checkpoint=tmp_path / "c.pt"), train(40))
-
-
-def test_weights_that_were_caught_in_mid_update_are_not_written(tmp_path, monkeypatch):
-    def interrupted(average, n):
-        if n == 10:
-            raise KeyboardInterrupt
-        update(average, n)
-
-    update = training._Average.update
-    monkeypatch.setattr(training._Average, "update", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(40, checkpoint=tmp_path / "c.pt", checkpoint_every=4)
-    monkeypatch.undo()
-    assert torch.load(tmp_path / "c.pt")["step"] == 8
     assert_same_run(train(40, checkpoint=tmp_path / "c.pt"), train(40))
 
 
@@ -190,56 +182,6 @@ def test_the_checkpoint_must_have_a_place(tmp_path):
 
 
 # What the weights become
-
-
-class OneWeight(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
-
-
-class Noticing:
-    """A noisy quadratic that notices the weight at each call."""
-
-    def __init__(self):
-        self.weights = []
-
-    def __call__(self, model, x, *, generator):
-        self.weights.append(model.weight.item())
-        return (model.weight - 1 - torch.randn((), generator=generator, dtype=torch.float64)).square()
-
-
-@pytest.mark.parametrize("decay", [0.5, 0.9, 0.999])
-@pytest.mark.parametrize("n_steps", [1, 2, 60])
-def test_the_average_is_the_formula(tmp_path, decay, n_steps):
-    model, loss = OneWeight(), Noticing()
-    fit(
-        model,
-        loss,
-        torch.zeros(3, 1, dtype=torch.float64),
-        n_steps=n_steps,
-        lr=0.1,
-        ema_decay=decay,
-        generator=seeded(),
-        checkpoint=tmp_path / "c.pt",
-    )
-    weights = [*loss.weights[1:], torch.load(tmp_path / "c.pt")["model"]["weight"].item()]
-    mean = weights[0]
-    for n, weight in enumerate(weights[1:], start=2):
-        d = min(decay, n / (n + 9))
-        mean = d * mean + (1 - d) * weight
-    assert model.weight.item() == pytest.approx(mean, rel=1e-12)
-
-
-def test_a_short_run_forgets_where_it_began():
-    """After 100 steps the plain average of decay 0.999 would still weigh the first weights by 0.9."""
-
-    def climbing(model, x):
-        return -model.weight
-
-    model = OneWeight()
-    fit(model, climbing, torch.zeros(3, 1, dtype=torch.float64), n_steps=100, lr=0.01, generator=seeded())
-    assert 0.85 < model.weight.item() < 1.0
 
 
 REGRESSION_X = torch.randn(64, 3, generator=seeded(4), dtype=torch.float64)
@@ -506,37 +448,3 @@ def test_training_runs_without_values():
 
     _, history, _ = train(6, model=network().to("meta"), loss=loss, data=data)
     assert history.n_steps == 6
-
-
-def test_a_loss_of_which_what_stands_between_model_and_data_is_bound_is_that_loss():
-    process, data = sde.VPSDE(), torch.randn(64, 2, generator=seeded())
-    labels = torch.arange(64) % 3
-
-    def trained(loss, data):
-        model = sde.ScoreModel(lab.TimeMLP(2, width=8, depth=1, n_classes=3, generator=seeded()), process)
-        history = lab.fit(model, loss, data, n_steps=3, batch_size=32, generator=seeded(), progress=False)
-        return history.loss, lab.held_out_loss(model, loss, data, generator=seeded())
-
-    def written_out(model, x, labels=None, *, generator):
-        return sde.score_matching_loss(model, process, x, labels=labels, generator=generator)
-
-    bound = functools.partial(sde.score_matching_loss, sde=process)
-    for given in (data, {"x": data, "labels": labels}):
-        (losses, held_out), (expected, expected_held_out) = trained(bound, given), trained(written_out, given)
-        assert torch.equal(losses, expected)
-        assert held_out == expected_held_out
-    with pytest.raises(ValueError, match="loss has places for x beside the model, but a batch of data has 2 parts"):
-        trained(bound, (data, labels))
-
-
-def test_a_partial_that_binds_nothing_in_between_is_called_as_ever():
-    def loss(model, x, power, *, generator=None):
-        return model(x).pow(power).mean()
-
-    def trained(loss):
-        model = lab.MLP(2, width=4, depth=1, generator=seeded())
-        return lab.fit(model, loss, torch.ones(8, 2), n_steps=2, generator=seeded(), progress=False).loss
-
-    expected = trained(lambda model, x: model(x).pow(2).mean())
-    assert torch.equal(trained(functools.partial(loss, power=2)), expected)
-    assert torch.equal(trained(functools.partial(functools.partial(loss), power=2)), expected)

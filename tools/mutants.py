@@ -50,6 +50,11 @@ LAWS = ("tests/test_surface.py", "tests/test_keywords.py", "tests/test_meta_devi
 TESTS = {
     "scorebook/sde.py": ("tests/test_sde.py", "tests/test_same_sde.py"),
     "tools/benchmark_page.py": ("tests/test_benchmarks.py",),
+    # What ``fit`` is made of, whose laws are those of a whole run.
+    **{
+        f"scorebook/lab/{part}.py": (f"tests/test_{part}.py", "tests/test_training.py")
+        for part in ("losses", "resumption", "weights")
+    },
 }
 
 # The time that a mutant is given: so many times what the unmutated tests take of a processor, and so many seconds more.

@@ -28,18 +28,14 @@ times or ask it for its ``weight``, as in one process, and all that DDP sees is 
 """
 
 import copy
-import functools
 import hashlib
 import math
 import numbers
 import os
 import sys
 import time
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -47,9 +43,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import ParametrizationList
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from scorebook.lab.arguments import one_of, one_read, positive, positive_integer
@@ -68,18 +61,14 @@ from scorebook.lab.distributed import (
     share,
     summed,
 )
-from scorebook.lab.fingerprints import describe, difference
+from scorebook.lab.fingerprints import difference
+from scorebook.lab.losses import Objective, check_fits, in_place, scalar, takes_generator
+from scorebook.lab.resumption import FORMAT, PARTS, Description, of_today
 from scorebook.lab.types import Integer, Loss, Number
+from scorebook.lab.weights import Average, Keepsakes, Precise, check_extra_states, check_weights, load_weights
 
 __all__ = ["History", "fit", "held_out_loss"]
 
-_FORMAT, _FIRST_FORMAT = "scorebook.lab.training, version 2", "scorebook.lab.training, version 1"
-_PARTS_OF_FIRST = {"format", "settings", "step", "seconds", "losses", "model", "average", "optimizer", "order"}
-_PARTS_OF_FIRST |= {"position", "generator", "generator_device"}
-_PARTS = {
-    _FORMAT: _PARTS_OF_FIRST | {"description", "schedule_begins", "precise", "keepsakes", "frozen", "trained"},
-    _FIRST_FORMAT: _PARTS_OF_FIRST,
-}
 _Changeable: TypeAlias = Literal["batch_size", "lr", "ema_decay", "clip", "schedule", "data", "loss", "model"]
 _MAY_CHANGE = get_args(_Changeable)
 _MOST_BATCHES, _FEWEST_BATCHES = 100, 10
@@ -351,10 +340,10 @@ def held_out_loss(
             own = share(batch)
             draws.seed(number * n_ranks() + rank())
             value = torch.zeros((), dtype=dtype, device=device)  # one type on all ranks, also where one has no rows
-            keywords = {"generator": own_generator(generator)} if _takes_generator(loss) else {}
+            keywords = {"generator": own_generator(generator)} if takes_generator(loss) else {}
             if len(own):
                 positional, named = rows.take(own, device)
-                value = _checked_scalar(_in_place(loss)(model, *positional, **named, **keywords)).detach().to(dtype)
+                value = scalar(in_place(loss)(model, *positional, **named, **keywords)).detach().to(dtype)
             losses.append(summed(value * (len(own) / len(batch))))
             portions.append(len(batch) / len(rows))
     finally:
@@ -390,22 +379,22 @@ class _Run:
         self.device = self.parameters[0].device
         self.modes, self.says_modes = [(module, module.training) for module in model.modules()], model.training
         self.frozen = _set_to_training(model)
-        self.objective = _Objective(model, loss)
+        self.objective = Objective(model, loss)
         self.shared_objective: nn.Module = self.objective
         if n_ranks() > 1:  # from here on every rank has the weights of the first
             self.shared_objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
-        self.precise = _Precise(self.parameters)
+        self.precise = Precise(self.parameters)
         # The fused one takes a sixth of the time of the plain one on a CPU.
         fused = self.device.type in ("cpu", "cuda") and all(p.is_floating_point() for p in self.parameters)
         self.optimizer = torch.optim.Adam(self.precise.parameters, lr=settings["lr"], fused=fused)
-        self.average = None if settings["ema_decay"] is None else _Average(model, self.precise, settings["ema_decay"])
-        self.takes_generator = _takes_generator(loss)
+        self.average = None if settings["ema_decay"] is None else Average(model, self.precise, settings["ema_decay"])
+        self.takes_generator = takes_generator(loss)
         self.step, self.seconds = 0, 0.0
         self.losses: list[float] = []
         self.schedule_begins = 0
         self.order, self.position = torch.empty(0, dtype=torch.long, device="cpu"), 0
         self.global_draws = GlobalDraws({parameter.device for parameter in self.parameters}, generator)
-        self.keepsakes = _Keepsakes(model)
+        self.keepsakes = Keepsakes(model)
         self.generator_state = generator.get_state()
         self.is_whole = True
 
@@ -414,11 +403,11 @@ class _Run:
     ) -> tuple[Path, dict[str, Any] | None]:
         """The path where to write, and the state from which to go on, or ``None``. Nothing is taken over yet."""
         path = usable_path(checkpoint)
-        self.description = _Description(self.model, self.loss, self.data)
-        state = read(path, _PARTS) if path.exists() else None
+        self.description = Description(self.model, self.loss, self.data)
+        state = read(path, PARTS) if path.exists() else None
         if state is None or not resume:
             return path, None
-        state = _of_today(state, path)
+        state = of_today(state, path)
         self._compare(state, path, changed)
         if state["settings"]["rows"] != self.settings["rows"] or self.description.has_other_data(state["description"]):
             state |= {"order": self.order, "position": 0}
@@ -496,7 +485,7 @@ class _Run:
         try:
             return objective(*batch, **named)
         except TypeError as error:
-            _check_fits(self.loss, self.model, batch, named, error)
+            check_fits(self.loss, self.model, batch, named, error)
             raise
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
@@ -540,7 +529,7 @@ class _Run:
         norms = [norm for norm in all_norms if norm.running_mean is not None]
         if not norms:
             return
-        before, momenta = _Keepsakes(self.model), [norm.momentum for norm in norms]
+        before, momenta = Keepsakes(self.model), [norm.momentum for norm in norms]
         extra_states = [(m, copy.deepcopy(m.get_extra_state())) for m in self.model.modules() if _has_extra_state(m)]
         generator = torch.Generator(self.generator.device)
         generator.set_state(self.generator_state)
@@ -578,7 +567,7 @@ class _Run:
             if not isinstance(value, Tensor):
                 readable(f"model: its extra state {name!r}", value)
         state = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "settings": self.settings,
             "description": self.description.constant(),
             "step": self.step,
@@ -601,8 +590,8 @@ class _Run:
 
     def _compare(self, state: dict[str, Any], path: Path, changed: tuple[str, ...]) -> None:
         """Raise a ``ValueError`` if a state that was read belongs to another run."""
-        _check_weights(state, self.model, path)
-        _check_extra_states(state["model"], self.model, path)
+        check_weights(state, self.model, path)
+        check_extra_states(state["model"], self.model, path)
         for name, value in self.settings.items():
             allowed = "data" if name == "rows" else name
             if (written := state["settings"].get(name)) != value and allowed not in changed:
@@ -638,7 +627,7 @@ class _Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a state that was read and compared."""
-        _load_weights(state["model"], self.model)
+        load_weights(state["model"], self.model)
         trained = self.trained if state["trained"] is None else state["trained"]
         precise = dict(zip(trained, state["precise"], strict=False))
         self.precise.restore([precise.get(name) for name in self.trained])
@@ -677,265 +666,8 @@ class _Run:
         )
 
 
-class _Precise:
-    """The trained parameters as Adam sees them, in single precision at least.
-
-    A step of 0.001 is lost on a weight of 1 in half precision, and so is what a square of 0.0001 adds to a mean. Of
-    parameters in half precision Adam therefore has a copy, and the model what the copy rounds to.
-    """
-
-    def __init__(self, parameters: list[nn.Parameter]):
-        self.of_model = parameters
-        self.parameters = [
-            p if _precise(p.dtype) == p.dtype else nn.Parameter(p.detach().to(_precise(p.dtype))) for p in parameters
-        ]
-        self.copies = [(p, precise) for p, precise in zip(parameters, self.parameters, strict=True) if p is not precise]
-
-    def forget_gradients(self) -> None:
-        for parameter in (*self.of_model, *self.parameters):
-            parameter.grad = None
-
-    def gradients(self) -> list[Tensor]:
-        for parameter in self.of_model:
-            if parameter.grad is not None and parameter.grad.layout != torch.strided:  # of a sparse embedding
-                parameter.grad = parameter.grad.to_dense()
-        for parameter, precise in self.copies:
-            precise.grad = None if parameter.grad is None else parameter.grad.to(precise.dtype)
-        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-
-    @torch.no_grad()
-    def round(self) -> None:
-        for parameter, precise in self.copies:
-            parameter.copy_(precise)
-
-    def state(self) -> list[Tensor | None]:
-        pairs = zip(self.of_model, self.parameters, strict=True)
-        return [None if precise is parameter else precise.detach() for parameter, precise in pairs]
-
-    @torch.no_grad()
-    def restore(self, state: list[Tensor | None]) -> None:
-        for parameter, precise, written in zip(self.of_model, self.parameters, state, strict=True):
-            precise.copy_(parameter if written is None else written)
-
-
-class _Average:
-    """The moving average of weights and buffers, in single precision at least.
-
-    Buffers are averaged like the weights to which they belong, such as the statistics of a BatchNorm. The vectors of a
-    spectral norm are not: a mean of unit vectors is none.
-    """
-
-    def __init__(self, model: nn.Module, precise: _Precise, decay: float):
-        self.model, self.decay = model, decay
-        self.means: dict[str, Tensor] = {}
-        copies = {id(p): copy_of_p for p, copy_of_p in precise.copies}
-        trained = {name: copies.get(id(p), p) for name, p in model.named_parameters() if p.requires_grad}
-        self.trained = {name: p for name, p in trained.items() if _has_fractions(p)}
-        self.as_they_are = set(_spectral_vectors(model))
-
-    def _others(self) -> dict[str, Tensor]:
-        """Buffers, and parameters that are not trained and may yet be set by the loss."""
-        others: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if not p.requires_grad}
-        others |= {name: b for name, b in self.model.named_buffers() if name not in self.as_they_are}
-        return {name: tensor for name, tensor in others.items() if _has_fractions(tensor)}
-
-    @torch.no_grad()
-    def update(self, n: int) -> None:
-        """Take in the weights after step ``n``."""
-        decay = min(self.decay, n / (n + 9))
-        others = self._others()
-        for name, tensor in (self.trained | others).items():
-            if name not in self.means or self.means[name].shape != tensor.shape:
-                self.means[name] = tensor.detach().to(_precise(tensor.dtype), copy=True)
-        get_ema_multi_avg_fn(decay)([self.means[name] for name in self.trained], [*self.trained.values()], n)
-        for name, tensor in others.items():
-            mean, tensor = self.means[name], tensor.to(self.means[name].dtype)
-            # What stays the same may be infinite, as in a mask, and has no difference then.
-            mean.copy_(torch.where(mean == tensor, mean, torch.lerp(mean, tensor, 1 - decay)))
-
-    def of_buffers(self) -> list[Tensor]:
-        return [self.means[name] for name, _ in self.model.named_buffers() if name in self.means]
-
-    @torch.no_grad()
-    def hand_over(self) -> None:
-        """Give the model the means."""
-        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
-            if name in self.means and self.means[name].shape == tensor.shape:
-                _set(tensor, self.means[name].to(tensor.dtype))
-
-    def restore(self, means: dict[str, Tensor]) -> None:
-        for name, tensor in (self.trained | self._others()).items():
-            if name in means:
-                self.means[name] = means[name].to(tensor.device, _precise(tensor.dtype))
-
-
-class _Keepsakes:
-    """What modules keep beside their weights as it was after the last whole step: buffers, generators of their own."""
-
-    def __init__(self, model: nn.Module):
-        self.model = model
-        self.generators = {
-            f"{name}.{attribute}": value
-            for name, module in model.named_modules()
-            for attribute, value in vars(module).items()
-            if isinstance(value, torch.Generator)
-        }
-        self.record()
-
-    def _buffers(self) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
-        for prefix, module in self.model.named_modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                if buffer.layout == torch.strided:
-                    yield f"{prefix}.{name}".removeprefix("."), module, name, buffer
-
-    def record(self) -> None:
-        self.buffers = {path: (buffer, buffer.detach().clone()) for path, _, _, buffer in self._buffers()}
-        self.states = {path: generator.get_state() for path, generator in self.generators.items()}
-
-    @torch.no_grad()
-    def put_back(self) -> None:
-        for path, module, name, buffer in self._buffers():
-            kept, value = self.buffers.get(path, (buffer, None))
-            if kept is not buffer:
-                setattr(module, name, kept)
-            if value is not None and kept.shape == value.shape:
-                _set(kept, value)
-        for path, state in self.states.items():
-            self.generators[path].set_state(state)
-
-    def state(self, weights: dict[str, Any]) -> dict[str, Any]:
-        """What is not among the weights that are written."""
-        buffers = {path: value for path, (_, value) in self.buffers.items() if path not in weights}
-        return {"buffers": buffers, "generators": self.states}
-
-    @torch.no_grad()
-    def restore(self, state: dict[str, Any]) -> None:
-        for path, value in state["buffers"].items():
-            _set_buffer(self.model, path, value)
-        for path, value in state["generators"].items():
-            if path in self.generators:
-                self.generators[path].set_state(value)
-        self.record()
-
-
-class _Description:
-    """What a run depends on beside its settings: the model, the loss and the data, line by line."""
-
-    def __init__(self, model: nn.Module, loss: Loss, data: Any):
-        self.model, self.loss, self.data = model, loss, data
-        self.read_before: dict[int, tuple[Tensor, int, str]] = {}
-        self.lines = self._of_now()
-        self.lines["data"] = data.describe()
-
-    def _of_now(self) -> dict[str, dict[str, str]]:
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        held = {f"model.{name}": f"{buffer.dtype} {tuple(buffer.shape)}" for name, buffer in self.model.named_buffers()}
-        for name, parameter in self.model.named_parameters():
-            held[f"model.{name}"] = "trained" if parameter.requires_grad else "not trained"
-        known = [*self.model.modules(), *tensors, *self.data.tensors]
-        return {
-            "model": describe("model", self.model, apart_from=tensors, read_before=self.read_before) | held,
-            "loss": describe("loss", self.loss, apart_from=known, read_before=self.read_before),
-        }
-
-    def has_other_data(self, written: dict[str, Any]) -> bool:
-        return difference(written.get("data", {}), self.lines["data"]) is not None
-
-    def go_on_from(self, written: dict[str, Any]) -> None:
-        """Leave out what has moved in the course of the run before."""
-        for part, lines in self.lines.items():
-            if part in written and difference(written[part], lines) is None:
-                self.lines[part] = {path: line for path, line in lines.items() if path in written[part]}
-
-    def constant(self) -> dict[str, dict[str, str]]:
-        """What is as it was when the run began; the rest is no setting, but a part of the course."""
-        now = self._of_now()
-        return self.lines | {
-            part: {path: line for path, line in self.lines[part].items() if lines.get(path) == line}
-            for part, lines in now.items()
-        }
-
-
-class _Objective(nn.Module):
-    """The loss as a module with the model inside, which DDP can wrap as a whole.
-
-    It would refuse the model alone to some losses: its wrapper hides ``model.weight``, and it waits for the gradient of
-    a bias that an energy's score does not depend on.
-    """
-
-    def __init__(self, model: nn.Module, loss: Loss):
-        super().__init__()
-        self.model, self.loss = model, _in_place(loss)
-
-    def forward(self, *batch: Any, **keywords: Any) -> Tensor:
-        return _checked_loss(self.loss(self.model, *batch, **keywords))
-
-
-def _checked_loss(loss: Any) -> Tensor:
-    if not _checked_scalar(loss).requires_grad:
-        raise ValueError("loss must depend on the parameters of the model, got a tensor without gradient")
-    return loss
-
-
-def _checked_scalar(loss: Any) -> Tensor:
-    if not isinstance(loss, Tensor) or loss.ndim != 0:
-        came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(f"loss must return a scalar tensor, got {came}")
-    return loss
-
-
 def _dtypes(parameters: list[nn.Parameter]) -> list[torch.dtype]:
     return [*dict.fromkeys(parameter.dtype for parameter in parameters)]
-
-
-def _in_place(loss: Loss) -> Loss:
-    """A loss to be called as ``loss(model, *batch)``, also where a ``functools.partial`` has bound what comes between.
-
-    Of ``partial(score_matching_loss, sde=process)``, with places for ``(model, sde, x)``, Python leaves none for ``x``:
-    model and batch are handed over by name.
-    """
-    if not isinstance(loss, functools.partial):
-        return loss
-    kinds = Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD
-    places = [p.name for p in signature(loss.func).parameters.values() if p.kind in kinds][len(loss.args) :]
-    free = [name for name in places if name not in loss.keywords]
-    if free == places[: len(free)]:
-        return loss
-
-    def by_name(model: nn.Module, *batch: Any, **named: Any) -> Tensor:
-        if len(batch) >= len(free):
-            raise ValueError(
-                f"loss has places for {', '.join(free[1:])} beside the model, but a batch of data has {len(batch)} "
-                "parts: give the data by name, in a dictionary"
-            )
-        return loss(**dict(zip(free, (model, *batch), strict=False)), **named)
-
-    return by_name
-
-
-def _check_fits(loss: Any, model: nn.Module, batch: Any, named: dict[str, Any], error: TypeError) -> None:
-    """Raise a ``ValueError`` if a loss failed because it does not take what the data give it."""
-    try:
-        takes = signature(loss)
-    except (TypeError, ValueError):
-        return
-    try:
-        takes.bind(model, *batch, **named)
-    except TypeError as reason:
-        by_name = ", ".join(name for name in named if name != "generator") or "none"
-        several = " Points in a list are one tensor: torch.stack(points)." if len(batch) > 3 else ""
-        raise ValueError(
-            f"data must give what the loss takes, which is {takes}; they give {len(batch)} tensors in order and "
-            f"by name {by_name} ({reason}).{several}"
-        ) from error
-
-
-def _takes_generator(loss: Loss) -> bool:
-    try:
-        parameters = signature(loss).parameters.values()
-    except (TypeError, ValueError):
-        return True
-    return any(p.name == "generator" or p.kind is Parameter.VAR_KEYWORD for p in parameters)
 
 
 def _checked_generator(generator: torch.Generator | None) -> torch.Generator:
@@ -965,97 +697,6 @@ def _trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
-def _of_today(state: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A state that was read, with what the first version did not hold."""
-    if state["format"] == _FORMAT:
-        return state
-    warnings.warn(
-        f"checkpoint {path} is one of {state['format']}, which does not say for which data, loss and attributes of the "
-        "model it was written: they could not be compared, nor could the modes of its modules",
-        stacklevel=2,
-    )
-    average = state["average"] or {}
-    return state | {
-        "description": {},
-        "schedule_begins": 0,
-        "precise": [],
-        "average": {name.removeprefix("module."): mean for name, mean in average.items() if name != "n_averaged"},
-        "keepsakes": {"buffers": {}, "generators": {}},
-        "frozen": None,
-        "trained": None,
-    }
-
-
-def _check_weights(state: dict[str, Any], model: nn.Module, path: Path) -> None:
-    own, written = (
-        {name: value for name, value in entries.items() if not name.endswith("_extra_state")}
-        for entries in (model.state_dict(), state["model"])
-    )
-    # A buffer may have come, gone or grown in the course of the run; one that has not is in the description.
-    may_vary = {name for name, _ in _registered_buffers(model)} if state["description"] else set()
-    differing = sorted((own.keys() ^ written.keys()) - may_vary) or [
-        f"{name} {tuple(written[name].shape)} {written[name].dtype}"
-        for name in own
-        if name not in may_vary and (own[name].shape != written[name].shape or own[name].dtype != written[name].dtype)
-    ]
-    if differing:
-        raise ValueError(
-            f"checkpoint {path} belongs to another model (first difference: {differing[0]}); it is left as it is"
-        )
-
-
-def _check_extra_states(weights: dict[str, Tensor], model: nn.Module, path: Path) -> None:
-    """Let each module compare its extra state with the one that was written, if it does, and keep its own."""
-    for prefix, module in model.named_modules():
-        name = f"{prefix}._extra_state".removeprefix(".")
-        if name in weights:
-            own = copy.deepcopy(module.get_extra_state())
-            try:
-                module.set_extra_state(copy.deepcopy(weights[name]))
-            except Exception as error:
-                raise ValueError(f"checkpoint {path} belongs to another model: {error}; it is left as it is") from error
-            finally:
-                with suppress(Exception):
-                    module.set_extra_state(own)
-
-
-def _load_weights(weights: dict[str, Tensor], model: nn.Module) -> None:
-    for name, buffer in _registered_buffers(model):
-        value = weights.get(name)
-        # One that has come or grown in the course of the run, or that is expanded, cannot be written to.
-        if value is not None and (buffer is None or buffer.shape != value.shape or 0 in buffer.stride()):
-            _set_buffer(model, name, value)
-    model.load_state_dict(weights, strict=False)
-
-
-def _registered_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
-    """Paths of all buffers and what they are, those without a value included."""
-    for prefix, module in model.named_modules():
-        for name, buffer in module._buffers.items():
-            yield f"{prefix}.{name}".removeprefix("."), buffer
-
-
-def _set_buffer(model: nn.Module, path: str, value: Tensor) -> None:
-    prefix, _, name = path.rpartition(".")
-    module = model.get_submodule(prefix)
-    buffer = module._buffers.get(name)
-    device = next(model.parameters()).device if buffer is None else buffer.device
-    setattr(module, name, value.to(device, copy=True))
-
-
-def _set(tensor: Tensor, value: Tensor) -> None:
-    if tensor.is_meta or not torch.equal(tensor, value):  # an expanded one can be read and not written
-        tensor.copy_(value)
-
-
-def _precise(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _has_fractions(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and (tensor.is_floating_point() or tensor.is_complex())
-
-
 def _takes_statistics(module: nn.Module) -> bool:
     return module.training and isinstance(module, _BATCH_NORMS)
 
@@ -1075,16 +716,6 @@ def _set_to_training(model: nn.Module) -> list[str]:
 
 def _has_extra_state(module: nn.Module) -> bool:
     return type(module).get_extra_state is not nn.Module.get_extra_state
-
-
-def _spectral_vectors(model: nn.Module) -> Iterator[str]:
-    """Paths of the buffers in which a spectral norm keeps its vectors."""
-    for prefix, module in model.named_modules():
-        hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
-        names = [f"{hook.name}_{vector}" for hook in hooks for vector in "uv"]
-        if isinstance(module, ParametrizationList):
-            names += [name for name, _ in module.named_buffers()]
-        yield from (f"{prefix}.{name}".removeprefix(".") for name in names)
 
 
 def _is_watched() -> bool:
