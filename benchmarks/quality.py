@@ -7,8 +7,8 @@ random ones, so that what is measured is the solver's error and not the luck of 
 
 Two distances are measured: the sliced Wasserstein distance of the samples to the law itself, by the exact quantiles of
 the mixture along 64 directions; and, as a solver has one right answer, the root mean square distance to where the exact
-flow leads from the same start. Two laws are of mean zero and unit variance, as data are prepared in all of the projects;
-others are the first of them made narrower or wider, as data are that nobody has prepared.
+flow leads from the same start. Two laws are of mean zero and unit variance, as data are prepared in all of the
+projects; others are the first of them made narrower or wider, as data are that nobody has prepared.
 """
 
 import math
