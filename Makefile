@@ -89,8 +89,8 @@ picture: book  ## take the README's picture from the tour
 coursework: $(INSTALLED)  ## write the student notebooks of the assignments (FOLDER=course)
 	$(BIN)/python tools/assignments.py generate $(if $(FOLDER),"$$FOLDER")
 
-weights: $(INSTALLED)  ## train the networks that ship with the package anew (NAMES="digits")
-	$(BIN)/python tools/pretrain.py $(NAMES)
+weights: $(INSTALLED)  ## train the networks that ship with the package anew (NAMES="digits"; REMEASURE=1: only their cards)
+	$(BIN)/python tools/pretrain.py $(NAMES) $(if $(REMEASURE),--remeasure)
 
 repository: $(INSTALLED)  ## set the address of this repository (URL=..., default: where it was cloned from; BRANCH=...)
 	$(BIN)/python tools/repository.py $(if $(URL),"$$URL") $(if $(BRANCH),--branch "$$BRANCH")

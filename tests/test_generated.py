@@ -1,5 +1,6 @@
 """Tools overwrite, and ``make clean`` removes, what tools have written, and nothing that a person wrote."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -194,3 +195,19 @@ def test_weights_that_somebody_has_put_there_are_not_trained_over(tmp_path, monk
     monkeypatch.setattr(pretrain, "make", lambda name, folder: pytest.fail("it trains"))
     with pytest.raises(SystemExit, match=r"digits\.json: not written"):
         pretrain.main(["digits", "--into", str(tmp_path)])
+
+
+def test_to_measure_anew_changes_the_figures_of_a_card_and_its_digest_alone(tmp_path, monkeypatch, root):
+    shipped = root / "scorebook" / "lab" / "weights"
+    folder = shutil.copytree(shipped, tmp_path / "weights")
+    figures = {"held-out loss, label given": {"value": 1.0, "error": 0.1, "n": 2, "of": "a test"}}
+    monkeypatch.setattr(pretrain, "measure", lambda network, card, **options: figures)
+    monkeypatch.setattr(pretrain, "train", lambda card: pytest.fail("it trains"))
+    pretrain.main(["digits", "--remeasure", "--into", str(folder)])
+    card = json.loads((shipped / "digits.json").read_text(encoding="utf-8")) | {"figures": figures}
+    assert json.loads((folder / "digits.json").read_text(encoding="utf-8")) == card
+    noted = generated._noted(folder)
+    assert {name for name, digest in generated._noted(shipped).items() if noted[name] != digest} == {"digits.json"}
+    generated.guard(folder, list(noted))
+    others = [path.name for path in folder.iterdir() if path.name not in ("digits.json", generated.NOTES)]
+    assert all((folder / name).read_bytes() == (shipped / name).read_bytes() for name in others)
