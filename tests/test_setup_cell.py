@@ -53,7 +53,7 @@ EARLIER = {
 }
 CLONE = {"scorebook/README.md": "", "scorebook/book/tour.ipynb": "{}"} | {f"scorebook/{k}": v for k, v in OURS.items()}
 WITHOUT_TORCHDIFFEQ = OURS | {"scorebook/lab/__init__.py": "import torchdiffeq_that_is_missing"}
-PIP = [f"install -q --no-deps git+{ADDRESS} torchdiffeq"]
+PIP = [f"install -q --no-deps git+{ADDRESS} torchdiffeq anywidget psygnal"]
 
 
 def put(folder, files):

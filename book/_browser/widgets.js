@@ -4,7 +4,7 @@
   const here = new URL(".", document.currentScript.src).href;
   const dist = "@jupyter-widgets/html-manager/dist";
   // The manager carries these modules inside, and they look for their fonts where their names would lie.
-  const paths = { [dist]: dist };
+  const paths = { [dist]: dist, anywidget: "anywidget/index" };
   for (const name of ["base", "controls", "output", "html-manager"]) paths[`@jupyter-widgets/${name}`] = `${dist}/${name}`;
   if (document.currentScript.dataset.ownLibraries) window.require = { baseUrl: here, paths };
 

