@@ -27,7 +27,8 @@ def shown():
 
 def claim():
     """A claim that holds."""
-    return tables.Claim("a third", 0.3334, 1 / 3, error=0.0001, resolution=0.001)
+    headline = "A third is {measured}, of {expected}."
+    return tables.Claim("a third", 0.3334, 1 / 3, error=0.0001, resolution=0.001, headline=headline)
 
 
 WITHOUT_DATA = {
@@ -36,6 +37,7 @@ WITHOUT_DATA = {
     "Claim.shortcoming": Call(lambda: claim().shortcoming),
     "Claim.weakness": Call(lambda: claim().weakness),
     "Claim.to_dict": Call(lambda: claim().to_dict()),
+    "Claim.told": Call(lambda: claim().told),
     "Table": Call(lambda: repr(tables.Table(["n"], [["1"]], [True]))),
     "claims": Call(shown),
     "plus_minus": Call(lambda: tables.plus_minus(0.5012, 0.004)),
