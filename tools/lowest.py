@@ -11,6 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # What the package takes through others, in the version that fits them.
 LEFT_TO_PIP = {"scipy"}
+# What pip would choose too new, by the package that needs it: Matplotlib 3.8 calls what pyparsing 3.3 warns of, which is
+# an error under `python -W error`.
+NOT_NEWER = {"matplotlib": "pyparsing<3.3"}
 
 
 def lower_bounds(project: dict) -> dict[str, str]:
@@ -29,7 +32,8 @@ def requirements(pyproject: str, locked: str) -> list[str]:
     bounds = lower_bounds(tomllib.loads(pyproject)["project"])
     pins = [line for line in locked.splitlines() if line and not line.startswith("#")]
     others = [pin for pin in pins if pin.partition("==")[0].lower() not in bounds.keys() | LEFT_TO_PIP]
-    return [f"{name}=={version}" for name, version in bounds.items()] + others
+    older = [limit for name, limit in NOT_NEWER.items() if name in bounds]
+    return [f"{name}=={version}" for name, version in bounds.items()] + older + others
 
 
 if __name__ == "__main__":
