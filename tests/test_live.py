@@ -257,6 +257,63 @@ def test_no_one_is_kept_out_in_light_and_dark_and_on_a_phone(shown):
     shown.evaluate("document.documentElement.dataset.theme = 'light'")
 
 
+def law_of(name):
+    return lab.GaussianMixture(
+        *(torch.tensor(TOLD[name]["state"]["law"][key], dtype=torch.double) for key in ("weights", "means")),
+        torch.tensor(TOLD[name]["state"]["law"]["stds"], dtype=torch.double) ** 2,
+    )
+
+
+def kl_from_equal_weights():
+    means, x = (
+        torch.tensor([[-4.0], [4.0]], dtype=torch.double),
+        torch.linspace(-16, 16, 4001, dtype=torch.double)[:, None],
+    )
+    p, q = (lab.GaussianMixture([w, 1 - w], means, 1.0).to(dtype=torch.double) for w in (0.2, 0.5))
+    p, q = p.log_prob(x), q.log_prob(x)
+    return torch.trapezoid(p.exp() * (p - q), x[:, 0]).item()
+
+
+def trace_at_the_point():
+    at = torch.tensor(TOLD["sliced"]["state"]["spot"], dtype=torch.double)
+    jacobian = torch.autograd.functional.jacobian(lambda x: law_of("sliced").score(x[None])[0], at)
+    return jacobian.trace().item()
+
+
+# For each figure a reading, the steps before it, and its truth by Python.
+TRUTHS = {
+    "home": ("share at mode 1", 60, lambda: 0.5),
+    "langevin": ("variance on N(0, 1)", 60, lambda: 2 / (2 - 0.1)),
+    "monte_carlo": ("the average, all draws", 200, lambda: law_of("monte_carlo").mean.item()),
+    "score_matching": ("KL divergence from grey, by 10 000 draws", 0, kl_from_equal_weights),
+    "sliced": ("trace of the Jacobian, by random directions", 1000, trace_at_the_point),
+}
+
+
+@pytest.mark.site
+@pytest.mark.parametrize("shown", sorted(TRUTHS), indirect=True)
+def test_the_number_shown_is_within_its_error_of_the_truth_by_python(shown):
+    at_first(shown)
+    label, steps, truth = TRUTHS[shown.name]
+    shown.evaluate("n => document.querySelector('.scorebook-live').scorebook.advance(n)", steps)
+    assert shown.locator(".scorebook-live").get_attribute("data-steps") == str(steps)
+    (told,) = (reading for reading in readings(shown) if reading["label"] == label)
+    assert told["truth"] == pytest.approx(truth(), rel=1e-3)
+    assert abs(told["measured"] - truth()) < 4 * told["error"] < max(1, abs(truth())) * 4
+
+
+@pytest.mark.site
+def test_a_wrong_engine_is_seen(chromium):
+    opened = chromium.new_page(reduced_motion="reduce")
+    wrong = page("langevin").replace("Math.sqrt(2*", "Math.sqrt(4*")
+    assert wrong != page("langevin")
+    opened.set_content(wrong)
+    opened.evaluate("document.querySelector('.scorebook-live').scorebook.advance(60)")
+    told = next(reading for reading in readings(opened) if reading["label"] == TRUTHS["langevin"][0])
+    assert abs(told["measured"] - TRUTHS["langevin"][2]()) > 4 * told["error"]
+    opened.close()
+
+
 @pytest.mark.site
 @on_each
 def test_nothing_went_wrong_meanwhile_and_nobody_was_asked(shown):
