@@ -6,6 +6,7 @@ begins. ``make live STILLS=1`` also takes the pictures that are shown where noth
 Both are committed, so that the package needs no Node; a test holds them against the sources.
 """
 
+import base64
 import json
 import subprocess
 import sys
@@ -62,13 +63,19 @@ def built(folder):
 
 PAGE = """<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>A figure</title>
 <style>{style} body {{ margin: 0; background: #fff; font-size: 17px }}</style>
-<body><div style="width: 740px"><div data-live="{name}"></div></div><script>{bundle}</script></body></html>"""
+<body><div style="width: 740px"><div id="figure"></div></div><script>{bundle}</script>
+<script>scorebookLive.mount(document.getElementById("figure"), "{name}", {{
+  linked: true, weights: new DataView(Uint8Array.from(atob("{weights}"), (letter) => letter.charCodeAt(0)).buffer) }});
+</script></body></html>"""
 
 
 def page(name, style=None):
     """A page with nothing but one figure."""
     style = (ROOT / "book" / "_static" / "scorebook.css").read_text(encoding="utf-8") if style is None else style
-    return PAGE.format(name=name, style=style, bundle=(LIVE / "bundle.js").read_text(encoding="utf-8"))
+    told = json.loads((LIVE / "figures.json").read_text(encoding="utf-8"))[name]["weights"]
+    weights = (LIVE.parent / "weights" / f"{told}.safetensors").read_bytes() if told else b""
+    bundle = (LIVE / "bundle.js").read_text(encoding="utf-8")
+    return PAGE.format(name=name, style=style, bundle=bundle, weights=base64.b64encode(weights).decode())
 
 
 def take_stills(told):
