@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # What the package takes through others, in the version that fits them.
 LEFT_TO_PIP = {"scipy"}
-# What pip would choose too new, by the package that needs it: Matplotlib 3.8 calls what pyparsing 3.3 warns of, which is
-# an error under `python -W error`.
+# What pip would choose too new, by the package that needs it: Matplotlib 3.8 calls what pyparsing 3.3 warns of, which
+# is an error under `python -W error`.
 NOT_NEWER = {"matplotlib": "pyparsing<3.3"}
 
 
