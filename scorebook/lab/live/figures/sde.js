@@ -34,7 +34,7 @@ export default {
     const seen = (t) => law.diffuse(process.alpha(t) / size(t), process.sigma(t) / size(t));
     const crowd = () => {
       const c = size(grid(place()));
-      return path[at()].map((v) => v / c);
+      return path[Math.min(at(), path.length - 1)].map((v) => v / c);
     };
     // States are kept, so that time can be moved both ways; further ones are computed as they are asked for.
     const at = () => (fig.state.way === "reverse" ? place() : fig.state.n - place());
