@@ -238,7 +238,8 @@ export class Figure {
   /** A part of the state has changed by the reader's hand. */
   touched(key = null) {
     this.acts.changed?.(key);
-    this.show();
+    if (this.running) for (const show of this.controls) show();
+    else this.show();
     this.unsaved = true;
   }
 
