@@ -61,6 +61,7 @@ def source(name):
 
 PAGES = written_pages() + MADE
 NOTEBOOKS = [name for name in PAGES if (ROOT / "book" / f"{name}.ipynb").exists()]
+LIVE = [name for name in PAGES if re.search(r"\blab\.live\(|^```\{live\}", "\n".join(source(name)), re.M)]
 EXPLORED = [name for name in PAGES if re.search(r"\bexplorer\(", source(name)[1])]
 
 
@@ -271,6 +272,28 @@ def test_every_explorer_moves_by_key_and_by_mouse(visited):
         track = explorer.locator(".noUi-base").bounding_box()
         visited.mouse.click(track["x"] + track["width"] - 2, track["y"] + track["height"] / 2)
         changed(frame)
+
+
+@pytest.mark.parametrize("visited", LIVE, indirect=True)
+def test_every_figure_that_lives_is_there_and_moves_without_a_kernel(visited):
+    written = re.findall(r"\blab\.live\(\s*[\"'](\w+)|^```\{live\} (\w+)", "\n".join(source(visited.name)), re.M)
+    visited.set_viewport_size({"width": 1280, "height": 900})
+    figures = visited.locator(".scorebook-live")
+    figures.first.wait_for()
+    assert figures.evaluate_all("all => all.map(figure => figure.dataset.figure)") == [a or b for a, b in written]
+    for figure in figures.all():
+        figure.scroll_into_view_if_needed()
+        assert figure.locator("output[data-measured]").count() > 0
+        figure.get_by_role("button", name="Reset").click()
+        step = figure.get_by_role("button", name="Step", exact=True)
+        if step.count():
+            before = int(figure.get_attribute("data-steps"))
+            step.click()
+            visited.wait_for_function(
+                "([figure, n]) => +figure.dataset.steps > n", arg=[figure.element_handle(), before]
+            )
+        measured = figure.locator("output").evaluate_all("all => all.map(o => +o.dataset.measured)")
+        assert any(number == number for number in measured)
 
 
 @pytest.mark.parametrize("visited", EXPLORED, indirect=True)
