@@ -291,16 +291,17 @@ def test_each_group_of_claims_is_the_section_that_it_names():
 
 
 def test_a_page_leads_from_each_group_to_its_section(caplog):
-    shown = tables._Claims(
-        {"One & two": [lab.Claim("share", 0.5, at_least=0.4)], "Three": [lab.Claim("b", 1, 1, resolution=0)]}
-    )
+    row = lab.Claim("share", 0.5, at_least=0.4)
+    shown = tables._Claims({"One & two": [row], "Three": [row], "Bayes' rule": [row]})
     page = new_document("page")
     page += nodes.section("", nodes.title("", "One & two, and more"), ids=["one-two"])
+    page += nodes.section("", nodes.title("", "Bayes’ rule"), ids=["bayes-rule"])
     page += nodes.raw("", shown._repr_html_(), format="html")
     claimed.lead(None, page, "page")
     (told,) = page.findall(nodes.raw)
     assert '<a class="reference internal" href="#one-two">One &amp; two</a></th>' in told.astext()
-    assert told.astext().count("<a ") == 1
+    assert '<a class="reference internal" href="#bayes-rule">' in told.astext()
+    assert told.astext().count("<a ") == 2
     assert "no one section has this title" in caplog.text
 
 

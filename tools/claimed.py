@@ -10,7 +10,7 @@ import re
 from docutils import nodes
 from sphinx.util import logging
 
-__all__ = ["lead", "section_of", "setup"]
+__all__ = ["lead", "plain", "section_of", "setup"]
 
 GROUP = re.compile(r'<th ([^>]*)data-section="([^"]*)">([^<]*)</th>')
 
@@ -33,13 +33,18 @@ def section_of(sections, title):
     return begun[0] if len(begun) == 1 else None
 
 
+def plain(title):
+    """A title as it was typed: the build makes an apostrophe round."""
+    return title.replace("’", "'")
+
+
 def lead(app, document, name):
     """Puts the links into a page."""
     tables = [raw for raw in document.findall(nodes.raw) if raw.get("format") == "html" and GROUP.search(raw.astext())]
-    sections = {s[0].astext(): s["ids"][0] for s in document.findall(nodes.section)} if tables else {}
+    sections = {plain(s[0].astext()): s["ids"][0] for s in document.findall(nodes.section)} if tables else {}
 
     def linked(group):
-        place = section_of(sections, title := html.unescape(group[2]))
+        place = section_of(sections, title := plain(html.unescape(group[2])))
         if place is None:
             logger.warning("claims are grouped under %r, and no one section has this title", title, location=name)
             return group[0]

@@ -42,13 +42,13 @@ def live(name: str, **state: Any) -> Any:
     """A figure that computes in the page, with Python behind it or without.
 
     The reader drags laws, points and noise, and each number that the figure measures stands beside its truth. With a
-    kernel the figure's state is Python's too: ``figure.law`` is the :class:`GaussianMixture` as it was dragged,
+    kernel the figure's state is Python's too: ``figure.law`` is the ``GaussianMixture`` as it was dragged,
     ``figure.samples`` the crowd when it last stopped, shape ``(n, 2)``, and both are up to date in the next cell.
 
     Args:
         name: which figure, such as ``"langevin"``.
         **state: what shall differ from the state in which the figure begins: ``seed``, ``law`` (a
-            :class:`GaussianMixture` with isotropic components, or a mapping of ``weights``, ``means`` and
+            ``GaussianMixture`` with isotropic components, or a mapping of ``weights``, ``means`` and
             ``stds``), and the figure's own, such as ``step``.
 
     Returns:

@@ -13,9 +13,9 @@ export default {
   alt: "Left, the density of three modes with a mark on a point. Right, a round cloud of codes coloured by mode, with a mark on the code of that point. A curve in each shows the path of the flow.",
   defaults: {
     law: { weights: [0.5, 0.3, 0.2], means: [[-1.3, -0.3], [1.2, 0.7], [0.7, -1.1]], stds: [0.25, 0.3, 0.22] },
-    point: [-0.2, 1.2],
+    point: [0.2, -0.1],
     method: "adams",
-    evaluations: 24,
+    evaluations: 48,
   },
   build(fig) {
     let law, score, prior, data, codes, labels, code, path, held = "point";
