@@ -305,6 +305,13 @@ def test_a_page_leads_from_each_group_to_its_section(caplog):
     assert "no one section has this title" in caplog.text
 
 
+def test_a_rival_has_no_more_digits_than_tell_it_from_what_is_expected():
+    row = lab.Claim("a", 1.0911, at_most=1.5, error=0.0005, rival=estimate(720.1321, 0.0), rival_name="b")
+    assert row._cells()[3] == "720: b"
+    row = lab.Claim("a", 0.6931472, 0.6931472, resolution=1e-6, rival=estimate(0.6930011, 0.0), rival_name="b")
+    assert row._cells()[3] == "0.693001: b"
+
+
 def test_the_closing_table_is_shown_even_where_it_fails_and_names_each_failure(capsys):
     rows = [
         lab.Claim("mean", 0.501, 0.5, error=0.004, resolution=0.02),

@@ -340,8 +340,10 @@ class Claim:
             number = plus_minus(self.rival, self.rival_error)
         elif math.isinf(self.rival):
             number = "∞" if self.rival > 0 else f"{_MINUS}∞"
-        else:
-            number = significant(self.rival, _digits_to(self.rival, unit))
+        else:  # to a hundredth of its distance from what is expected
+            marks = [mark for mark in (self.expected, self.at_most, self.at_least) if mark is not None]
+            apart = min(abs(self.rival - mark) for mark in marks) / 100
+            number = significant(self.rival, _digits_to(self.rival, max(unit, apart)))
         return f"{number}: {self.rival_name}"
 
 
