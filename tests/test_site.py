@@ -107,7 +107,7 @@ def visited(request, browser, address):
     try:
         page.wait_for_function(
             "[...document.querySelectorAll('script[type=\"application/vnd.jupyter.widget-view+json\"]')]"
-            ".every(view => view.parentElement.querySelector('.jupyter-widgets'))"
+            ".every(view => view.parentElement.querySelector('.jupyter-widgets, .scorebook-live'))"
         )
     except playwright.TimeoutError:
         page.troubles.append("a widget is not shown")
