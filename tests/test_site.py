@@ -292,8 +292,6 @@ def test_every_figure_that_lives_is_there_and_moves_without_a_kernel(visited):
             visited.wait_for_function(
                 "([figure, n]) => +figure.dataset.steps > n", arg=[figure.element_handle(), before]
             )
-        measured = figure.locator("output").evaluate_all("all => all.map(o => +o.dataset.measured)")
-        assert any(number == number for number in measured)
 
 
 @pytest.mark.parametrize("visited", EXPLORED, indirect=True)
