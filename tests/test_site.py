@@ -441,9 +441,12 @@ def test_code_that_is_folded_says_what_it_holds_and_stays_as_the_reader_leaves_i
 def test_a_figure_is_at_home_in_the_dark(visited):
     visited.set_viewport_size({"width": 1280, "height": 900})
     visited.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    # A picture far below is fetched only when it is wanted, and until then it has no size.
+    visited.evaluate("for (const image of document.images) image.loading = 'eager'")
     for scheme in ("light", "dark"):
         visited.emulate_media(color_scheme=scheme)
         visited.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
+        visited.wait_for_function("[...document.images].every(image => image.complete)")
         shown = visited.locator("article div.cell_output img:visible").evaluate_all(
             "all => all.filter(image => !image.closest('.scorebook-explorer')).map(image => image.className)"
         )
