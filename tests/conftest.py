@@ -1,6 +1,8 @@
 """What the tests share: where the repository is, and the built book."""
 
+import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -26,6 +28,19 @@ lab.use_one_thread()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium. Where none starts its tests are skipped; on a machine of CI they fail."""
+    import playwright.sync_api as playwright  # the oldest environment has none, and opens no page
+    from chromium import NoChromiumError, launched
+
+    with playwright.sync_playwright() as driver, contextlib.ExitStack() as stack:
+        try:
+            yield stack.enter_context(launched(driver))
+        except NoChromiumError as error:
+            pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
 
 
 def pytest_terminal_summary(terminalreporter):

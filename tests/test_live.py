@@ -2,17 +2,14 @@
 
 import base64
 import builtins
-import contextlib
 import json
 import os
 from importlib import import_module, resources
 from pathlib import Path
 
-import playwright.sync_api as playwright
 import pytest
 import torch
 from browser import fetch
-from chromium import NoChromiumError, launched
 from ipywidgets.embed import dependency_state
 from live import LIVE, built, page
 
@@ -120,15 +117,6 @@ def test_without_anywidget_there_is_a_picture_and_what_to_install(monkeypatch):
 
 
 # In a browser. A page holds one figure, in the look of the book.
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as driver, contextlib.ExitStack() as stack:
-        try:
-            yield stack.enter_context(launched(driver))
-        except NoChromiumError as error:
-            pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

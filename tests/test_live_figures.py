@@ -1,12 +1,7 @@
 """The figures of laws in time, of guidance and of digits show numbers that are true, in a browser, without a kernel."""
 
-import contextlib
-import os
-
-import playwright.sync_api as playwright
 import pytest
 import torch
-from chromium import NoChromiumError, launched
 from live import page
 
 from scorebook import lab, sde
@@ -29,15 +24,6 @@ WRONG = {
     "ten steps of VE": ("sde", {"t": 1, "process": "ve", "n": 10}, 10),
     "no noise to begin with": ("noise_scales", {"schedule": [1.0, 0.6, 0.3]}, 400),
 }
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as driver, contextlib.ExitStack() as stack:
-        try:
-            yield stack.enter_context(launched(driver))
-        except NoChromiumError as error:
-            pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

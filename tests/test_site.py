@@ -1,8 +1,6 @@
 """The built book in a real browser, with no network: every page shows all it has, to everyone, and moves."""
 
-import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -19,7 +17,6 @@ import yaml
 from book_pdf import print_book, served
 from browser import fetch
 from bs4 import BeautifulSoup
-from chromium import NoChromiumError, launched
 from execution_cache import cache_path
 from pypdf import PdfReader
 
@@ -66,26 +63,16 @@ EXPLORED = [name for name in PAGES if re.search(r"\bexplorer\(", source(name)[1]
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver, contextlib.ExitStack() as stack:
-        try:
-            chromium = stack.enter_context(launched(driver))
-        except NoChromiumError as error:
-            pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
-        yield chromium
-
-
-@pytest.fixture(scope="module")
 def address(site):
     with served(site) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def visited(request, browser, address):
+def visited(request, chromium, address):
     """A page opened and at rest, and whatever went wrong from then until the last test on it."""
     name = request.param
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     page = context.new_page()
     page.set_default_timeout(LONGEST_WAIT)
     page.name, page.troubles, page.answers = name, [], []
@@ -288,10 +275,14 @@ def test_every_figure_that_lives_is_there_and_moves_without_a_kernel(visited):
         step = figure.get_by_role("button", name="Step", exact=True)
         if step.count():
             before = int(figure.get_attribute("data-steps"))
-            step.click()
-            visited.wait_for_function(
-                "([figure, n]) => +figure.dataset.steps > n", arg=[figure.element_handle(), before]
-            )
+            for _ in range(20):
+                step.click()
+            moved = "([figure, before]) => Number(figure.dataset.steps) > before"
+            visited.wait_for_function(moved, arg=[figure.element_handle(), before])
+        measured = figure.locator("output").evaluate_all(
+            "all => all.map(output => parseFloat(output.dataset.measured))"
+        )
+        assert any(number == number for number in measured)
 
 
 @pytest.mark.parametrize("visited", EXPLORED, indirect=True)
@@ -335,8 +326,8 @@ def test_a_page_is_light(visited, address):
         ("概率流", "probability_flow.html#"),
     ],
 )
-def test_the_search_leads_first_to_the_place_that_treats_the_words(browser, address, words, place):
-    search = browser.new_page()
+def test_the_search_leads_first_to_the_place_that_treats_the_words(chromium, address, words, place):
+    search = chromium.new_page()
     search.set_default_timeout(LONGEST_WAIT)
     search.goto(f"{address}search.html?q={words}")
     first = search.locator("#search-results ul.search > li").first
@@ -350,10 +341,10 @@ def test_the_search_leads_first_to_the_place_that_treats_the_words(browser, addr
     search.close()
 
 
-def test_every_box_of_the_map_leads_to_its_chapter(browser, address):
+def test_every_box_of_the_map_leads_to_its_chapter(chromium, address):
     chapters = written_pages()[1:11]
     for width, shown in ((1280, "wide"), (390, "narrow")):
-        context = browser.new_context(viewport={"width": width, "height": 900})
+        context = chromium.new_context(viewport={"width": width, "height": 900})
         page = context.new_page()
         page.set_default_timeout(LONGEST_WAIT)
         page.goto(f"{address}index.html")
@@ -378,11 +369,11 @@ def test_every_box_of_the_map_leads_to_its_chapter(browser, address):
 
 @pytest.mark.parametrize("missing", ["no-such-page.html", "in/no/such/folder/", "book/old%20name"])
 def test_a_page_that_is_not_there_is_answered_in_the_looks_of_the_book_wherever_it_is_published(
-    browser, site, tmp_path, missing
+    chromium, site, tmp_path, missing
 ):
     (tmp_path / "published").symlink_to(site)
     with served(tmp_path) as address:
-        context = browser.new_context()
+        context = chromium.new_context()
         page = context.new_page()
         page.set_default_timeout(LONGEST_WAIT)
         text = (site / "404.html").read_text(encoding="utf-8")
@@ -397,8 +388,8 @@ def test_a_page_that_is_not_there_is_answered_in_the_looks_of_the_book_wherever_
         context.close()
 
 
-def test_code_that_is_folded_says_what_it_holds_and_stays_as_the_reader_leaves_it(browser, address):
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+def test_code_that_is_folded_says_what_it_holds_and_stays_as_the_reader_leaves_it(chromium, address):
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(LONGEST_WAIT)
     page.goto(f"{address}monte_carlo.html")
@@ -485,8 +476,8 @@ def test_no_line_of_code_is_cut(visited, width):
     assert cut == []
 
 
-def test_the_book_becomes_one_pdf(browser, site, tmp_path):
-    print_book(browser, site, tmp_path / "book.pdf")
+def test_the_book_becomes_one_pdf(chromium, site, tmp_path):
+    print_book(chromium, site, tmp_path / "book.pdf")
     book = PdfReader(tmp_path / "book.pdf")
     written = written_pages()
     assert len(book.pages) >= len(written)

@@ -250,6 +250,8 @@ def test_a_headline_is_a_sentence_with_the_numbers_of_its_row(changes, said):
         {"headline": "The truth is {expected}, the median gives {rival}."},
         {"headline": "{measured} {expected} {error}"},
         {"headline": "{measured} {expected} {"},
+        {"headline": "{measured:.2f} where {expected} is true"},
+        {"headline": "{measured!r} where {expected} is true"},
         {"headline": 3},
         {"headline": "{measured} {rival}", "rival": None, "rival_name": None},
     ],

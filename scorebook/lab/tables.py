@@ -442,9 +442,12 @@ def claims(rows: Iterable[Claim] | Mapping[str, Iterable[Claim]]) -> None:
 
 def _fields(sentence: Any) -> set[str]:
     try:
-        return {field for _, field, _, _ in string.Formatter().parse(sentence) if field is not None}
+        pieces = list(string.Formatter().parse(sentence))
+        if any(form or conversion for _, _, form, conversion in pieces):
+            raise ValueError
+        return {field for _, field, _, _ in pieces if field is not None}
     except (TypeError, ValueError):
-        raise ValueError(f"headline must be a sentence with names in braces, got {sentence!r}") from None
+        raise ValueError(f"headline must be a sentence with names alone in braces, got {sentence!r}") from None
 
 
 def _display() -> Callable[[Table], Any]:

@@ -81,7 +81,8 @@ export class Plane {
       const at = this.x(tick);
       ink.moveTo(at, y0);
       ink.lineTo(at, y0 + 4);
-      ink.fillText(String(tick).replace("-", "−"), clamp(at, x0 + 4, x1 - 4), y0 + 7);
+      const words = String(tick).replace("-", "−");
+      ink.fillText(words, clamp(at, x0 + 4, this.width - ink.measureText(words).width / 2 - 1), y0 + 7);
     }
     ink.textAlign = "end";
     ink.textBaseline = "middle";
