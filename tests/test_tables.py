@@ -271,6 +271,7 @@ def test_headlines_stand_above_the_rows_which_are_folded_unless_one_fails(capsys
     assert groups == ["One &amp; two", "Three"]
     assert page.index("One &amp; two") < page.index("a &lt;mean&gt;") < page.index("Three") < page.index("share")
     assert page.count("<tr") == 1 + 2 + 2
+    assert "0.500 within&nbsp;0.02" in page
     failing = tables._Claims({"One": [lab.Claim("mean", 0.8, **headed())]})._repr_html_()
     assert '<details class="scorebook-rows" open>' in failing
     assert '<li class="fails">' in failing
@@ -284,6 +285,8 @@ def test_each_group_of_claims_is_the_section_that_it_names():
         "Sampling, slowly": "slow",
         "Levels a": "a",
         "Levels b": "b",
+        "A b": "b",
+        "A c": "c",
     }
     assert claimed.section_of(sections, "Noise") == "noise"
     assert claimed.section_of(sections, "Sampling") == "slow"
