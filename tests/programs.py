@@ -23,6 +23,7 @@ import numpy as np
 import public
 import surface
 import torch
+from matplotlib import pyplot as plt
 
 import scorebook
 from scorebook.sde import ScoreModel
@@ -305,11 +306,17 @@ def pickled(thing):
     return pickle.loads(pickle.dumps(thing))
 
 
+def own_style(name):
+    """The look in which a row draws, whatever another row or test has set before."""
+    drawing = name.partition(".")[0] in {"plots", "widgets"}
+    return plt.style.context("default") if drawing else contextlib.nullcontext()
+
+
 def run(name, *, event=None, arguments=None, enter=contextlib.nullcontext, **options):
     """The outcome of a row in a context."""
     call = ROWS[name]
     arguments = surface.batch(call, event=event) if arguments is None else arguments
-    with enter():
+    with own_style(name), enter():
         return outcome(call, arguments, **options)
 
 

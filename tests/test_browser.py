@@ -4,6 +4,8 @@ import json
 import logging
 import re
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import browser
@@ -55,6 +57,24 @@ def test_libraries_are_fetched_once_for_each_lock(checkout, monkeypatch):
     (checkout / "package-lock.json").write_text("two", encoding="utf-8")
     browser.fetch(checkout)
     assert len(calls) == 2
+
+
+def test_two_at_a_time_fetch_once(checkout, monkeypatch):
+    calls, inside = [], []
+
+    def npm(command, **_):
+        inside.append(len(inside) + 1 - len(calls))
+        time.sleep(0.2)
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout="", stderr="")
+
+    monkeypatch.setattr(browser, "npm", npm)
+    with ThreadPoolExecutor(4) as pool:
+        assert (
+            list(pool.map(lambda tests: browser.fetch(checkout, tests=tests), [True, True, True, True])) == [None] * 4
+        )
+    assert len(calls) == 1
+    assert inside == [1]
 
 
 def test_a_reader_fetches_nothing_that_only_the_tests_need(checkout, monkeypatch):

@@ -38,10 +38,11 @@ import pytest
 import surface
 import surface.sde as reading
 import torch
-from programs import ROWS, Copied, Outermost, Refused, dressed, numbers_as, outcome, run
+from matplotlib import pyplot as plt
+from programs import ROWS, Copied, Outermost, Refused, dressed, numbers_as, run
 from surface import Data, SameDraws
 
-from scorebook import sde
+from scorebook import lab, sde
 from scorebook.lab.training import History
 
 SINGLE, DOUBLE = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
@@ -475,10 +476,7 @@ def double_by_default(name):
 
 def meta_by_default(name):
     """The default device is another: what tensors there are keep theirs, and what has none is made there."""
-    call = ROWS[name]
-    arguments = surface.batch(call)
-    with default_device("meta"):
-        ours = outcome(call, arguments)
+    ours = run(name, arguments=surface.batch(ROWS[name]), enter=lambda: default_device("meta"))
     if not isinstance(ours, Refused) and any(hasattr(part, "is_meta") and part.is_meta for part in ours):
         if tensors(name):
             raise WrongError("tensors of the CPU give one elsewhere")
@@ -702,6 +700,14 @@ def test_a_call_is_right_or_refused_in_other_peoples_programs(name, record_prope
 @pytest.mark.parametrize("name", sorted(ROWS))
 def test_a_call_is_right_or_refused_in_a_process_of_its_own(name, record_property):
     check(name, ELSEWHERE, record_property)
+
+
+def test_a_row_draws_the_same_whatever_style_was_set_before():
+    before = run("plots.photographs")
+    with plt.style.context("default"):
+        lab.use_style()
+        after = run("plots.photographs")
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_every_public_name_is_called():

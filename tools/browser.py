@@ -9,6 +9,7 @@ The figures that live come from the package, and what shows them in a page from 
 a page that is no notebook.
 """
 
+import fcntl
 import filecmp
 import hashlib
 import html
@@ -57,6 +58,13 @@ def fetch(root=ROOT, *, tests=False):
     Returns:
         None, or what npm said where it failed.
     """
+    (root / "_build").mkdir(exist_ok=True)
+    with (root / "_build" / ".npm").open("a", encoding="utf-8") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # two at a time would remove what the other has just installed
+        return _fetch(root, tests)
+
+
+def _fetch(root, tests):
     stamp = root / "node_modules" / ".installed"
     lock = hashlib.sha256((root / "package-lock.json").read_bytes()).hexdigest()
     for_readers, for_tests = f"{lock} without the tests' packages", lock

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTES = ".generated"
 
 # Filled by Jupyter Book, the test run and the tools, and by nobody's hand.
-FILES = (".site", "surface.txt", "programs.txt", "programs.json")
+FILES = (".npm", ".site", "surface.txt", "programs.txt", "programs.json")
 FOLDERS = (".doctrees", "jupyter_execute", ".jupyter_cache", ".settings", "colab", "company", "mutants")
 PAGES = "html"
 CACHES = (".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", ".import_linter_cache")
