@@ -703,8 +703,8 @@ def test_a_call_is_right_or_refused_in_a_process_of_its_own(name, record_propert
 
 
 def test_a_row_draws_the_same_whatever_style_was_set_before():
-    before = run("plots.photographs")
     with plt.style.context("default"):
+        before = run("plots.photographs")
         lab.use_style()
         after = run("plots.photographs")
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
