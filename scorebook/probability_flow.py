@@ -601,7 +601,6 @@ def _solve(
     positive("rtol", rtol)
     positive("atol", atol)
     times = times.flip(0) if forwards else times
-    x = x.clone() if x.is_inference() else x
     rows, scales = _Rows(x, trace), [1.0] * len(times)
     states: Iterable[Tensor]
     recorded = torch.is_grad_enabled()

@@ -776,3 +776,39 @@ def test_a_scale_that_is_negative_or_not_finite_is_refused(wrap, scale):
 def test_bad_input_is_named(match, call):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_a_score_made_of_others_knows_the_scale_of_the_data_as_soon_as_one_of_them_does():
+    model = ScoreModel(TimeMLP(2, width=8), VP, data_std=3.0)
+
+    def without(x, t):
+        return -x
+
+    for scores in ((model, without), (without, model), (model, model)):
+        assert classifier_free(*scores, 2.0).data_std == 3.0
+    assert classifier_free(without, without, 2.0).data_std is None
+
+
+def test_a_particle_without_weight_is_never_drawn(monkeypatch):
+    monkeypatch.setattr(controllable_generation, "uniform", lambda shape, **options: torch.zeros(shape, dtype=F64))
+    log_weights = torch.tensor([[-math.inf, 0.0, -math.inf, 0.0]])
+    _, drawn = controllable_generation._drawn_anew(log_weights, torch.tensor([True]), None)
+    assert drawn.tolist() == [1, 1, 3, 3]
+
+
+def test_the_warning_of_a_collapse_points_at_the_line_that_called():
+    prior = GaussianMixture([1.0], torch.zeros(1, 2), [1.0])
+    seen = LinearObservation(torch.eye(2), torch.tensor([[40.0, 40.0]]), 0.01)
+    x = VP.sample_prior((200, 2), generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match="the particles collapsed") as told:
+        twisted_particles(VP.exact_score(prior), VP, seen, x, n_steps=4, generator=torch.Generator().manual_seed(0))
+    assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_basis_may_be_off_by_what_was_rounded_and_by_no_more(dtype):
+    basis = torch.linalg.qr(torch.randn(3, 3, dtype=F64, generator=torch.Generator().manual_seed(0))).Q
+    along = torch.outer(basis[0], basis[1]) @ basis
+    in_basis(lambda x, t: -x, (basis + 3e-6 * along).to(dtype))
+    with pytest.raises(ValueError, match="basis must be orthogonal"):
+        in_basis(lambda x, t: -x, (basis + 1e-4 * along).to(dtype))

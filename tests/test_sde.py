@@ -515,6 +515,25 @@ def test_labels_are_dropped_with_their_probability_and_otherwise_kept(p_drop):
     assert abs(dropped.double().mean() - p_drop) <= 4 * error
 
 
+@pytest.mark.parametrize("event", [(), (3,), (2, 4)], ids=str)
+def test_conditions_of_any_shape_are_dropped_as_a_whole_row(event):
+    seen = {}
+
+    def model(x, t, context, pair):
+        seen.update(context=context, pair=pair)
+        return -x
+
+    context = 1 + normal(500, *event).abs()
+    score_matching_loss(
+        model, VPSDE(), normal(500, 2), context=context, pair=(context, [context]), p_drop=0.3, generator=generator()
+    )
+    dropped = (seen["context"].reshape(500, -1) == 0).all(1)
+    assert 0 < dropped.sum() < 500
+    expected = context * (~dropped).reshape(-1, *[1] * len(event))
+    for part in (seen["context"], seen["pair"][0], seen["pair"][1][0]):
+        assert torch.equal(part, expected)
+
+
 # Times to train at
 
 

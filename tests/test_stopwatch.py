@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
+import stopwatch
 from run_record import at_a_glance
-from stopwatch import Cost, cost_of, execute, measured
+from stopwatch import Cost, cost_of, execute, measured, setup
 
 COMPUTE = "import time\nwhile time.process_time() < 1: pass"
 
@@ -81,3 +83,19 @@ def test_a_notebook_over_its_budget_is_told_and_passes(root, tmp_path, workers):
     assert done.returncode == 0, done.stdout + done.stderr
     (told,) = [line for line in done.stdout.splitlines() if "book/slow.ipynb[cpu]" in line and " s " in line]
     assert told.endswith(("over its budget", "over its budget  busy machine"))
+
+
+def test_a_cost_begins_at_nothing_and_a_limit_that_is_reached_is_kept():
+    assert Cost() == Cost(0.0, None)
+    assert Cost(60.0).remarks(60) == []
+    assert not Cost(100.0, stopwatch.BUSY * 100).busy
+
+
+def test_seconds_on_the_clock_are_those_that_passed():
+    begin = time.perf_counter()
+    cost = cost_of_a_process("import time; time.sleep(0.2)")
+    assert 0.2 <= cost.seconds <= time.perf_counter() - begin
+
+
+def test_pages_are_written_side_by_side_and_read_one_after_the_other():
+    assert setup(None) == {"parallel_read_safe": False, "parallel_write_safe": True}

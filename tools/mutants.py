@@ -46,9 +46,12 @@ PACKAGES = ("scorebook", "scorebook/lab", "scorebook/coursework", "benchmarks")
 TOOLS = ("tools/run_record.py", "tools/benchmark_page.py", "tools/stopwatch.py", "tools/mutants.py")
 # General laws, of which the tests that name another module are left out.
 LAWS = ("tests/test_surface.py", "tests/test_keywords.py", "tests/test_meta_device.py")
+# Laws that hold for all chapters at once.
+CHAPTERS = tuple(f"tests/test_{name}.py" for name in ("precision", "foreign_callers", "device_reads", "batches"))
 # Tests under another name than the module's, or beside it.
 TESTS = {
     "scorebook/sde.py": ("tests/test_sde.py", "tests/test_same_sde.py"),
+    "scorebook/probability_flow.py": ("tests/test_probability_flow.py", "tests/test_flow_in_use.py"),
     "tools/benchmark_page.py": ("tests/test_benchmarks.py",),
     # What ``fit`` is made of, whose laws are those of a whole run.
     **{
@@ -94,7 +97,8 @@ def concerned(module, root=ROOT):
         own = ("tests/test_benchmarks.py",)
     elif module.startswith("scorebook/coursework/"):
         own += ("tests/test_coursework.py",)
-    own = [name for name in TESTS.get(module, own) if (root / name).exists()]
+    own = TESTS.get(module, own) + CHAPTERS * (Path(module).parent.as_posix() == "scorebook")
+    own = [name for name in own if (root / name).exists()]
     return own + [name for name in LAWS if module.startswith("scorebook/") and (root / name).exists()]
 
 
