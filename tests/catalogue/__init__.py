@@ -1,0 +1,222 @@
+"""Answers as students write them, handed to the checks: which are refused, and by which name.
+
+Two catalogues: ``tuned``, on which the checks were mended, and ``held_out``, which was written first and on which
+nothing was tuned. Each answer is right, or holds one mistake, or a pair; ``test_catalogue`` prints what becomes
+of them.
+
+The answers to the tasks of the assignments that no check of the package judges are handed to the cells of the master
+that do.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import functools
+import io
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import torch
+
+from scorebook import coursework, lab, sde
+from scorebook.controllable_generation import LinearObservation
+
+DOUBLE = torch.float64
+MASTERS = Path(__file__).resolve().parents[2] / "coursework"
+SEEDS = (0, 1)
+
+GAUSSIAN = (
+    torch.tensor([1.0, -2.0, 0.5], dtype=DOUBLE),
+    torch.tensor([[2.0, 0.6, 0.0], [0.6, 0.5, 0.1], [0.0, 0.1, 0.7]], dtype=DOUBLE),
+)
+MIXTURE = (
+    torch.tensor([0.2, 0.5, 0.3], dtype=DOUBLE),
+    torch.tensor([[-2.0, 0.0], [1.0, 1.0], [2.0, -2.0]], dtype=DOUBLE),
+    torch.tensor([0.3, 1.0, 0.5], dtype=DOUBLE),
+)
+MATRIX = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -1.0]], dtype=DOUBLE)
+WIDTH = 0.1
+
+
+def normal(x, generator=None):
+    """Standard normal noise like ``x``, as the assignments ask for it."""
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+
+def _score_of_gaussian(f, seed):
+    mean, covariance = GAUSSIAN
+    law = lab.GaussianMixture(torch.ones(1), mean[None], covariance[None]).to(DOUBLE)
+    return coursework.check_score(lambda x: f(x, mean, covariance), law, seed=seed)
+
+
+def _score_of_mixture(f, seed):
+    return coursework.check_score(lambda x: f(x, *MIXTURE), lab.GaussianMixture(*MIXTURE), seed=seed)
+
+
+def _score_by_autograd(f, seed):
+    law = lab.GaussianMixture(*MIXTURE)
+    return coursework.check_score(lambda x: f(law.log_prob, x), law, seed=seed)
+
+
+def _guided(f, seed):
+    process, law = sde.VPSDE(), lab.GaussianMixture(torch.ones(1), torch.zeros(1, 3), torch.tensor([4.0])).to(DOUBLE)
+    observation = LinearObservation(MATRIX, torch.tensor([0.7, -1.2], dtype=DOUBLE), 0.3)
+    score = f(process.exact_score(law), process, observation, data_std=2.0)
+    return coursework.check_guidance(score, observation, prior=law, seed=seed)
+
+
+class _NoDisplay(ast.NodeTransformer):
+    """Takes ``display(...)`` off a check, so that a cell runs where no notebook is."""
+
+    def visit_Call(self, node):
+        """Puts the argument in place of the call."""
+        self.generic_visit(node)
+        return node.args[0] if isinstance(node.func, ast.Name) and node.func.id == "display" else node
+
+
+@functools.cache
+def _cells(assignment, task):
+    """The cells of a master up to the last test of a task, each with its name, without the tests of other tasks."""
+    found = []
+    for cell in nbformat.read(MASTERS / f"{assignment}.ipynb", 4).cells:
+        name = cell.metadata.get("nbgrader", {}).get("grade_id")
+        of_others = name is not None and cell.metadata["nbgrader"]["grade"] and not name.startswith(f"{task}_")
+        if cell.cell_type == "code" and "%pip" not in cell.source and not of_others:
+            tree = ast.fix_missing_locations(_NoDisplay().visit(ast.parse(cell.source)))
+            found.append((name, compile(tree, assignment, "exec")))
+    last = max(k for k, (name, _) in enumerate(found) if name is not None and name.startswith(f"{task}_"))
+    return found[: last + 1]
+
+
+def _by_cells(assignment, task):
+    """Hands an answer to the cells of a master that test a task: what a cell asserts is the diagnosis."""
+
+    def check(f, seed):
+        del seed  # the cells hold their own
+        space = {}
+        with contextlib.redirect_stdout(io.StringIO()):
+            for name, code in _cells(assignment, task):
+                try:
+                    exec(code, space)
+                except Exception as error:
+                    if name is None or not name.startswith(f"{task}_"):
+                        raise
+                    return coursework.Report(name, False, f"{type(error).__name__}: {error}")
+                if name == task:
+                    space[task] = f
+        return coursework.Report(task, True, "all cells pass")
+
+    return check
+
+
+# What an answer of each kind is called with.
+CHECKS = {
+    "gaussian score": _score_of_gaussian,
+    "mixture score": _score_of_mixture,
+    "score by autograd": _score_by_autograd,
+    "divergence": lambda f, seed: coursework.check_divergence(f, seed=seed),
+    "estimate": lambda f, seed: coursework.check_divergence(f, exact=False, seed=seed),
+    **{
+        f"{kind} loss": lambda f, seed, kind=kind: coursework.check_loss(f, kind, seed=seed)
+        for kind in ("explicit", "implicit", "sliced", "denoising", "sde")
+    },
+    "langevin": lambda f, seed: coursework.check_langevin(f, seed=seed),
+    "annealed": lambda f, seed: coursework.check_annealed(f, seed=seed),
+    "sde": lambda f, seed: coursework.check_sde(f(), reference=sde.VPSDE(), seed=seed),
+    "sde alone": lambda f, seed: coursework.check_sde(f(), seed=seed),
+    "reverse step": lambda f, seed: coursework.check_reverse_step(f, seed=seed),
+    "flow": lambda f, seed: coursework.check_probability_flow(f, seed=seed),
+    "log prob": lambda f, seed: coursework.check_log_prob(f, seed=seed),
+    "bits": lambda f, seed: coursework.check_log_prob(f, bin_width=WIDTH, seed=seed),
+    "guidance": _guided,
+    "predictor-corrector cells": _by_cells("3_sampler", "predictor_corrector"),
+    "posterior cells": _by_cells("4_inverse_problem", "sample_posterior"),
+    "coverage cells": _by_cells("4_inverse_problem", "coverage"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One student's answer.
+
+    Attributes:
+        kind: key of ``CHECKS``.
+        name: that of the function.
+        function: the student's own.
+        mistakes: what is wrong with it: none, one or two, each a set of names that say so.
+        labelled: whether the check can name a mistake; a cell of an assignment only asserts.
+    """
+
+    kind: str
+    name: str
+    function: Callable
+    mistakes: tuple[frozenset[str], ...]
+
+    @property
+    def labelled(self):
+        return not self.kind.endswith("cells")
+
+    def becomes(self, seed):
+        """One word for what a check says of it, and the report."""
+        report = CHECKS[self.kind](self.function, seed)
+        if report.passed:
+            return ("accepted" if self.mistakes else "passes"), report
+        if not self.mistakes:
+            return "refused", report
+        if report.mistake is None or not self.labelled:
+            return "not named", report
+        return ("named" if any(report.mistake in names for names in self.mistakes) else "named wrongly"), report
+
+
+class Catalogue:
+    """Answers, gathered by decorators."""
+
+    def __init__(self):
+        self.answers = []
+
+    def right(self, kind):
+        """A right answer."""
+        return self.wrong(kind)
+
+    def wrong(self, kind, *mistakes):
+        """An answer with one mistake or two; where several names would say it, they stand between bars."""
+
+        def keep(function):
+            names = tuple(frozenset(mistake.split("|")) for mistake in mistakes)
+            self.answers.append(Answer(kind, function.__name__, function, names))
+            return function
+
+        return keep
+
+
+# From the worst to the best: of several seeds the worst counts.
+WORDS = ("accepted", "refused", "named wrongly", "not named", "named", "passes")
+
+
+def tried(answer, seeds=SEEDS):
+    """The worst that becomes of an answer over the seeds, and its report."""
+    seeds = seeds if answer.labelled else seeds[:1]  # cells hold their own seeds
+    return min((answer.becomes(seed) for seed in seeds), key=lambda outcome: WORDS.index(outcome[0]))
+
+
+def figures(outcomes):
+    """Count what became of answers: a dict from words to numbers.
+
+    Args:
+        outcomes: pairs of an answer and its word.
+    """
+    count = Counter()
+    for answer, word in outcomes:
+        group = ("right", "single", "pair")[len(answer.mistakes)]
+        count[group] += 1
+        if group == "right":
+            count["right refused"] += word == "refused"
+            continue
+        count["wrong accepted"] += word == "accepted"
+        if answer.labelled:
+            count[f"{group} labelled"] += 1
+            for each in ("named", "not named", "named wrongly"):
+                count[f"{group} {each}"] += word == each
+    return count
