@@ -25,7 +25,7 @@ export PYTHONUTF8 := 1
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 
-.PHONY: help book test test-fast test-full lowest lint places mutants audit bench colab pdf coursework serve picture live weights repository clean
+.PHONY: help book test test-fast test-full lowest lint places mutants audit bench colab pdf coursework serve picture questions live weights repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -88,6 +88,9 @@ picture: book  ## take the README's picture from the tour
 
 coursework: $(INSTALLED)  ## write the student notebooks of the assignments (FOLDER=course)
 	$(BIN)/python tools/assignments.py generate $(if $(FOLDER),"$$FOLDER")
+
+questions: $(INSTALLED)  ## write the question bank for Moodle (FOLDER=...)
+	$(BIN)/python tools/questions.py $(if $(FOLDER),"$$FOLDER")
 
 live: $(INSTALLED)  ## bundle the figures that live, after a change in scorebook/lab/live (STILLS=1: and their pictures)
 	$(BIN)/python tools/live.py $(if $(STILLS),--stills)
