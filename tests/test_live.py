@@ -206,6 +206,8 @@ def test_it_runs_pauses_steps_and_starts_anew(shown):
     if not run.count():
         return
     run.scroll_into_view_if_needed()
+    # Slowly, lest it come to its end by itself.
+    shown.evaluate("document.querySelector('.scorebook-live').scorebook.acts.rate = () => 6")
     run.click()
     assert run.get_attribute("aria-pressed") == "true"
     shown.wait_for_function("Number(document.querySelector('.scorebook-live').dataset.steps) > 2")

@@ -5,7 +5,7 @@ import {
   twistedParticles, vp,
 } from "../engine/index.js";
 import { distanceTo } from "./distance.js";
-import { lawOf } from "./langevin.js";
+import { lawOf } from "../frame/law.js";
 
 const N = 1000, STEPS = 250, T_MIN = 1e-3;
 
@@ -65,16 +65,7 @@ export default {
         marginal.line(xs, density, { colour: "green" });
       },
     });
-    own().means.forEach((_, m) =>
-      plane.handle({
-        label: `mode ${m + 1}`,
-        get: () => own().means[m],
-        set: (...to) => ((own().means[m] = to), fig.start()),
-        text: () => `mode ${m + 1} at ${own().means[m].map((v) => v.toFixed(2)).join(", ")}`,
-        step: 0.05,
-        colour: "blue",
-      }),
-    );
+    plane.modes({ moved: () => fig.start(), digits: 2, step: 0.05 });
     plane.handle({
       label: "observed x₂",
       only: "y",

@@ -13,7 +13,7 @@ export default {
   name: "digits",
   weights: "digits",
   title: "Half a digit, and what it may be",
-  hint: "Paint on the pad what is known; grey is left to the network. Or clear it, and choose a label.",
+  hint: "Paint on the pad with pointer or finger, or move the square with the arrow keys and paint with the space bar: ink, paper, or grey for what is left to the network. Or clear it, and choose a label.",
   alt: "Left, a pad of eight by eight cells, some painted black or white, the others grey. Right, thirty-two digits that a network has drawn to go with what is painted.",
   defaults: { known: Array.from({ length: D }, (_, i) => PAINTED[i] ?? -2), label: -1, scale: 1, brush: "ink", at: [3.5, 3.5] },
   build(fig) {
@@ -42,7 +42,7 @@ export default {
       equal: true,
       axes: false,
       most: 260,
-      title: "what is known",
+      title: "what is known: paint here",
       label: fig.kind.alt,
       draw() {
         draw(pad, fig.state.known, 0, SIDE, SIDE);
@@ -63,44 +63,57 @@ export default {
       const i = Math.min(SIDE - 1, Math.max(0, Math.floor(u))), j = Math.min(SIDE - 1, Math.max(0, Math.floor(SIDE - v)));
       fig.state.known[j * SIDE + i] = { ink: 1, paper: -1, unknown: -2 }[fig.state.brush];
     };
+    /** Every cell on the straight way from where the brush is: a quick hand is seen at few places. */
+    const brush = (u, v) => {
+      const [a, b] = fig.state.at, n = Math.max(1, Math.ceil(2 * Math.hypot(u - a, v - b)));
+      for (let i = 1; i <= n; i++) paint(a + (i / n) * (u - a), b + (i / n) * (v - b));
+      fig.state.at = [u, v];
+    };
     const again = () => (fig.start(), fig.run());
     pad.handle({
-      label: "brush",
+      label: "brush; the space bar paints",
       get: () => fig.state.at,
-      set: (u, v) => {
-        fig.state.at = [u, v];
-        paint(u, v);
-      },
+      set: brush,
+      byKey: (...to) => (fig.state.at = to),
+      press: () => (paint(...fig.state.at), again()),
       text: () => {
         const i = Math.min(7, Math.floor(fig.state.at[0])), j = Math.min(7, Math.floor(SIDE - fig.state.at[1]));
-        return `row ${j + 1}, column ${i + 1}: at ${fig.state.at.map((v) => v.toFixed(1)).join(", ")}`;
+        const value = fig.state.known[j * SIDE + i], here = value < -1 ? "unknown" : value > 0 ? "ink" : "paper";
+        return `row ${j + 1}, column ${i + 1}: ${here}`;
       },
       step: 1,
-      ended: again,
+      ended: (key) => key || again(),
       square: true,
       colour: "orange",
     });
     // The pad takes the pointer anywhere, not at the brush alone.
     let painting = false;
-    const stroke = (event) => {
-      if (!painting) return;
+    const place = (event) => {
       const box = pad.surface.getBoundingClientRect();
-      const to = [pad.x.invert(event.clientX - box.left), pad.y.invert(event.clientY - box.top)].map((v) => Math.min(SIDE, Math.max(0, v)));
-      fig.state.at = to;
-      paint(...to);
-      fig.touched();
+      return [pad.x.invert(event.clientX - box.left), pad.y.invert(event.clientY - box.top)].map((v) => Math.min(SIDE, Math.max(0, v)));
     };
-    pad.canvas.style.touchAction = "none";
+    pad.canvas.classList.add("sl-pad");
     pad.canvas.addEventListener("pointerdown", (event) => {
+      const [left, right] = pad.x.range();
+      if (event.button || event.offsetX < left || event.offsetX > right) return;
+      event.preventDefault();
       painting = true;
       pad.canvas.setPointerCapture(event.pointerId);
-      stroke(event);
+      fig.state.at = place(event);
+      brush(...fig.state.at);
+      fig.touched();
     });
-    pad.canvas.addEventListener("pointermove", stroke);
-    for (const kind of ["pointerup", "pointercancel"])
+    pad.canvas.addEventListener("pointermove", (event) => {
+      if (!painting) return;
+      brush(...place(event));
+      fig.touched();
+    });
+    for (const kind of ["pointerup", "pointercancel", "lostpointercapture"])
       pad.canvas.addEventListener(kind, () => {
-        if (painting) again();
+        if (!painting) return;
         painting = false;
+        again();
+        fig.settled();
       });
     const sheet = fig.plane({
       x: [0, ACROSS],

@@ -10,7 +10,7 @@ export default {
   hint: "Drag a mode: the crowd follows the score to wherever you put it.",
   alt: "A cloud of a thousand points of pure noise, which flows to the three modes of a law, in shares that match their weights.",
   autoplay: true,
-  without: ["once", "link", "anew", "seed"],
+  without: ["once", "anew", "seed"],
   defaults: {
     law: { weights: [0.5, 0.3, 0.2], means: [[-2.6, -0.5], [2.2, 1.1], [1.1, -1.35]], stds: [0.3, 0.34, 0.26] },
   },
@@ -37,20 +37,15 @@ export default {
         }
       },
     });
-    own().means.forEach((_, k) =>
-      plane.handle({
-        label: `mode ${k + 1}, weight ${own().weights[k]}`,
-        get: () => own().means[k],
-        set: (...to) => {
-          own().means[k] = to;
-          make();
-          replay();
-        },
-        text: () => `mode ${k + 1} at ${own().means[k].map((v) => v.toFixed(1)).join(", ")}`,
-        step: 0.1,
-        colour: colours[k],
-      }),
-    );
+    plane.modes({
+      moved() {
+        make();
+        replay();
+      },
+      step: 0.1,
+      colours,
+      label: (k) => `mode ${k + 1}, weight ${own().weights[k]}`,
+    });
     const readings = own().weights.map((_, k) => fig.reading({ label: `share at mode ${k + 1}` }));
 
     // The way of every point from its noise, and then as many steps of rest at the end of it.

@@ -1,12 +1,10 @@
 // Langevin dynamics on a law of two modes in the plane: ascent, Langevin, Metropolis; modes, start and step by hand.
 
+import { gradientAscentStep, langevinStep, metropolisStep, mixture, modeWeights } from "../engine/index.js";
 import { number, say } from "../frame/dom.js";
-import { gradientAscentStep, langevinStep, metropolisStep, mixture } from "../engine/index.js";
+import { lawOf } from "../frame/law.js";
 
 const N = 1280;
-
-/** The mixture of a state: { weights, means, stds }. */
-export const lawOf = ({ weights, means, stds }) => mixture(means, stds, weights);
 
 export default {
   name: "langevin",
@@ -39,16 +37,7 @@ export default {
         plane.points(x, { colour: "orange", size: 2.6 });
       },
     });
-    own().means.forEach((_, k) =>
-      plane.handle({
-        label: `mode ${k + 1}`,
-        get: () => own().means[k],
-        set: (...to) => ((own().means[k] = to), make()),
-        text: () => `mode ${k + 1} at ${own().means[k].map((v) => v.toFixed(1)).join(", ")}`,
-        step: 0.25,
-        colour: "blue",
-      }),
-    );
+    plane.modes({ moved: make });
     plane.handle({
       label: "start of the crowd",
       get: () => fig.state.at,
@@ -131,11 +120,7 @@ export default {
         if (rule !== "metropolis") exact = (1 - step) ** 2 * exact + (rule === "langevin" ? 2 * step : 0);
       },
       measure() {
-        const { step, rule } = fig.state, [a, b] = own().means;
-        let right = 0;
-        for (let i = 0; i < x.length; i += 2)
-          if (Math.hypot(x[i] - b[0], x[i + 1] - b[1]) < Math.hypot(x[i] - a[0], x[i + 1] - a[1])) right++;
-        const p = right / N;
+        const { step, rule } = fig.state, p = modeWeights(x, Float64Array.from(own().means.flat()), 2)[1];
         share({ measured: p, error: Math.sqrt((p * (1 - p)) / N), truth: own().weights[1] });
         let now = 0;
         for (const v of bell) now += v * v / N;

@@ -1,7 +1,7 @@
 // The law under noise of any scale, and annealed Langevin with a schedule shaped by hand.
 
-import { annealedStep, noisedScore, tweedie } from "../engine/index.js";
-import { lawOf } from "./langevin.js";
+import { annealedStep, modeWeights, noisedScore, tweedie } from "../engine/index.js";
+import { lawOf } from "../frame/law.js";
 
 const N = 1280, SCALES = 20;
 
@@ -44,16 +44,7 @@ export default {
         plane.points(x, { colour: "orange" });
       },
     });
-    own().means.forEach((_, m) =>
-      plane.handle({
-        label: `mode ${m + 1}`,
-        get: () => own().means[m],
-        set: (...to) => ((own().means[m] = to), make()),
-        text: () => `mode ${m + 1} at ${own().means[m].map((v) => v.toFixed(1)).join(", ")}`,
-        step: 0.25,
-        colour: "blue",
-      }),
-    );
+    plane.modes({ moved: make });
     const schedule = fig.plane({
       x: [0, SCALES - 1],
       y: [-1.3, 1.6],
@@ -112,11 +103,7 @@ export default {
       },
       done: () => k >= SCALES * fig.state.each,
       measure() {
-        const [a, b] = own().means;
-        let right = 0;
-        for (let i = 0; i < x.length; i += 2)
-          if (Math.hypot(x[i] - b[0], x[i + 1] - b[1]) < Math.hypot(x[i] - a[0], x[i + 1] - a[1])) right++;
-        const p = right / N;
+        const [a, b] = own().means, p = modeWeights(x, Float64Array.from(own().means.flat()), 2)[1];
         share({ measured: p, error: Math.sqrt((p * (1 - p)) / N), truth: own().weights[1] });
         const noised = law.diffuse(1, fig.state.sigma), line = new Float64Array(402);
         for (let i = 0; i <= 200; i++) for (let j = 0; j < 2; j++) line[2 * i + j] = a[j] + (i / 200) * (b[j] - a[j]);

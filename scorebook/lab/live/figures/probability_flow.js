@@ -1,7 +1,7 @@
 // The probability flow: a point and its code, either of them in the reader's hand, and log p by the flow beside the exact.
 
 import { TABLEAUS, exactScore, follow, logProb, times, vp } from "../engine/index.js";
-import { lawOf } from "./langevin.js";
+import { lawOf } from "../frame/law.js";
 
 const N = 600, T_MIN = 1e-3;
 
@@ -73,19 +73,7 @@ export default {
         trail(right);
       },
     });
-    own().means.forEach((_, k) =>
-      left.handle({
-        label: `mode ${k + 1}`,
-        get: () => own().means[k],
-        set: (...to) => {
-          own().means[k] = to;
-          fig.start();
-        },
-        text: () => `mode ${k + 1} at ${own().means[k].map((v) => v.toFixed(2)).join(", ")}`,
-        step: 0.05,
-        colour: "blue",
-      }),
-    );
+    left.modes({ moved: () => fig.start(), digits: 2, step: 0.05 });
     left.handle({
       label: "the point",
       get: () => fig.state.point,

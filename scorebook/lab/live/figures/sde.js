@@ -2,7 +2,7 @@
 
 import { exactScore, forwardStep, reverseStep, seeded, subvp, ve, vp } from "../engine/index.js";
 import { distanceTo } from "./distance.js";
-import { lawOf } from "./langevin.js";
+import { lawOf } from "../frame/law.js";
 
 const N = 1000, SDES = { vp: () => vp(), subvp: () => subvp(), ve: () => ve(0.01, 20) }, T_MIN = 1e-3;
 
@@ -60,20 +60,18 @@ export default {
         plane.points(crowd(), { colour: "orange" });
       },
     });
-    own().means.forEach((_, k) =>
-      plane.handle({
-        label: `mode ${k + 1}`,
-        get: () => own().means[k].map((m) => (m * process.alpha(grid(place()))) / size(grid(place()))),
-        set: (...to) => {
-          const t = grid(place()), back = size(t) / process.alpha(t);
-          own().means[k] = to.map((v) => Math.max(-5, Math.min(5, v * back)));
-          fig.start();
-        },
-        text: () => `mode ${k + 1} at ${own().means[k].map((v) => v.toFixed(2)).join(", ")}`,
-        step: 0.05,
-        colour: "blue",
-      }),
-    );
+    /** Of the spread of the law at that time, how much a mean is away from zero. */
+    const scale = () => {
+      const t = grid(place());
+      return process.alpha(t) / size(t);
+    };
+    plane.modes({
+      moved: () => fig.start(),
+      digits: 2,
+      step: 0.05,
+      to: (mean) => mean.map((m) => m * scale()),
+      from: (seen) => seen.map((v) => Math.max(-5, Math.min(5, v / scale()))),
+    });
     fig.slider({ key: "t", label: "time t", min: T_MIN, max: 1, step: 0.001, format: (v) => v.toFixed(3) });
     fig.slider({ key: "n", label: "steps from 1 to 0.001", values: [10, 20, 50, 100, 200, 500], restarts: true });
     fig.select({ key: "process", label: "SDE", options: [["vp", "VP"], ["subvp", "sub-VP"], ["ve", "VE"]], restarts: true });

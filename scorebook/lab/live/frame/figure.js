@@ -20,7 +20,8 @@ export class Figure {
   constructor(root, kind, { state = {}, weights = null, changed = null, linked = false } = {}) {
     Object.assign(this, { root, kind, weights, changed, linked });
     this.first = { seed: 0, ...structuredClone(kind.defaults), ...structuredClone(state) };
-    this.state = { ...structuredClone(this.first), ...(linked ? fromAddress(kind.name) : {}) };
+    const told = linked ? fromAddress(kind.name, this.first) : {};
+    this.state = { ...structuredClone(this.first), ...told };
     this.planes = [];
     this.controls = [];
     this.sheets = new Map();
@@ -53,13 +54,27 @@ export class Figure {
     this.onHidden = () => this.go();
     document.addEventListener("visibilitychange", this.onHidden);
     this.onAddress = () => {
-      const told = fromAddress(kind.name);
-      if (this.linked && Object.keys(told).length) this.restore({ ...this.first, ...told });
+      const other = linked ? fromAddress(kind.name, this.first) : {};
+      if (!Object.keys(other).length) return;
+      try {
+        this.restore({ ...this.first, ...other });
+      } catch {
+        this.restore(this.first);
+      }
+      this.comeIntoView();
     };
     window.addEventListener("hashchange", this.onAddress);
     this.repaint();
     this.start();
     root.scorebook = this;
+    if (Object.keys(told).length) this.comeIntoView();
+  }
+
+  /** To where a link led: its figure, once the page has its shape. */
+  comeIntoView() {
+    const come = () => requestAnimationFrame(() => this.root.scrollIntoView({ block: "center" }));
+    if (document.readyState === "complete") come();
+    else window.addEventListener("load", come, { once: true });
   }
 
   // What a kind uses to build itself.
@@ -121,7 +136,10 @@ export class Figure {
       if (restarts) this.start();
       this.settled();
     });
-    return this.control(element("label", {}, label, input), () => (input.selectedIndex = options.findIndex(([value]) => value === this.state[key])));
+    return this.control(element("label", {}, label, input), () => {
+      input.selectedIndex = options.findIndex(([value]) => value === this.state[key]);
+      if (input.selectedIndex < 0) throw new RangeError(`${key} must be one of ${options.map(([value]) => value)}, got ${this.state[key]}`);
+    });
   }
 
   /** A tick for a truth of the state. */
@@ -159,6 +177,7 @@ export class Figure {
     output.setAttribute("aria-label", label);
     this.parts.readings.append(element("div", { class: "sl-reading" }, name, output, truth));
     const show = ({ measured: value, truth: true_ = null, error = 0, words = null }) => {
+      if (Number.isNaN(value) && !this.exploded) this.explode(`What is measured, the ${label}, is no number any more.`);
       set(output, "data-measured", value);
       set(output, "data-truth", true_ ?? "");
       set(output, "data-error", error);
@@ -295,8 +314,9 @@ export class Figure {
     if (this.running && !was) {
       this.last = performance.now();
       this.owed = 0;
-      requestAnimationFrame((now) => this.frame(now));
+      this.next = requestAnimationFrame((now) => this.frame(now));
     } else if (was && !this.running) {
+      cancelAnimationFrame(this.next);
       this.show();
       this.settled();
     }
@@ -320,7 +340,7 @@ export class Figure {
     }
     if (now - (this.measuredAt ?? 0) > OFTEN) this.measure(now);
     for (const plane of this.planes) plane.paint();
-    requestAnimationFrame((next) => this.frame(next));
+    this.next = requestAnimationFrame((next) => this.frame(next));
   }
 
   measure(now = performance.now()) {
@@ -390,6 +410,7 @@ export class Figure {
   remove() {
     this.asked = this.running = false;
     cancelAnimationFrame(this.painting);
+    cancelAnimationFrame(this.next);
     this.watcher.disconnect();
     for (const observer of this.themes) observer.disconnect();
     for (const plane of this.planes) plane.remove();
@@ -409,14 +430,22 @@ function encode(state) {
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
 }
 
-function fromAddress(name) {
+function fromAddress(name, first) {
   const hash = location.hash.slice(1);
   if (!hash.startsWith(prefix(name))) return {};
   try {
     const text = atob(hash.slice(prefix(name).length).replaceAll("-", "+").replaceAll("_", "/"));
     const state = JSON.parse(new TextDecoder().decode(Uint8Array.from(text, (letter) => letter.charCodeAt(0))));
-    return state && typeof state === "object" ? state : {};
+    return Object.fromEntries(Object.entries(state ?? {}).filter(([key, value]) => key in first && alike(value, first[key])));
   } catch {
     return {};
   }
+}
+
+/** Whether a value has the parts of another, of the same kinds: numbers that are some, as many in a list. */
+function alike(value, other) {
+  if (typeof value !== typeof other || Array.isArray(value) !== Array.isArray(other)) return false;
+  if (typeof value !== "object") return typeof value !== "number" || Number.isFinite(value);
+  const keys = Object.keys(other);
+  return value !== null && keys.length === Object.keys(value).length && keys.every((key) => alike(value[key], other[key]));
 }

@@ -270,20 +270,21 @@ export class Plane {
   /**
    * What a reader drags, by pointer, touch or arrow keys.
    *
-   * @param {object} options label; get() -> [x, y]; set(x, y); only: "x" or "y" for one direction; text(): what is said of
-   *   the value; step: of an arrow key, in units of the plane; colour; square.
+   * @param {object} options label; get() -> [x, y]; set(x, y); byKey(x, y): the same, where a key does another thing; only:
+   *   "x" or "y" for one direction; text(): what is said of the value; step: of an arrow key, in units of the plane;
+   *   press(): what space and enter do; ended(key): when it is let go, by a key or not; colour; square.
    */
-  handle({ label, get, set: move, only = null, text, step = null, colour = "text", square = false, shown = () => true, ended = null }) {
+  handle({ label, get, set: move, byKey = move, only = null, text, step = null, colour = "text", square = false, press = null, ended = null }) {
     const { figure } = this, along = only === "y" ? 1 : 0;
     const node = element("div", { class: `sl-handle${square ? " sl-square" : ""}`, role: "slider", tabindex: "0", "aria-label": label });
     if (only === "y") node.setAttribute("aria-orientation", "vertical");
     node.style.setProperty("--sl-handle", `var(--sl-${colour})`);
     const scales = [this.x, this.y];
-    const to = (x, y) => {
+    const to = (x, y, go = move) => {
       const now = get(), wanted = [x, y].map((value, i) => clamp(value, ...scales[i].domain()));
       if (only) wanted[1 - along] = now[1 - along];
       if (!wanted.every(Number.isFinite) || (wanted[0] === now[0] && wanted[1] === now[1])) return;
-      move(...wanted);
+      go(...wanted);
       figure.touched();
     };
     const spoken = () => {
@@ -314,7 +315,7 @@ export class Plane {
       held = null;
       node.classList.remove("sl-held");
       spoken();
-      ended?.();
+      ended?.(false);
       figure.settled();
     };
     for (const kind of ["pointerup", "pointercancel", "lostpointercapture"]) node.addEventListener(kind, release);
@@ -322,19 +323,23 @@ export class Plane {
       const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
       if (only === "x") Object.assign(ways, { ArrowUp: [1, 0], ArrowDown: [-1, 0] });
       if (only === "y") Object.assign(ways, { ArrowLeft: [0, -1], ArrowRight: [0, 1] });
-      const way = ways[event.key];
-      if (!way || event.altKey || event.ctrlKey || event.metaKey) return;
+      const way = ways[event.key], pressed = press && (event.key === " " || event.key === "Enter");
+      if (!(way || pressed) || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
-      const [x, y] = get(), times = event.shiftKey ? 5 : 1;
-      const by = scales.map((scale) => (step ?? (scale.domain()[1] - scale.domain()[0]) / 50) * times);
-      to(x + way[0] * by[0], y + way[1] * by[1]);
+      if (pressed) {
+        press();
+        figure.touched();
+      } else {
+        const [x, y] = get(), times = event.shiftKey ? 5 : 1;
+        const by = scales.map((scale) => (step ?? (scale.domain()[1] - scale.domain()[0]) / 50) * times);
+        to(x + way[0] * by[0], y + way[1] * by[1], byKey);
+      }
       spoken();
-      ended?.();
+      ended?.(true);
       figure.settled();
     });
     const place = () => {
       const [x, y] = get().map((value, i) => clamp(value, ...scales[i].domain()));
-      node.hidden = !shown();
       node.style.transform = `translate(${this.x(x)}px, ${this.y(y)}px)`;
       if (!held && !figure.running) spoken();
     };
@@ -342,6 +347,27 @@ export class Plane {
     this.handles.push({ node, place });
     spoken();
     return node;
+  }
+
+  /**
+   * A handle on each mode of the figure's law. moved() follows; where the plane shows a mean elsewhere, to(mean) is its
+   * place and from(place) the mean.
+   */
+  modes({ moved, digits = 1, step = 0.25, colours = ["blue"], label = (k) => `mode ${k + 1}`, to = (mean) => mean, from = (place) => place }) {
+    const { figure } = this;
+    figure.state.law.means.forEach((_, k) =>
+      this.handle({
+        label: label(k),
+        get: () => to(figure.state.law.means[k]),
+        set: (...place) => {
+          figure.state.law.means[k] = from(place);
+          moved();
+        },
+        text: () => `mode ${k + 1} at ${figure.state.law.means[k].map((v) => v.toFixed(digits)).join(", ")}`,
+        step,
+        colour: colours[k % colours.length],
+      }),
+    );
   }
 
   remove() {

@@ -12,12 +12,18 @@ function dress() {
   document.head.append(sheet);
 }
 
-/** Makes an element the figure of that name. */
+/** Makes an element the figure of that name. A link to a state that no figure can have leads to the first one. */
 export function mount(root, name, options = {}) {
   dress();
   const kind = figures[name];
   if (!kind) throw new RangeError(`no figure is named ${name}`);
-  return new Figure(root, kind, options);
+  try {
+    return new Figure(root, kind, options);
+  } catch (error) {
+    if (!options.linked || !location.hash) throw error;
+    history.replaceState(history.state, "", location.pathname + location.search);
+    return new Figure(root, kind, options);
+  }
 }
 
 /** What anywidget calls. The state is Python's: it comes with the model, and goes back when the reader lets go. */
