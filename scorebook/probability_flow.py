@@ -43,6 +43,7 @@ from torch.utils.checkpoint import checkpoint
 from torchdiffeq import odeint
 
 from scorebook.lab.arguments import (
+    at_least_single,
     batch,
     expand,
     finite,
@@ -60,12 +61,22 @@ from scorebook.lab.arguments import (
 )
 from scorebook.lab.calls import at
 from scorebook.lab.gradients import checked, outside_inference_mode, recording, unchecked
-from scorebook.lab.types import Array, Field, Integer, LogDensity, Number, PerRow, Score
+from scorebook.lab.types import Array, Field, GivenScore, Integer, LogDensity, Number, PerRow, Score, TimeSampler
 from scorebook.score_matching import value_and_divergence
-from scorebook.sde import SDE, data_std_of, on_grid, same_sde
+from scorebook.sde import SDE, StraightPath, data_std_of, on_grid, same_sde, score_matching_loss, sde_of
 from scorebook.sliced_score_matching import random_projections, value_and_slices
 
-__all__ = ["bits_per_dim", "dequantize", "encode", "interpolate", "log_prob", "sample", "velocity"]
+__all__ = [
+    "bits_per_dim",
+    "dequantize",
+    "encode",
+    "flow_matching_loss",
+    "interpolate",
+    "log_prob",
+    "sample",
+    "score_from_velocity",
+    "velocity",
+]
 
 _ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
 # Explicit Runge-Kutta methods: for each stage after the first its share of the step and the weights of the rates so
@@ -159,6 +170,109 @@ def _velocity(sde: SDE, score: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return sde.drift(x, t) - 0.5 * expand(sde.diffusion(t), x, "t") ** 2 * same_shape("score", at(score, x, t), x)
 
     return field
+
+
+def score_from_velocity(sde: SDE, velocity: Callable[..., Tensor]) -> GivenScore:
+    r"""Score of a model of the velocity, :math:`s(x, t) = 2\,(f(x, t) - u(x, t))/g(t)^2`, for all that takes a score.
+
+    The inverse of :func:`velocity`. An error of :math:`u` counts :math:`2/g^2` times in the score, on the straight path
+    :math:`\alpha/t` times: it grows towards the data and is forgiven in pure noise.
+
+    Args:
+        sde: the SDE whose flow it is, such as :class:`scorebook.sde.StraightPath`.
+        velocity: callable ``(x, t, **conditions) -> tensor like x``, such as a network that was trained by
+            :func:`flow_matching_loss`; a module gets ``t`` of shape ``(B,)``.
+
+    Returns:
+        ``score(x, t, **conditions)``, which says that it belongs to ``sde``.
+
+    Raises:
+        ValueError: if ``velocity`` says of itself that it is a score of an SDE; on a call, if it returns another shape
+            than that of ``x``, or at a time without noise or diffusion, such as 0.
+
+    Source: Lipman et al. (2023), section 3; Song et al. (2021), eq. 13, solved for the score.
+    """
+    _check_no_score("velocity", velocity)
+    score = functools.partial(_score_from_velocity, "velocity", sde, velocity)
+    vars(score).update(sde=sde)
+    return score
+
+
+def _check_no_score(name: str, velocity: object) -> None:
+    if (own := sde_of(velocity)) is not None:
+        raise ValueError(f"{name} must be a model of dx/dt, got a score of {own!r}, which needs no conversion")
+
+
+@one_read()
+def _score_from_velocity(
+    name: str, sde: SDE, velocity: Callable[..., Tensor], x: Tensor, t: PerRow, **conditions: Any
+) -> Tensor:
+    batch("x", x)
+    u = at_least_single(same_shape(name, at(velocity, x, t, **conditions), x))
+    state, square = at_least_single(x), sde.diffusion(t) ** 2
+    positive("g(t)^2", square)
+    return (2 * (sde.drift(state, t) - u) / expand(square, state, "t")).to(x.dtype)
+
+
+def flow_matching_loss(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    labels: Array | None = None,
+    *,
+    sde: SDE | None = None,
+    p_drop: Number = 0.0,
+    sample_times: TimeSampler | None = None,
+    generator: torch.Generator | None = None,
+    **conditions: Any,
+) -> Tensor:
+    r"""Flow matching: learn the velocity of the probability flow by least squares, without a score.
+
+    .. math:: L = E_{t, x_0, z}\left\|u_\theta(x_t, t) - (\alpha'(t)\,x_0 + \sigma'(t)\,z)\right\|^2,
+              \qquad x_t = \alpha(t)\,x_0 + \sigma(t)\,z
+
+    The norm sums over dimensions, the expectation is a mean over the batch. On the straight path the speed of a line is
+    :math:`z - x_0`, but for the little signal that is left. The minimum is the conditional mean of that speed, which is
+    the velocity :math:`f - \tfrac12 g^2 \nabla \log p_t`. Since :math:`\alpha' x_0 + \sigma' z` is
+    :math:`f(x_t, t) + \tfrac12 g^2 z/\sigma`, the loss is that of denoising under another weight, and computed so:
+
+    .. math:: L = E\left[\tfrac14 g(t)^4 \left\|s_\theta(x_t, t) + \frac{z}{\sigma(t)}\right\|^2\right],
+              \qquad s_\theta = \frac{2\,(f - u_\theta)}{g^2}
+
+    ``lab.fit(network, probability_flow.flow_matching_loss, x)`` trains, and :func:`score_from_velocity` makes a score
+    of the network, for samplers, likelihoods and guidance. Data far from unit scale want to be standardised first.
+
+    Args:
+        model: callable ``(x, t) -> tensor like x``, such as a network; with ``labels`` it is called as
+            ``model(x, t, label=...)``, with ``conditions`` as ``model(x, t, **conditions)``.
+        x: clean points, shape ``(B, *event)``.
+        labels: classes, integer tensor of shape ``(B,)``, or None.
+        sde: the SDE whose flow is learned; by default ``StraightPath()``.
+        p_drop: probability with which labels and conditions are left out of a row.
+        sample_times: callable ``(n, generator) -> (n,)`` times; by default independent and uniform on [0.001, 1].
+        generator: source of the times, the noise and the drops.
+        conditions: whatever else the model takes, by name; as for :func:`scorebook.sde.score_matching_loss`.
+
+    Returns:
+        Scalar tensor, in single precision at least. It is at least the variance of the speeds that meet in a point.
+
+    Raises:
+        ValueError: as :func:`scorebook.sde.score_matching_loss`; if the model says of itself that it is a score.
+
+    Source: Lipman et al. (2023), eqs. 5 and 9; Liu et al. (2023), eq. 1; Albergo et al. (2023) for any path.
+    """
+    sde = StraightPath() if sde is None else sde
+    _check_no_score("model", model)
+    return score_matching_loss(
+        functools.partial(_score_from_velocity, "model", sde, model),
+        sde,
+        x,
+        labels=labels,
+        p_drop=p_drop,
+        weighting=lambda t: sde.diffusion(t) ** 4 / 2,
+        sample_times=sample_times,
+        generator=generator,
+        **conditions,
+    )
 
 
 def _mirrored(t: PerRow) -> Tensor:

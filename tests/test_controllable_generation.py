@@ -32,6 +32,7 @@ from scorebook.sde import (
     VESDE,
     VPSDE,
     ScoreModel,
+    StraightPath,
     SubVPSDE,
     at_noise_scale,
     euler_maruyama,
@@ -40,7 +41,7 @@ from scorebook.sde import (
 )
 
 F64 = torch.float64
-EACH_SDE = pytest.mark.parametrize("sde", [VESDE(0.01, 20.0), VPSDE(), SubVPSDE()], ids=repr)
+EACH_SDE = pytest.mark.parametrize("sde", [VESDE(0.01, 20.0), VPSDE(), SubVPSDE(), StraightPath()], ids=repr)
 VP = VPSDE()
 times = st.floats(1e-2, 1.0)
 

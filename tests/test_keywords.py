@@ -231,6 +231,12 @@ CALLS = {
             "increments": Beside(torch.ones(3, 5, 2).double(), increments=torch.zeros(3, 5, 2).double()),
         },
     ),
+    "probability_flow.flow_matching_loss": Keywords(
+        lambda **k: probability_flow.flow_matching_loss(model().network, points(), **k),
+        {"generator": 0, "labels": LABELS},
+        {"generator": 1, "labels": LABELS.flip(0), "p_drop": 0.9, "sde": VP}
+        | {"sample_times": lambda n, generator: torch.full((n,), 0.3, dtype=torch.float64)},
+    ),
     "probability_flow.dequantize": Keywords(
         lambda **k: probability_flow.dequantize(points(), 0.5, **k), {"generator": 0}, {"generator": 1}
     ),
@@ -392,7 +398,7 @@ CALLS = {
         {"window": 2},
     ),
 }
-for name, process in {"VESDE": VE, "VPSDE": VP, "SubVPSDE": sde.SubVPSDE()}.items():
+for name, process in {"VESDE": VE, "VPSDE": VP, "SubVPSDE": sde.SubVPSDE(), "StraightPath": sde.StraightPath()}.items():
     CALLS |= {
         f"sde.{name}.perturb": Keywords(
             lambda process=process, **k: process.perturb(points(), 0.5, **k), {"generator": 0}, {"generator": 1}

@@ -526,7 +526,7 @@ def hooks(name):
         if isinstance(best, Refused):  # takes no score of time
             continue
         open_calls, ours = through(name, kind(programs.Field(), process), hide=False)
-        if isinstance(ours, Refused) and "must be one in noise scale" in ours.text:  # and not this one, in time
+        if isinstance(ours, Refused) and re.search(r"must be (one in noise scale|a model of dx/dt)", ours.text):
             continue
         judged(name, ours, best)
         if open_calls != hidden:
@@ -534,7 +534,7 @@ def hooks(name):
     return word
 
 
-PROCESSES = {"VESDE": sde.VESDE(), "SubVPSDE": sde.SubVPSDE(), "VPSDE": sde.VPSDE()}
+PROCESSES = {"VESDE": sde.VESDE(), "SubVPSDE": sde.SubVPSDE(), "StraightPath": sde.StraightPath(), "VPSDE": sde.VPSDE()}
 
 
 def through(name, model, *, hide):

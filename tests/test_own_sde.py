@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from scorebook import lab, probability_flow, sde
-from scorebook.sde import SDE, VESDE, VPSDE, ScoreModel, SubVPSDE
+from scorebook.sde import SDE, VESDE, VPSDE, ScoreModel, StraightPath, SubVPSDE
 
 F64 = torch.float64
 TIMES = torch.linspace(0.001, 1, 40, dtype=F64)
@@ -62,7 +62,12 @@ class Straight(SDE):
         return t
 
 
-CLOSED = {"VE": (OwnVE(), VESDE()), "VP": (OwnVP(), VPSDE()), "sub-VP": (OwnSubVP(), SubVPSDE())}
+CLOSED = {
+    "VE": (OwnVE(), VESDE()),
+    "VP": (OwnVP(), VPSDE()),
+    "sub-VP": (OwnSubVP(), SubVPSDE()),
+    "straight": (Straight(), StraightPath()),
+}
 EACH = pytest.mark.parametrize("name", CLOSED)
 EVERY_OWN = pytest.mark.parametrize(
     "own", [OwnVE(), OwnVP(), OwnSubVP(), Cosine(), Straight()], ids=lambda own: type(own).__name__
@@ -87,8 +92,8 @@ def test_they_are_at_time_zero_too_where_the_standard_deviation_is_a_root(name):
     x = normal(2, 3)
     # Taken 1e-8 beside 0, where beta has grown by two millionths.
     torch.testing.assert_close(own.drift(x, 0.0), closed.drift(x, 0.0), rtol=3e-6, atol=0)
-    # That of sub-VP is 0, and at the time beside it 2e-5.
-    torch.testing.assert_close(own.diffusion(0.0), closed.diffusion(0.0), rtol=3e-6, atol=3e-5)
+    # That of sub-VP is 0, and at the time beside it 2e-5; on the straight path, the root of twice that time.
+    torch.testing.assert_close(own.diffusion(0.0), closed.diffusion(0.0), rtol=3e-6, atol=1.5e-4)
 
 
 @EACH
@@ -101,6 +106,21 @@ def test_times_and_prior_are_those_of_the_closed_form(name):
         torch.testing.assert_close(own.time_grid(12, spacing=spacing, dtype=F64), grid, rtol=1e-9, atol=1e-11)
     assert own.prior_std == pytest.approx(closed.prior_std, rel=1e-4)  # for sub-VP 1 is a rounding of sigma(1)
     sde.same_sde("score", closed.exact_score(lab.GaussianMixture([1.0], [[0.0]], 1.0)), own)
+
+
+def test_a_model_refuses_a_time_at_which_no_signal_is_left():
+    class Whole(SDE):
+        def alpha(self, t):
+            return 1 - t
+
+        def sigma(self, t):
+            return t
+
+    model, x = ScoreModel(lab.TimeMLP(2, width=4), Whole()), torch.zeros(3, 2)
+    assert model(x, 0.999).isfinite().all()
+    for times in (1.0, torch.tensor([0.5, 1.0, 0.5])):
+        with pytest.raises(ValueError, match=r"alpha\(t\) must be positive, got 0 from .*Whole"):
+            model(x, times)
 
 
 def test_the_cosine_schedule_has_its_closed_forms():

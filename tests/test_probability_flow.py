@@ -9,20 +9,24 @@ import torch
 
 from scorebook.controllable_generation import classifier_free, condition, given
 from scorebook.lab.distributions import GaussianMixture
+from scorebook.lab.metrics import energy_distance
 from scorebook.lab.networks import TimeMLP
+from scorebook.lab.training import fit
 from scorebook.probability_flow import (
     bits_per_dim,
     dequantize,
     encode,
+    flow_matching_loss,
     interpolate,
     log_prob,
     sample,
+    score_from_velocity,
     velocity,
 )
-from scorebook.sde import VESDE, VPSDE, ScoreModel, SubVPSDE, data_std_of
+from scorebook.sde import VESDE, VPSDE, ScoreModel, StraightPath, SubVPSDE, data_std_of, sde_of
 
 F64 = torch.float64
-EACH_SDE = pytest.mark.parametrize("sde", [VESDE(0.01, 80.0), VPSDE(), SubVPSDE()], ids=repr)
+EACH_SDE = pytest.mark.parametrize("sde", [VESDE(0.01, 80.0), VPSDE(), SubVPSDE(), StraightPath()], ids=repr)
 
 
 def generator(seed=0):
@@ -603,5 +607,108 @@ X = torch.zeros(3, 2)
     ],
 )
 def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# Flow matching
+
+DERIVATIVES = (torch.autograd.functional.jacobian, torch.autograd.functional.hessian)
+
+
+def with_time_last(sde):
+    """The exact velocity, called as a network is."""
+    field = velocity(sde, sde.exact_score(mixture()))
+    return lambda x, t: field(t, x)
+
+
+@EACH_SDE
+@pytest.mark.parametrize("t", [0.01, 0.3, 0.9, 1.0])
+def test_the_score_of_a_velocity_is_the_score_that_made_it(sde, t):
+    x = law_at(sde, t).sample(50, generator=generator())
+    back = score_from_velocity(sde, with_time_last(sde))
+    torch.testing.assert_close(back(x, t), sde.exact_score(mixture())(x, t), rtol=1e-9, atol=1e-9)
+    each = torch.full((50,), t, dtype=F64)
+    torch.testing.assert_close(back(x, each), back(x, t))
+    assert sde_of(back) is sde
+
+
+@EACH_SDE
+def test_the_speed_to_be_learned_is_that_of_the_line_from_point_to_noise(sde):
+    """The loss against its definition, with the slopes of alpha and sigma by autograd."""
+    x, model = mixture().sample(200, generator=generator(1)), lambda x, t: torch.sin(x) + t[:, None]
+    t = torch.linspace(0.05, 1, 200, dtype=F64)
+    found = flow_matching_loss(model, x, sde=sde, sample_times=lambda n, generator: t, generator=generator(2))
+    moved, noise = sde.perturb(x, t, generator=generator(2))
+    times = t.clone().requires_grad_()
+    slope = [torch.autograd.grad((f(times) + 0 * times).sum(), times)[0][:, None] for f in (sde.alpha, sde.sigma)]
+    speed = slope[0] * x + slope[1] * noise
+    torch.testing.assert_close(found, (model(moved, t) - speed).square().sum(1).mean())
+
+
+def test_lines_are_straight_unless_another_sde_is_asked_for():
+    x, model = mixture().sample(100, generator=generator(1)), lambda x, t: 0 * x
+    zero = flow_matching_loss(model, x, sample_times=lambda n, generator: torch.full((n,), 0.5), generator=generator(2))
+    _, noise = StraightPath().perturb(x, 0.5, generator=generator(2))
+    torch.testing.assert_close(zero, (noise - (1 - 1e-3) * x).square().sum(1).mean())
+
+
+@EACH_SDE
+def test_no_model_has_a_smaller_loss_than_the_velocity_of_the_flow(sde):
+    x, exact = mixture().sample(4000, generator=generator(1)), with_time_last(sde)
+
+    def loss(shift):
+        # Weighed alike at all times, whatever the units of the velocity are there.
+        def model(x, t):
+            return exact(x, t) + shift * sde.diffusion(t).unsqueeze(1)
+
+        return flow_matching_loss(model, x, sde=sde, generator=generator(2))
+
+    at_zero = torch.zeros((), dtype=F64)
+    slope, bend = (derivative(loss, at_zero) for derivative in DERIVATIVES)
+    assert abs(slope / bend) < 0.05
+
+
+def test_a_network_trained_by_flow_matching_serves_as_a_score():
+    path, law = StraightPath(), mixture(torch.float32)
+    distances = []
+    for seed in range(3):
+        network = TimeMLP(2, width=64, depth=2, generator=generator(seed))
+        data = law.sample(4000, generator=generator(seed))
+        fit(network, flow_matching_loss, data, n_steps=300, lr=3e-3, generator=generator(seed), progress=False)
+        score = score_from_velocity(path, network)
+        x = sample(path, score, path.sample_prior((2000, 2), generator=generator(seed)), n_steps=16)
+        fresh = law.sample(2000, generator=generator(10 + seed))
+        distances.append(float(energy_distance(x, fresh)))
+        assert abs(log_prob(path, score, fresh, n_steps=20).mean() - law.log_prob(fresh).mean()) < 0.1
+    gaussian = path.exact_score(GaussianMixture([1.0], law.mean[None], law.covariance[None]))
+    rival = sample(path, gaussian, path.sample_prior((2000, 2), generator=generator(0)), n_steps=16)
+    assert 2 * max(distances) < energy_distance(rival, fresh)
+
+
+def test_conditions_reach_a_velocity_through_its_score():
+    network = TimeMLP(2, width=8, n_classes=3, generator=generator())
+    torch.nn.init.normal_(network.trunk.last.weight, generator=generator())
+    score = score_from_velocity(StraightPath(), network)
+    x = torch.randn(5, 2, generator=generator())
+    ones, twos = (given(score, label=torch.full((5,), k))(x, 0.5) for k in (1, 2))
+    assert not torch.equal(ones, twos)
+    torch.testing.assert_close(ones, score(x, 0.5, label=torch.full((5,), 1)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: score_from_velocity(VPSDE(), VPSDE().exact_score(mixture())), "velocity must be a model of dx/dt"),
+        (
+            lambda: flow_matching_loss(ScoreModel(TimeMLP(2), VPSDE()), torch.zeros(3, 2)),
+            r"model must be a model of dx/dt, got a score of VPSDE",
+        ),
+        (lambda: flow_matching_loss(lambda x, t: x[0], torch.zeros(3, 2)), "model must return shape"),
+        (lambda: score_from_velocity(VPSDE(), lambda x, t: x[0])(torch.zeros(3, 2), 0.5), "velocity must return shape"),
+        (lambda: score_from_velocity(StraightPath(), lambda x, t: x)(torch.zeros(3, 2), 0.0), "must be positive"),
+    ],
+)
+def test_what_is_no_velocity_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

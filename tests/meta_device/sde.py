@@ -6,7 +6,7 @@ from meta_device import generator, labels, mixture, points, score, times
 from scorebook import sde
 from scorebook.lab.networks import TimeMLP
 
-ALL = {"VESDE": sde.VESDE(), "VPSDE": sde.VPSDE(), "SubVPSDE": sde.SubVPSDE()}
+ALL = {"VESDE": sde.VESDE(), "VPSDE": sde.VPSDE(), "SubVPSDE": sde.SubVPSDE(), "StraightPath": sde.StraightPath()}
 VP = ALL["VPSDE"]
 GRID = torch.linspace(1, 0.1, 4)
 

@@ -2,7 +2,7 @@
 
 from scorebook import probability_flow
 from scorebook.sde import VPSDE
-from surface import Call, Number, constant, generator, per_row, points, score
+from surface import Call, Number, constant, generator, given, labels, per_row, points, score
 
 SDE = VPSDE()
 SOLVER = {"method": "heun2", "n_steps": 3}
@@ -12,6 +12,12 @@ TOLERANCES = {"rtol": Number(1e-3), "atol": Number(1e-3), "t_min": Number(0.01)}
 def likelihood(divergence):
     """The call of the log-likelihood with one kind of divergence."""
     return lambda x: probability_flow.log_prob(SDE, score, x, divergence=divergence, generator=generator(), **SOLVER)
+
+
+@given
+def labelled(x, t, label):
+    """A velocity that knows classes."""
+    return -2 * x + label.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
 CALLS = {
@@ -29,6 +35,15 @@ CALLS = {
         any_shape=True,
     ),
     "encode": Call(lambda x: probability_flow.encode(SDE, score, x, **SOLVER), x=points(), by_row=True, sampler=True),
+    "flow_matching_loss": Call(
+        lambda x, labels, p_drop: probability_flow.flow_matching_loss(
+            labelled, x, labels, p_drop=p_drop, generator=generator()
+        ),
+        x=points(),
+        labels=labels(name="labels|label"),
+        p_drop=Number(0.2),
+        accuracy=1e-9,  # the times are drawn in single precision
+    ),
     "interpolate": Call(
         lambda x_a, x_b, weights: probability_flow.interpolate(SDE, score, x_a, x_b, weights, **SOLVER),
         x_a=points(),
@@ -80,6 +95,12 @@ CALLS = {
         **TOLERANCES,
         sampler=True,
         accuracy=1e-3,
+    ),
+    "score_from_velocity": Call(
+        lambda x, t: probability_flow.score_from_velocity(SDE, score)(x, t),
+        x=points(),
+        t=per_row(0.1, 0.9),
+        by_row=True,
     ),
     "velocity": Call(
         lambda t, x: probability_flow.velocity(SDE, score)(t, x), t=per_row(0.1, 0.9), x=points(), by_row=True

@@ -21,7 +21,7 @@ from surface import (
     score,
 )
 
-SDES = {"VESDE": sde.VESDE(), "VPSDE": sde.VPSDE(), "SubVPSDE": sde.SubVPSDE()}
+SDES = {"VESDE": sde.VESDE(), "VPSDE": sde.VPSDE(), "SubVPSDE": sde.SubVPSDE(), "StraightPath": sde.StraightPath()}
 VP = SDES["VPSDE"]
 TIMES = per_row(0.1, 0.9)
 GRID = constant([1.0, 0.6, 0.3, 0.1])
@@ -193,6 +193,7 @@ for name in ("VPSDE", "SubVPSDE"):
         ),
     }
 
+CALLS["StraightPath"] = Call(lambda signal_left: sde.StraightPath(signal_left).alpha(0.5), signal_left=Number(0.01))
 CALLS["VESDE"] = Call(
     lambda sigma_min, sigma_max: sde.VESDE(sigma_min, sigma_max).sigma(0.5),
     sigma_min=Number(0.01),
