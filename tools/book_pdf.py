@@ -60,6 +60,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.72rem; }
 table.scorebook-table { font-size: 0.72rem !important; }
 table.scorebook-table :is(th, td) { padding: 0.25rem 0.45rem !important; min-width: 0 !important; }
 .at-a-glance, .headerlink, .copybtn, details > summary { display: none !important; }
+.self-test details > summary { display: block !important; }
 """
 
 FOOTER = (
