@@ -105,7 +105,7 @@ def copy_libraries(app):
         return
     target = Path(app.outdir) / "_static" / FOLDER
     _copy(Path(app.srcdir) / "_browser", target, "*")
-    _copy(LIVE, target / "live", "bundle.js", "stills/*.png")
+    _copy(LIVE, target / "live", "bundle.js", "LICENSES.txt", "stills/*.png")
     _copy(Path(anywidget.__file__).parent / "nbextension", target / "anywidget", "index.js")
     for package, patterns in SERVED.items() if app.scorebook_libraries_failure is None else ():
         _copy(ROOT / "node_modules" / package, target / package, *patterns)

