@@ -92,8 +92,8 @@ coursework: $(INSTALLED)  ## write the student notebooks of the assignments (FOL
 questions: $(INSTALLED)  ## write the question bank for Moodle (FOLDER=...)
 	$(BIN)/python tools/questions.py $(if $(FOLDER),"$$FOLDER")
 
-live: $(INSTALLED)  ## bundle the figures that live, after a change in scorebook/lab/live (STILLS=1: and their pictures)
-	$(BIN)/python tools/live.py $(if $(STILLS),--stills)
+live: $(INSTALLED)  ## bundle the figures that live, after a change in scorebook/lab/live (STILLS=1: and their pictures; TIMES=1: only time their steps)
+	$(BIN)/python tools/live.py $(if $(TIMES),--times,$(if $(STILLS),--stills))
 
 weights: $(INSTALLED)  ## train the networks that ship with the package anew (NAMES="digits"; REMEASURE=1: only their cards)
 	$(BIN)/python tools/pretrain.py $(NAMES) $(if $(REMEASURE),--remeasure)

@@ -1,5 +1,6 @@
 """What is public in the package: the names for which tests that look at every function have to answer."""
 
+import importlib
 import inspect
 import pkgutil
 import types
@@ -15,16 +16,21 @@ def key(name):
     return f"coursework_{own}" if folder == "coursework" else own
 
 
-MODULES = {
-    key(name): name
-    for _, name, is_package in pkgutil.walk_packages(scorebook.__path__, "scorebook.")
-    if not is_package and not name.rpartition(".")[2].startswith("_")
-}
-
-
 def own(module):
     """Public names of a module, but for what it shows of another."""
     return [name for name in module.__all__ if getattr(getattr(module, name), "__module__", None) == module.__name__]
+
+
+def _speaks(name, is_package):
+    """Whether a module has public names of its own: most packages only show those of their modules."""
+    return not name.rpartition(".")[2].startswith("_") and (not is_package or bool(own(importlib.import_module(name))))
+
+
+MODULES = {
+    key(name): name
+    for _, name, is_package in pkgutil.walk_packages(scorebook.__path__, "scorebook.")
+    if _speaks(name, is_package)
+}
 
 
 def functions(module):

@@ -97,6 +97,11 @@ def test_python_has_the_law_and_the_crowd():
         ({"seed": True}, TypeError, "seed must be like 0, got True"),
         ({"law": {"weights": [1.0]}}, TypeError, "law must have weights, means, stds, got weights"),
         (
+            {"law": {"weights": [0.5, 0.7], "means": [[0.0, 0.0], [1.0, 1.0]], "stds": [1.0, 1.0]}},
+            ValueError,
+            "weights must",
+        ),
+        (
             {"law": lab.GaussianMixture([1.0], torch.zeros(1, 2), torch.tensor([[[1.0, 0.5], [0.5, 1.0]]]))},
             ValueError,
             "law must have isotropic components",
@@ -127,7 +132,100 @@ def test_without_anywidget_there_is_a_picture_and_what_to_install(monkeypatch):
     assert TOLD["langevin"]["alt"] in shown["text/html"]
 
 
+def test_a_law_of_other_parts_than_the_figure_has_is_refused():
+    three = lab.GaussianMixture([0.2, 0.3, 0.5], torch.zeros(3, 2), 1.0)
+    with pytest.raises(ValueError, match="law must have 2 components in 2 dimensions, got 3 in 2"):
+        lab.live("langevin", law=three)
+    figure = lab.live("monte_carlo")
+    with pytest.raises(ValueError, match="law must have 2 components in 1 dimension, got 3 in 2"):
+        figure.law = three
+
+
 # In a browser. A page holds one figure, in the look of the book.
+
+# A model as anywidget hands it to a figure, with a kernel: it keeps what would be sent to Python.
+MODEL = """([name, state]) => {
+    const old = document.querySelector(".scorebook-live"), el = document.createElement("div");
+    const weights = old.scorebook.weights, kept = { figure: name, state, weights }, follows = {};
+    old.scorebook.remove();
+    old.replaceWith(el);
+    window.told = {};
+    window.model = {
+        widget_manager: { kernel: {} },
+        get: (key) => kept[key],
+        set: (key, value) => { kept[key] = value; window.told[key] = value; },
+        save_changes: () => {},
+        on: (event, act) => { follows[event] = act; },
+        off: () => {},
+        receive: (key, value) => { kept[key] = value; follows[`change:${key}`]?.(); },
+    };
+    scorebookLive.render({ model: window.model, el });
+}"""
+
+
+def sent(opened):
+    """What the figure has told Python, as a message of ipywidgets."""
+    told = opened.evaluate(
+        """() => ({ state: window.told.state, crowd: window.told.crowd
+            ? Array.from(new Float64Array(window.told.crowd.buffer)) : null })"""
+    )
+    data = {"method": "update", "state": {"state": told["state"]}, "buffer_paths": []}
+    if told["crowd"] is None:
+        return {"content": {"data": data}, "buffers": []}
+    data["buffer_paths"] = [["crowd"]]
+    return {
+        "content": {"data": data},
+        "buffers": [memoryview(torch.tensor(told["crowd"], dtype=torch.double).numpy().tobytes())],
+    }
+
+
+@pytest.mark.site
+@pytest.mark.parametrize("name", FIGURES)
+def test_python_has_what_was_dragged_and_the_figure_what_python_sets(chromium, name):
+    opened = chromium.new_page(reduced_motion="reduce")
+    opened.set_default_timeout(LONGEST_WAIT)
+    opened.set_content(page(name))
+    figure = lab.live(name, seed=5)
+    opened.evaluate(MODEL, [name, figure.state])
+    root = opened.locator(".scorebook-live")
+    assert root.get_attribute("data-seed") == "5"
+    assert not root.get_by_role("button", name="Link").count()
+    for handle in opened.locator(".sl-handle").all():
+        handle.focus()
+        opened.keyboard.press("ArrowRight")
+        opened.keyboard.press("ArrowUp")
+    figure._handle_msg(sent(opened))
+    assert figure.state == opened.evaluate("document.querySelector('.scorebook-live').scorebook.state")
+    assert figure.state != lab.live(name, seed=5).state
+    if "law" in figure.state:
+        moved = figure.law.means - torch.tensor(TOLD[name]["state"]["law"]["means"], dtype=torch.double)
+        assert (moved[:, 0] > 0.01).all() or name == "sliced"  # whose law is not the reader's
+        figure.law = lab.GaussianMixture(figure.law.weights, figure.law.means - 0.25, figure.law.covariances)
+    else:
+        assert name in ("score_matching", "digits")
+        with pytest.raises(AttributeError, match=f"'{name}' has no law"):
+            _ = figure.law
+        figure.state = figure.state | {"seed": 6}
+    opened.evaluate("state => window.model.receive('state', state)", figure.state)
+    shown = opened.evaluate("document.querySelector('.scorebook-live').scorebook.state")
+    if name == "probability_flow":  # its point lies on the path to the code
+        shown, figure.state = ({k: v for k, v in state.items() if k != "point"} for state in (shown, figure.state))
+    assert shown == figure.state
+    step = opened.get_by_role("button", name="Step", exact=True)
+    if step.count():
+        for _ in range(3):
+            step.click()
+    figure._handle_msg(sent(opened))
+    n = {"score_matching": 0, "monte_carlo": 0, "sliced": 0, "probability_flow": 600, "digits": 32}.get(name)
+    crowd = opened.evaluate(
+        "(() => { const crowd = document.querySelector('.scorebook-live').scorebook.acts.crowd?.();"
+        "return crowd ? Array.from(crowd) : [] })()"
+    )
+    width = 64 if name == "digits" else 2
+    assert figure.samples.shape == (len(crowd) // width, width)
+    assert n in (None, len(figure.samples))
+    assert figure.samples.flatten().tolist() == crowd
+    opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ LIVE = ROOT / "scorebook" / "lab" / "live"
 BANNER = "/*! scorebook's figures that live. The licences of the libraries in it are in LICENSES.txt beside it. */"
 TELL = """
 import(process.argv[1]).then(({ figures }) => {
-  const told = Object.values(figures).map(({ name, title, alt, defaults, weights }) =>
-    [name, { title, alt, state: { seed: 0, ...defaults }, weights: weights ?? null }]);
+  const told = Object.values(figures).map(({ name, title, alt, defaults, weights, width }) =>
+    [name, { title, alt, state: { seed: 0, ...defaults }, weights: weights ?? null, width: width ?? 2 }]);
   console.log(JSON.stringify(Object.fromEntries(told)));
 });
 """
@@ -116,8 +116,75 @@ def take_stills(told):
             shown.close()
 
 
+# Milliseconds of the middle one of many steps of 2000 points in a law of five modes, and the seconds of 32 digits.
+TIME = """
+const { engine } = scorebookLive;
+const rng = engine.seeded(1), angles = [0, 1, 2, 3, 4].map((k) => (2 * Math.PI * k) / 5);
+const law = engine.mixture(angles.map((a) => [3 * Math.cos(a), 3 * Math.sin(a)]), 1, Array(5).fill(0.2));
+const process = engine.vp(), exact = engine.exactScore(process, law), score = (x, out) => law.score(x, out);
+const middle = (act, n) => {
+  const times = Array.from({ length: n }, () => {
+    const began = performance.now();
+    act();
+    return performance.now() - began;
+  });
+  return times.slice(n / 2).sort((a, b) => a - b)[Math.floor(n / 4)];
+};
+const x = law.sample(2000, rng), told = {};
+told["ms: Langevin"] = middle(() => engine.langevinStep(score, x, 0.05, rng), 200);
+told["ms: Langevin, accepted or refused"] = middle(() => engine.metropolisStep(law, x, 0.05, rng), 200);
+told["ms: annealed Langevin"] = middle(() => engine.annealedStep(engine.noisedScore(law), x, 2, 1, 0.01, rng), 200);
+told["ms: reverse SDE"] = middle(() => engine.reverseStep(process, exact, x, 0.5, 0.499, rng), 200);
+told["ms: probability flow, Euler"] = middle(() => engine.velocity(process, exact, x, 0.5), 200);
+const network = engine.timeMLP(engine.safetensors(weights)), d = 64, dataStd = 0.75;
+const model = (options) => engine.scoreModel(network, process, dataStd, options), all = model({});
+const threes = engine.classifierFree(model({ labels: Array(32).fill(3) }), all, 2);
+const mask = Array.from({ length: d }, (_, i) => i < 32);
+const seen = engine.linearObservation(mask, Array(32).fill(-1), 0.1);
+const given = engine.pseudoinverseGuidance(process, all, seen, { dataStd });
+const both = engine.pseudoinverseGuidance(process, threes, seen, { dataStd });
+const digits = (score) => {
+  const z = process.samplePrior(32, d, rng);
+  return middle(() => engine.decode(process, score, z, { d, nSteps: 16, dataStd }), 4) / 1000;
+};
+told["s: 32 digits, 16 evaluations"] = digits(all);
+told["s: the same, guided by a label"] = digits(threes);
+told["s: the same, guided by half of the pixels"] = digits(given);
+told["s: the same, guided by a label and half of the pixels"] = digits(both);
+return told;
+"""
+
+
+def take_times():
+    """How long the engine takes in Chromium, alone and beside two busy processes."""
+    import playwright.sync_api as playwright
+    from chromium import launched
+
+    times = {}
+    with playwright.sync_playwright() as driver, launched(driver) as chromium:
+        for beside in (0, 2):
+            busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(beside)]
+            try:
+                shown = chromium.new_page()
+                shown.set_content(page("digits"))
+                weights = base64.b64encode((LIVE.parent / "weights" / "digits.safetensors").read_bytes()).decode()
+                times[beside] = shown.evaluate(
+                    f"(text) => {{ const weights = Uint8Array.from(atob(text), (l) => l.charCodeAt(0)); {TIME} }}",
+                    weights,
+                )
+                shown.close()
+            finally:
+                for process in busy:
+                    process.kill()
+    print(f"{'':60}   alone   beside two busy processes")
+    for name, alone in times[0].items():
+        print(f"{name:60} {alone:7.2f}   {times[2][name]:7.2f}")
+
+
 def main():
     """Writes the files."""
+    if "--times" in sys.argv:
+        return take_times()
     if failure := fetch(ROOT, tests=True):
         sys.exit(f"npm brings no esbuild: {failure}")
     with tempfile.TemporaryDirectory() as folder:
@@ -131,6 +198,7 @@ def main():
     print(f"scorebook/lab/live/bundle.js: {len(bundle.encode()) / 1000:.0f} kB")
     if "--stills" in sys.argv:
         take_stills(json.loads(told))
+    return None
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def live(name: str, **state: Any) -> Any:
 
     The reader drags laws, points and noise, and each number that the figure measures stands beside its truth. With a
     kernel the figure's state is Python's too: ``figure.law`` is the ``GaussianMixture`` as it was dragged,
-    ``figure.samples`` the crowd when it last stopped, shape ``(n, 2)``, and both are up to date in the next cell.
+    ``figure.samples`` the crowd when it last stopped, shape ``(n, 2)``, or ``(32, 64)`` for the digits, both in double
+    precision on the CPU, and both are up to date in the next cell. ``figure.law = ...`` moves what is shown.
 
     Args:
         name: which figure, such as ``"langevin"``.
@@ -57,7 +58,16 @@ def live(name: str, **state: Any) -> Any:
 
     Raises:
         TypeError: if a part of the state is not of the kind that the figure has there.
-        ValueError: if there is no such figure, or it has no such part of a state.
+        ValueError: if there is no such figure, it has no such part of a state, or a law of other parts.
+
+    Example:
+        Drag the modes, run, and go on in the next cell::
+
+            figure = lab.live("langevin", law=lab.GaussianMixture([0.3, 0.7], [[-2.0, 0.0], [2.0, 1.0]], 0.5))
+            figure
+
+            lab.mode_weights(figure.samples, figure.law.means)
+            figure.law.log_prob(figure.samples).mean()
     """
     told = _told()
     if name not in told:
@@ -97,7 +107,18 @@ def _plain(key: str, value: Any, like: Any) -> Any:
         raise TypeError(f"{key} must be like {like!r}, got {value!r}")
     if isinstance(value, dict) and set(value) != set(like):
         raise TypeError(f"{key} must have {', '.join(like)}, got {', '.join(value)}")
+    if key == "law":
+        (n, dim), (own, own_dim) = (_mixture(law).means.shape for law in (value, like))
+        if (n, dim) != (own, own_dim):
+            where = f"{own_dim} dimension{'s' if own_dim > 1 else ''}"
+            raise ValueError(f"law must have {own} components in {where}, got {n} in {dim}")
     return value
+
+
+def _mixture(law: Any) -> GaussianMixture:
+    """The mixture that a state means."""
+    weights, means, stds = (torch.tensor(law[key], dtype=torch.double) for key in ("weights", "means", "stds"))
+    return GaussianMixture(weights, means, stds**2)
 
 
 def _of_law(law: GaussianMixture) -> dict[str, Any]:
@@ -175,7 +196,7 @@ def _widget() -> Any:
         figure = traitlets.Unicode().tag(sync=True)
         state = traitlets.Dict().tag(sync=True)
         weights = traitlets.Bytes().tag(sync=True)
-        crowd = traitlets.Bytes().tag(sync=True)
+        crowd = traitlets.Bytes().tag(sync=True, from_json=lambda buffer, _: bytes(buffer))  # a view of memory comes
 
         def __init__(self, **given: Any):
             super().__init__(library=shared(), **given)
@@ -188,8 +209,7 @@ def _widget() -> Any:
             """The mixture as it was dragged, in double precision on the CPU."""
             if "law" not in self.state:
                 raise AttributeError(f"the figure {self.figure!r} has no law of its own")
-            parts = {key: torch.tensor(value, dtype=torch.double) for key, value in self.state["law"].items()}
-            return GaussianMixture(parts["weights"], parts["means"], parts["stds"] ** 2)
+            return _mixture(self.state["law"])
 
         @law.setter
         def law(self, law: GaussianMixture) -> None:
@@ -197,12 +217,11 @@ def _widget() -> Any:
 
         @property
         def samples(self) -> Tensor:
-            """The crowd when it last stopped, shape (n, 2); none before a browser has shown the figure."""
-            return (
-                torch.frombuffer(bytearray(self.crowd), dtype=torch.double).reshape(-1, 2).clone()
-                if self.crowd
-                else torch.empty(0, 2)
-            )
+            """The crowd when it last stopped, shape (n, d); none before a browser has shown the figure."""
+            width = _told()[self.figure]["width"]
+            if not self.crowd:
+                return torch.empty(0, width, dtype=torch.double)
+            return torch.frombuffer(bytearray(self.crowd), dtype=torch.double).reshape(-1, width).clone()
 
         def _repr_mimebundle_(self, **keywords: Any) -> Any:
             made = super()._repr_mimebundle_(**keywords)

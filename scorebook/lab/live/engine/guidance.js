@@ -45,14 +45,22 @@ export function linearObservation(A, y, noise) {
  * residual y - A x0hat the weights w and the number. The derivative of x0hat is (I + sigma^2 ds/dx)/alpha.
  */
 function throughDenoiser(process, score, observation, x, t, weigh) {
-  const s = score(x, t, new Float64Array(x.length)), alpha = process.alpha(t), variance = process.sigma(t) ** 2;
+  const s = new Float64Array(x.length), derivative = linearise(score, x, t, s);
+  const alpha = process.alpha(t), variance = process.sigma(t) ** 2;
   const denoised = x.map((v, i) => (v + variance * s[i]) / alpha);
   const { m, d, a } = observation, n = x.length / d;
   const [weights, value] = weigh(observation.residual(denoised));
   const back = product(weights, a, n, m, d);
-  const guidance = score.derivative(x, t, back, new Float64Array(x.length));
+  const guidance = derivative(back, new Float64Array(x.length));
   for (let i = 0; i < x.length; i++) guidance[i] = (back[i] + variance * guidance[i]) / alpha;
   return { s, denoised, guidance, value };
+}
+
+/** The score at x, into s, and the product of its transposed derivative there as a function (v, out). */
+function linearise(score, x, t, s) {
+  if (score.linearised) return score.linearised(x, t, s);
+  score(x, t, s);
+  return (v, out) => score.derivative(x, t, v, out);
 }
 
 /** _bounded: the length of the guidance held below limit sqrt(d)/sigma, point by point. */
@@ -113,12 +121,19 @@ export function classifierFree(conditional, unconditional, scale) {
     out.set(blend(unconditional(x, t, new Float64Array(x.length)), given));
     return out;
   };
-  if (conditional.derivative && unconditional.derivative)
-    made.derivative = (x, t, v, out) => {
-      const given = conditional.derivative(x, t, v, new Float64Array(x.length));
-      out.set(blend(unconditional.derivative(x, t, v, new Float64Array(x.length)), given));
-      return out;
+  if (conditional.derivative && unconditional.derivative) {
+    made.linearised = (x, t, s) => {
+      const [given, without] = [new Float64Array(x.length), new Float64Array(x.length)];
+      const pulls = [linearise(conditional, x, t, given), linearise(unconditional, x, t, without)];
+      s.set(blend(without, given));
+      return (v, out) => {
+        const [pulled, free] = pulls.map((pull) => pull(v, new Float64Array(x.length)));
+        out.set(blend(free, pulled));
+        return out;
+      };
     };
+    made.derivative = (x, t, v, out) => made.linearised(x, t, new Float64Array(x.length))(v, out);
+  }
   return Object.assign(made, { d: conditional.d, dataStd: unconditional.dataStd });
 }
 

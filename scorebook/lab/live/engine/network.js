@@ -91,7 +91,7 @@ export function timeMLP(tensors) {
   };
 }
 
-/** x W^T + b for n rows. Four rows and two units at a time: a weight once read serves them all. */
+/** x W^T + b for n rows. Four rows at a time: a weight once read serves them all. */
 export function linear(x, { w, b }, n) {
   const [units, dim] = w.shape, values = w.values, out = new Float32Array(n * units);
   const spare = (n + 3) & ~3, rows = spare === n ? x : new Float32Array(spare * dim);
@@ -187,15 +187,21 @@ export function scoreModel(network, process, dataStd, { labels = null, d = 64 } 
     const made = network(inside, 0.25 * Math.log(sigma / alpha), labels);
     return { total, factor: (alpha * dataStd) / (sigma * total), ...made };
   };
+  // The score, into s, and the product of its transposed derivative: one evaluation for both.
+  const linearised = (x, t, s) => {
+    const { total, factor, out: output, back } = evaluate(x, t);
+    for (let i = 0; i < x.length; i++) s[i] = factor * output[i] - x[i] / total ** 2;
+    return (v, out) => {
+      const pulled = back(Float32Array.from(v));
+      for (let i = 0; i < x.length; i++) out[i] = (factor * pulled[i]) / total - v[i] / total ** 2;
+      return out;
+    };
+  };
   const score = (x, t, out) => {
-    const { total, factor, out: output } = evaluate(x, t);
-    for (let i = 0; i < x.length; i++) out[i] = factor * output[i] - x[i] / total ** 2;
+    linearised(x, t, out);
     return out;
   };
-  score.derivative = (x, t, v, out) => {
-    const { total, factor, back } = evaluate(x, t), pulled = back(Float32Array.from(v));
-    for (let i = 0; i < x.length; i++) out[i] = (factor * pulled[i]) / total - v[i] / total ** 2;
-    return out;
-  };
+  score.linearised = linearised;
+  score.derivative = (x, t, v, out) => linearised(x, t, new Float64Array(x.length))(v, out);
   return Object.assign(score, { d, dataStd });
 }

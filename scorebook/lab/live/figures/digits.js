@@ -12,6 +12,8 @@ const PAINTED = { 10: -1, 11: 0.6, 12: 1, 13: 1, 14: -1, 18: -1, 19: -1, 20: -0.
 export default {
   name: "digits",
   weights: "digits",
+  width: D,
+  autoplay: true,
   title: "Half a digit, and what it may be",
   hint: "Paint on the pad with pointer or finger, or move the square with the arrow keys and paint with the space bar: ink, paper, or grey for what is left to the network. Or clear it, and choose a label.",
   alt: "Left, a pad of eight by eight cells, some painted black or white, the others grey. Right, thirty-two digits that a network has drawn to go with what is painted.",
