@@ -355,7 +355,10 @@ def test_the_place_of_an_error_is_in_the_students_file():
         return sde.reverse_drift(process, score, x, t + 5)
 
     report = coursework.check_reverse_step(broken)
-    assert "of test_coursework_guard.py, in broken)" in report.diagnosis
+    assert (
+        "of test_coursework_guard.py, in broken: return sde.reverse_drift(process, score, x, t + 5))"
+        in report.diagnosis
+    )
     assert isinstance(report.cause, ValueError)
 
 

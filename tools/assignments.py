@@ -16,28 +16,33 @@ import surroundings  # noqa: F401 - submissions run without their reader's own s
 
 # isort: split
 import argparse
+import ast
 import contextlib
 import copy
 import csv
 import json
-import os
-import queue
 import re
-import subprocess
 import sys
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import confinement
 import generated
 import nbformat
-import psutil
-from jupyter_client import KernelManager
-from jupyter_client.kernelspec import KernelSpecManager
+from examination import WAIT, KernelDiedError, Outcome, examination
 from sources import files
 
-__all__ = ["Mark", "grade", "main", "master_of", "masters", "read_submission", "student_version", "write_course"]
+__all__ = [
+    "UNPROTECTED",
+    "Mark",
+    "grade",
+    "main",
+    "master_of",
+    "masters",
+    "read_submission",
+    "student_version",
+    "write_course",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,23 +74,19 @@ c.ExecutePreprocessor.timeout = {seconds}
 # itself.
 PATIENCE = 180
 
-# Times as many on the wall: a busy machine slows a cell less, and one that sleeps does not hold up the class.
-WAIT = 10
-
-# Code whose time is up is interrupted, again after so many seconds (a busy machine takes a few to format a traceback),
-# and in the end loses its kernel.
-AGAIN = 20
-GRACE = 60
-
-# Seconds for a kernel to start, on however busy a machine.
-START = 600
-
-_POLL = 0.25
-
 # Fails in any kernel where a failing test can fail. `assert` is what a test is made of.
 CANARY = "assert False, 'this must fail'"
 
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+# Ways to a mark that grading does not bar, in the words of the page for teachers.
+UNPROTECTED = (
+    "code copied from the book, from another student or from a language model",
+    "an object of the book made in a cell beforehand, whose methods do the work",
+    "whoever spends a day on hiding the caller of the book's own function",
+    "without Landlock (macOS, Linux before 5.13, some containers), files, processes and network of the machine",
+    "signals to other processes on Linux before 6.12, TCP connections before 6.7",
+    "memory, disk and processes without end",
+)
 
 
 @dataclass(frozen=True)
@@ -290,111 +291,18 @@ def _parts(notebook):
     return {name for name in names if isinstance(name, str)}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a cell ended: whether without an error, if not why, and whether because its time was up."""
-
-    passed: bool
-    remark: str = ""
-    late: bool = False
-
-
-class KernelDiedError(RuntimeError):
-    """There is nobody left to execute a cell."""
-
-
-@contextlib.contextmanager
-def kernel():
-    """Starts a kernel in an empty folder, and yields a function ``execute(source, timeout)`` that returns the outcome.
-
-    The kernel is that of this Python, whatever the notebook asks for, and it knows nothing of the profile and the
-    history of whoever grades.
-    """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        environment = {"OMP_NUM_THREADS": "1", **os.environ, "IPYTHONDIR": str(Path(folder, "ipython"))}
-        environment.pop("PYTHONOPTIMIZE", None)  # takes the assertions out of the tests
-        place = Path(folder, "submission")
-        place.mkdir()
-        manager = KernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
-        said = Path(folder, "stderr")
-        with said.open("wb") as stderr:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": stderr}
-            manager.start_kernel(cwd=str(place), env=environment, **streams)
-        client = manager.client()
-        try:
-            client.start_channels()
-            try:
-                client.wait_for_ready(timeout=START)
-            except RuntimeError as error:
-                raise RuntimeError(
-                    f"no kernel could be started: {error}\n{said.read_text(encoding='utf-8', errors='replace')}"
-                ) from error
-            yield lambda source, timeout: _execute(manager, client, source, timeout)
-        finally:
-            client.stop_channels()
-            manager.shutdown_kernel(now=True)
-
-
-def _execute(manager, client, source, timeout):
-    """Executes one cell. The kernel's reply says how it ended, whatever the cell displays.
-
-    Raises:
-        KernelDiedError: if the kernel ends, by itself or because nothing else ended the cell.
-    """
-    if not source.strip():
-        return Outcome(True)
-    pid = manager.provisioner.pid
-    begun, computed, stopped, interrupts = time.monotonic(), _computed(pid), None, 0
-    request = client.execute(source, allow_stdin=False, stop_on_error=False)
-    while True:
-        try:
-            reply = client.get_shell_msg(timeout=_POLL)
-        except queue.Empty:
-            if not manager.is_alive():
-                raise KernelDiedError from None
-        else:
-            if reply["parent_header"].get("msg_id") == request:
-                break
-        waited, spent = time.monotonic() - begun, _computed(pid) - computed
-        if stopped is None and spent > timeout:
-            stopped = waited, f"stopped after {timeout:g} s of computing"
-        elif stopped is None and waited > WAIT * timeout:
-            stopped = waited, f"stopped after {WAIT * timeout:g} s, of which it computed for {spent:.0f} s"
-        if stopped is not None:
-            if waited - stopped[0] > GRACE:
-                raise KernelDiedError
-            if waited - stopped[0] >= AGAIN * interrupts:
-                manager.interrupt_kernel()
-                interrupts += 1
-    if stopped is not None:
-        return Outcome(False, stopped[1], late=True)
-    content = reply["content"]
-    if content["status"] == "ok":
-        return Outcome(True)
-    return Outcome(False, ANSI.sub("", content.get("evalue", "")).strip() or content.get("ename", content["status"]))
-
-
-def _computed(pid):
-    """Processor seconds of a process and of those that it has started."""
-    seconds = 0.0
-    with contextlib.suppress(psutil.Error):
-        for process in (own := psutil.Process(pid), *own.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                seconds += sum(process.cpu_times()[:4])
-    return seconds
-
-
 def grade(submission, master, *, timeout=PATIENCE):
-    """Executes a submission with the tests of its master, and gives each test its points or none.
+    """Executes a submission in one process, the tests of its master in another, and gives each test its points or none.
 
-    The tests are the master's, whatever the submission holds in their place. Each runs where a cell bears its name, and
-    where it fails again at the next such cell. What a cell of that name holds beside the test as it was handed out is
-    executed first, as any code of the student's. A test whose cell is gone runs after the answer that it tests, and in
-    a notebook that has not kept the order of its master what has failed is tried again at the end.
+    The student's cells supply what the master's solutions define, and nothing else: whatever a test needs beside it,
+    helpers and data, comes from the master's own cells. The tests are the master's, whatever the submission holds in
+    their place. Each runs where a cell bears its name, and where it fails again at the next such cell. What a cell of
+    that name holds beside the test as it was handed out is executed first, as any code of the student's. A test whose
+    cell is gone runs after the answer that it tests, and in a notebook that has not kept the order of its master what
+    has failed is tried again at the end.
 
     An exception, or more than ``timeout`` processor seconds (or ten times as many on the wall), costs a test its
-    points, and nothing else; a kernel that dies, or that no interrupt stops, costs those of all tests that follow. In
-    a kernel in which nothing fails any more no test has a meaning, and all points are lost.
+    points, and nothing else; a kernel that dies, or that no interrupt stops, costs those of all tests that follow.
 
     Returns:
         A :class:`Mark` for each test of the master, in its order.
@@ -405,17 +313,16 @@ def grade(submission, master, *, timeout=PATIENCE):
         steps += [("", name) for name in tests]
     outcomes = {}
     try:
-        with kernel() as execute:
+        with examination(sorted({name for names in _own_work(master).values() for name in names})) as rooms:
+            judge = _Judge(rooms, master, timeout)
             for source, name in steps:
                 outcome = outcomes.get(name)
                 if name is None or (outcome and (outcome.passed or outcome.late)):
-                    execute(source, timeout)
+                    rooms.run(source, timeout)
                     continue
-                outcomes[name] = execute(tests[name].source, timeout)
-                if outcomes[name].passed and execute(CANARY, timeout).passed:
-                    blind = Outcome(False, "this notebook keeps tests from failing: a cell that must fail did not")
-                    outcomes = dict.fromkeys(tests, blind)
-                    break
+                if _needed(source, submission):
+                    rooms.run(source, timeout)
+                judge.take(name, outcomes)
     except KernelDiedError:
         pass
     died = Outcome(False, "not finished: the kernel died, here or before, or was stopped")
@@ -424,6 +331,72 @@ def grade(submission, master, *, timeout=PATIENCE):
         outcome, points = outcomes.get(name, died), _nbgrader(cell).points
         marks.append(Mark(name, points if outcome.passed else 0, points, outcome.remark))
     return marks
+
+
+class _Judge:
+    """Runs the master's cells, but for the solutions, in the kernel of the tests: each once, a test when it is due."""
+
+    def __init__(self, rooms, master, timeout):
+        self.rooms, self.timeout, self.done, self.asked = rooms, timeout, set(), []
+        self.cells, self.names, self.own_work = [], [], _own_work(master)
+        answer = None
+        for cell in master.cells:
+            if cell.cell_type != "code":
+                continue
+            name, source = None, cell.source
+            if _role(cell) == "solution":
+                answer = _nbgrader(cell).grade_id
+                defined, source = _interface(cell.source)
+                self.names += defined
+            elif _role(cell) == "test":
+                name = _nbgrader(cell).grade_id
+            self.cells.append((name, source, answer))
+
+    def take(self, name, outcomes):
+        """Executes a test, after all cells above it that have not been executed yet, and notes its outcome."""
+        place = next(k for k, (found, _, _) in enumerate(self.cells) if found == name)
+        _, source, answer = self.cells[place]
+        with self.rooms.answering(self.names, self.own_work.get(answer, ())) as bound:
+            for k in sorted({*range(place)} - self.done):
+                self.done.add(k)
+                self.rooms.prepare(self.cells[k][1], self.timeout)
+            self.done.add(place)
+            outcomes[name] = self.rooms.prepare(source, self.timeout) if bound.passed else bound
+            if outcomes[name].passed and self.rooms.prepare(CANARY, self.timeout).passed:
+                outcomes[name] = Outcome(False, "a cell of the tests that must fail did not: look at the master")
+
+
+def _own_work(master):
+    """By answer, the functions of the package that a student is to write and not to call: the master's metadata say."""
+    return {
+        _nbgrader(cell).grade_id: cell.metadata.get("scorebook", {}).get("own_work", [])
+        for cell in master.cells
+        if _role(cell) == "solution"
+    }
+
+
+def _interface(source):
+    """The names that a solution defines, and the imports beside them."""
+    names, imports = [], []
+    for part in ast.parse(source).body:
+        if isinstance(part, (ast.FunctionDef, ast.ClassDef)):
+            names.append(part.name)
+        elif isinstance(part, (ast.Import, ast.ImportFrom)):
+            imports.append(ast.unparse(part))
+        elif isinstance(part, (ast.Assign, ast.AnnAssign)):
+            targets = part.targets if isinstance(part, ast.Assign) else [part.target]
+            names += [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+    return names, "\n".join(imports)
+
+
+def _needed(source, submission):
+    """Whether a test that students see defines what their other cells speak of."""
+    try:
+        defined, _ = _interface(source)
+    except SyntaxError:
+        return True
+    others = "\n".join(cell.source for cell in submission.cells if cell.cell_type == "code" and cell.source != source)
+    return any(re.search(rf"\b{re.escape(name)}\b", others) for name in defined)
 
 
 def _plan(submission, master):
@@ -480,6 +453,11 @@ def _generate(arguments):
 
 
 def _grade(arguments):
+    if not confinement.level():
+        print(
+            "No Landlock on this machine: a student's code can reach your files. Grade each in a container of its own.",
+            file=sys.stderr,
+        )
     failed = []
     with contextlib.ExitStack() as stack:
         try:
