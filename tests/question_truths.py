@@ -17,6 +17,7 @@ __all__ = [
     "guidance_scale_one_is_conditional",
     "ito_means",
     "rest_variance",
+    "variance_after_a_mistake",
 ]
 
 
@@ -98,6 +99,18 @@ def rest_variance(step, n_chains=200_000):
     after = langevin.langevin(lambda x: -x, x, step_size=step, n_steps=1, generator=seed(1)).square()
     assert abs(float(after.mean()) - v) < 4 * float(after.std()) / n_chains**0.5
     return v
+
+
+def variance_after_a_mistake(variance, start, n=40_000):
+    """What the reversed SDE makes of a crowd of that variance at a time, on N(0, 1) under VP: in closed form."""
+    process = sde.VPSDE()
+    exact = 1 - (1 - variance) * float(process.alpha(start)) ** 2
+    times = torch.linspace(start, 1e-3, 401, dtype=torch.float64)
+    crowd = variance**0.5 * torch.randn(n, 1, generator=seed(), dtype=torch.float64)
+    options = {"times": times, "denoise": False, "generator": seed(1)}
+    squares = sde.euler_maruyama(process, lambda x, t: -x, crowd, **options).square()
+    assert abs(float(squares.mean()) - exact) < 4 * float(squares.std()) / n**0.5
+    return exact
 
 
 def _dsm(model, s, sigma, d, n_groups=100):
