@@ -25,7 +25,7 @@ export PYTHONUTF8 := 1
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 
-.PHONY: help book test test-fast test-full lowest lint places mutants audit bench colab pdf coursework serve picture questions live weights repository clean
+.PHONY: help book test test-fast test-full lowest lint places mutants audit bench colab pdf coursework serve picture questions slides live weights repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -91,6 +91,9 @@ coursework: $(INSTALLED)  ## write the student notebooks of the assignments (FOL
 
 questions: $(INSTALLED)  ## write the question bank for Moodle (FOLDER=...)
 	$(BIN)/python tools/questions.py $(if $(FOLDER),"$$FOLDER")
+
+slides: book  ## cut a deck of slides from each chapter, with the numbers of its last run
+	$(BIN)/python tools/slides.py
 
 live: $(INSTALLED)  ## bundle the figures that live, after a change in scorebook/lab/live (STILLS=1: and their pictures; TIMES=1: only time their steps)
 	$(BIN)/python tools/live.py $(if $(TIMES),--times,$(if $(STILLS),--stills))

@@ -27,7 +27,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-__all__ = ["fetch", "setup"]
+__all__ = ["copy_packages", "fetch", "setup"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -107,7 +107,18 @@ def copy_libraries(app):
     _copy(Path(app.srcdir) / "_browser", target, "*")
     _copy(LIVE, target / "live", "bundle.js", "LICENSES.txt", "stills/*.png")
     _copy(Path(anywidget.__file__).parent / "nbextension", target / "anywidget", "index.js")
-    for package, patterns in SERVED.items() if app.scorebook_libraries_failure is None else ():
+    if app.scorebook_libraries_failure is None:
+        copy_packages(SERVED, target)
+
+
+def copy_packages(packages, target):
+    """Copies parts of npm packages.
+
+    Args:
+        packages: folder below ``node_modules`` to the patterns of what is wanted of it.
+        target: where to.
+    """
+    for package, patterns in packages.items():
         _copy(ROOT / "node_modules" / package, target / package, *patterns)
 
 

@@ -21,7 +21,17 @@ NOTES = ".generated"
 
 # Filled by Jupyter Book, the test run and the tools, and by nobody's hand.
 FILES = (".npm", ".site", "surface.txt", "programs.txt", "programs.json")
-FOLDERS = (".doctrees", "jupyter_execute", ".jupyter_cache", ".settings", "colab", "company", "mutants")
+FOLDERS = (
+    ".doctrees",
+    "jupyter_execute",
+    ".jupyter_cache",
+    ".settings",
+    "colab",
+    "company",
+    "mutants",
+    "questions",
+    "slides",
+)
 PAGES = "html"
 CACHES = (".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", ".import_linter_cache")
 
