@@ -111,7 +111,8 @@ def take_stills(told):
             shown.set_content(page(name))
             shown.wait_for_timeout(1500)
             shown.locator(".scorebook-live").screenshot(path=target)
-            Image.open(target).convert("RGB").quantize(48, dither=Image.Dither.NONE).save(target, optimize=True)
+            few = {"colors": 160, "method": Image.Quantize.MAXCOVERAGE, "kmeans": 4, "dither": Image.Dither.NONE}
+            Image.open(target).convert("RGB").quantize(**few).save(target, optimize=True)
             print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1000:.0f} kB")
             shown.close()
 

@@ -254,10 +254,15 @@
 
 .scorebook-live .sl-readings {
   display: grid;
-  grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr));
+  grid-template-columns: repeat(auto-fit, minmax(12.8rem, 1fr));
   gap: 0.15rem 1.3rem;
   margin: 0.65rem 0 0;
   padding: 0;
+}
+
+/* Four in two rows of two, lest one be left alone. */
+.scorebook-live .sl-readings:has(> :nth-child(4):last-child) {
+  grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr));
 }
 
 .scorebook-live .sl-reading {
