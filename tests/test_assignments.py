@@ -382,6 +382,25 @@ def points_of(submission, **options):
 RIGHT = "def double(x):\n    return x + x"
 
 
+@pytest.fixture(scope="module")
+def busy():
+    """Two other programs compute all the while."""
+    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    yield
+    for program in programs:
+        program.kill()
+        program.wait()
+
+
+def test_a_master_gets_all_points_and_a_blank_notebook_none_beside_two_busy_programs(master, student, shared, busy):
+    given = grade(master, master)
+    assert [mark for mark in given if mark.points < mark.out_of] == []
+    assert sum(mark.out_of for mark in given) == 10
+    blank = grade(student, master)
+    assert [mark.points for mark in blank] == [0] * len(given)
+    assert [mark for mark in blank if not re.search("no answer yet|NotImplementedError|not defined", mark.remark)] == []
+
+
 def test_marks_are_those_of_the_master_whatever_has_become_of_its_tests(shared):
     memorised = handed_in("def double(x):\n    return 6")
     memorised.cells[1].source = memorised.cells[2].source = "pass"

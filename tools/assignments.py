@@ -68,6 +68,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 c = get_config()
 c.CourseDirectory.course_id = "scorebook"
 c.ExecutePreprocessor.timeout = {seconds}
+
+# A warning or a progress bar is no error; to nbgrader anything on stderr is one.
+c.IgnorePattern.enabled = True
+c.IgnorePattern.pattern = "(?s)."
 """
 
 # Processor seconds that one cell of a submission may take. The masters take a tenth of it; a check stops slow code by
