@@ -260,7 +260,7 @@ def drawn(ax):
         x, middle = line.get_data()
         ends = [segment[:, 1] for segment in bars.get_segments()]
         spread = [(at, *np.sort([*end, m])) for at, end, m in zip(x, ends, middle, strict=True)]
-        shown[container.get_label().partition(":")[0]] = spread
+        shown[(container.get_label() or "").partition(":")[0]] = spread
     return shown
 
 

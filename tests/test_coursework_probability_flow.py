@@ -211,7 +211,7 @@ def test_new_probes_are_seen_where_two_of_them_agree_by_chance():
 
 
 def test_a_new_probe_at_every_step_of_a_fixed_solver_passes():
-    graded.passes(lambda seed: coursework.check_log_prob(fresh_probes("heun2", n_steps=60), seed=seed))
+    graded.passes(lambda seed: coursework.check_log_prob(fresh_probes("midpoint", n_steps=60), seed=seed))
 
 
 def test_a_solver_that_dies_of_its_steps_is_told_to_keep_its_probe():

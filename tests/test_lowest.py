@@ -8,19 +8,24 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 PYPROJECT = """
+[build-system]
+requires = ["setuptools>=77"]
 [project]
 dependencies = ["torch>=2.6", "Pillow>=10"]
 [project.optional-dependencies]
-widgets = ["ipython>=7.34"]
+widgets = ["ipython>=7.34", "ipywidgets>=7.7"]
 data = ["mlxtend>=0.23", "torchvision>=0.21"]
 """
-LOCKED = "# the package\npillow==13.0.0\nscipy==1.17.1\ntorch==2.13.0\n\n# the tests\nIPython==9.18.1\npytest==9.2.0\n"
+LOCKED = (
+    "# the package\npillow==13.0.0\nscipy==1.17.1\ntorch==2.13.0\n\n"
+    "# the tests\nIPython==9.18.1\nipykernel==7.4.0\npytest==9.2.0\n"
+)
 
 
 def test_what_is_bounded_is_pinned_to_its_bound_and_the_tools_to_their_pins():
     assert lowest.requirements(PYPROJECT, LOCKED) == [
-        *("torch==2.6", "pillow==10", "ipython==7.34", "mlxtend==0.23"),
-        "pytest==9.2.0",
+        *("torch==2.6", "pillow==10", "ipython==7.34", "ipywidgets==7.7", "mlxtend==0.23"),
+        *("ipykernel<6.18", "setuptools>=77", "pytest==9.2.0"),
     ]
 
 

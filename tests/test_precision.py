@@ -160,12 +160,12 @@ def test_a_denoised_point_is_off_by_the_rounding_of_the_state_and_its_score_alon
 @HALF
 @EACH_SDE
 def test_losses_are_those_of_single_precision(sde, dtype):
-    clean = torch.randn(256, 2, generator=generator()).to(dtype)
+    clean = torch.randn(20_000, 2, generator=generator()).to(dtype)
     losses = [
         score_matching_loss(model(sde, d), sde, clean.to(d), generator=generator(1)) for d in (dtype, torch.float)
     ]
     assert losses[0].dtype == torch.float32
-    assert abs(losses[0] / losses[1] - 1) < 0.1  # the noise is drawn in the dtype of x
+    assert abs(losses[0] / losses[1] - 1) < 0.05  # the noise is drawn in the dtype of x
     images = torch.ones(2, 3, 256, 256, dtype=dtype)  # a sum over so many numbers overflows float16
     assert 5e4 < denoising_score_matching_loss(lambda x, s: 0 * x, images, 0.5, generator=generator()) < 1.5e5
     assert 5e4 < score_matching_loss(lambda x, t: 0 * x, sde, images, generator=generator()) < 1.5e5

@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LEFT_TO_PIP = {"scipy"}
 # What no test imports: its place is taken by one that reads two images.
 LEFT_OUT = {"torchvision"}
-# What pip would choose too new, by the package that needs it: Matplotlib 3.8 calls what pyparsing 3.3 warns of, which
-# is an error under `python -W error`.
-NOT_NEWER = {"matplotlib": "pyparsing<3.3"}
+# What would be too new, by the package that needs it: Matplotlib 3.8 calls what pyparsing 3.3 warns of, and ipywidgets
+# 7 what ipykernel warns of since 6.18, which is an error under `python -W error`.
+NOT_NEWER = {"matplotlib": "pyparsing<3.3", "ipywidgets": "ipykernel<6.18"}
 
 
 def lower_bounds(project: dict) -> dict[str, str]:
@@ -33,11 +33,15 @@ def lower_bounds(project: dict) -> dict[str, str]:
 
 def requirements(pyproject: str, locked: str) -> list[str]:
     """Requirements of the oldest environment, from the texts of ``pyproject.toml`` and ``requirements.txt``."""
-    bounds = lower_bounds(tomllib.loads(pyproject)["project"])
-    pins = [line for line in locked.splitlines() if line and not line.startswith("#")]
-    others = [pin for pin in pins if pin.partition("==")[0].lower() not in bounds.keys() | LEFT_TO_PIP]
+    said = tomllib.loads(pyproject)
+    bounds = lower_bounds(said["project"])
     older = [limit for name, limit in NOT_NEWER.items() if name in bounds]
-    return [f"{name}=={version}" for name, version in bounds.items()] + older + others
+    chosen = bounds.keys() | LEFT_TO_PIP | {limit.partition("<")[0] for limit in older}
+    pins = [line for line in locked.splitlines() if line and not line.startswith("#")]
+    others = [pin for pin in pins if pin.partition("==")[0].lower() not in chosen]
+    # Tests build the archives in this environment, not in one of their own.
+    building = said.get("build-system", {}).get("requires", [])
+    return [f"{name}=={version}" for name, version in bounds.items()] + older + building + others
 
 
 if __name__ == "__main__":

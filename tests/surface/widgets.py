@@ -18,7 +18,8 @@ def draw(value):
 def frames(widget):
     """Names and pictures of the frames."""
     (play, slider), screen = widget.children[0].children, widget.children[1]
-    return [play.value, [str(option) for option in slider.options], [page.value for page in screen.children]]
+    pages = getattr(screen, "children", [screen])  # ipywidgets 7 has one, which the slider changes
+    return [play.value, [str(option) for option in slider.options], [page.value for page in pages]]
 
 
 WITHOUT_DATA = {"explorer": Call(lambda: frames(widgets.explorer(draw, [0.5, 1.0], "value", interval=200)))}
