@@ -7,6 +7,7 @@ import slides
 import yaml
 from book_pdf import served
 from bs4 import BeautifulSoup
+from pypdf import PdfReader
 
 LONGEST_WAIT = 300_000  # milliseconds, on a machine that does much else
 CHAPTERS = slides.chapters()
@@ -249,6 +250,19 @@ def test_a_table_that_is_too_wide_is_seen(chromium, decks):
         page.evaluate("document.querySelector('.present ul').innerHTML += '<li>One more.</li>'.repeat(20)")
         assert page.evaluate(BEYOND) != []
         page.close()
+
+
+def test_a_deck_is_printed_a_slide_a_page(chromium, decks, tmp_path):
+    with served(decks) as address:
+        page = chromium.new_page()
+        page.set_default_timeout(LONGEST_WAIT)
+        page.goto(f"{address}controllable_generation.html?print-pdf")
+        page.wait_for_function(
+            "document.querySelectorAll('.pdf-page').length && MathJax.startup.promise.then(() => true)"
+        )
+        page.pdf(path=tmp_path / "deck.pdf", prefer_css_page_size=True)
+        page.close()
+    assert len(PdfReader(tmp_path / "deck.pdf").pages) == len(entries_of("controllable_generation")) + 3
 
 
 def test_a_chapter_that_was_not_run_as_it_stands_is_told(tmp_path, monkeypatch):

@@ -74,6 +74,7 @@ PAGE = """<!DOCTYPE html>
 <script>
 Reveal.initialize({{
   width: 1280, height: 720, margin: 0, center: false, hash: true, slideNumber: true, transition: "none",
+  pdfMaxPagesPerSlide: 1,
   plugins: [RevealNotes],
 }});
 </script>
