@@ -16,8 +16,11 @@ __all__ = [
     "gradient_without_create_graph",
     "guidance_scale_one_is_conditional",
     "ito_means",
+    "replaced_mean",
     "rest_variance",
+    "reversed_variance",
     "variance_after_a_mistake",
+    "variance_with_kicks",
 ]
 
 
@@ -110,6 +113,45 @@ def variance_after_a_mistake(variance, start, n=40_000):
     options = {"times": times, "denoise": False, "generator": seed(1)}
     squares = sde.euler_maruyama(process, lambda x, t: -x, crowd, **options).square()
     assert abs(float(squares.mean()) - exact) < 4 * float(squares.std()) / n**0.5
+    return exact
+
+
+def reversed_variance(pull, kicks, sign=1, n=20_000):
+    """Variance in the end over that at the start, of N(0, 1) under VP: multiples of g² and g for score and kicks."""
+    process = sde.VPSDE()
+    x = torch.randn(n, 1, generator=seed(), dtype=torch.float64)
+    ends = sde.simulate(
+        lambda x, t: sign * (process.drift(x, t) + pull * process.diffusion(t) ** 2 * x),
+        lambda x, t: kicks * process.diffusion(t),
+        x,
+        process.time_grid(400, dtype=torch.float64),
+        generator=seed(1),
+    )
+    return float(ends.var() / x.var())
+
+
+def variance_with_kicks(variance_per_time, step=0.01, n_steps=500, n=40_000):
+    """Variance at which x - step x + kicks rests, from far out."""
+    x = 3 * torch.randn(n, 1, generator=seed(), dtype=torch.float64)
+    source = seed(1)
+    for _ in range(n_steps):
+        kick = torch.randn(x.shape, generator=source, dtype=torch.float64)
+        x = x - step * x + (variance_per_time * step) ** 0.5 * kick
+    return float(x.var())
+
+
+def replaced_mean(correlation, known, n=4000):
+    """Mean that inpainting by replacement gives the second coordinate: the closed form, which the package's has."""
+    exact = known / correlation * (1 - (1 - correlation**2) ** 0.5)
+    law = torch.tensor([[[1.0, correlation], [correlation, 1.0]]], dtype=torch.float64)
+    pair = lab.GaussianMixture([1.0], torch.zeros(1, 2, dtype=torch.float64), law)
+    process = sde.VPSDE()
+    clue = torch.tensor([known, 0.0], dtype=torch.float64)
+    overwrite = controllable_generation.replace_known(process, clue, torch.tensor([True, False]), generator=seed())
+    start = process.sample_prior((n, 2), generator=seed(1), dtype=torch.float64)
+    options = {"n_steps": 500, "constraint": overwrite, "generator": seed(2)}
+    ends = sde.euler_maruyama(process, process.exact_score(pair), start, **options)[:, 1]
+    assert abs(float(ends.mean()) - exact) < 4 * float(ends.std()) / n**0.5 + 0.01  # and what 500 steps leave
     return exact
 
 
