@@ -17,9 +17,9 @@ from scorebook import lab, sde
 
 # The function stands in the way of the module of the same name.
 MODULE = importlib.import_module("scorebook.lab.shipped")
-NAMES = ("digits", "coloured_digits", "digits_classifier")
-SCORES = NAMES[:2]
-LARGEST = 3_000_000
+NAMES = ("digits", "coloured_digits", "mnist", "digits_classifier")
+SCORES = NAMES[:3]
+LARGEST = 4_000_000
 
 EACH = pytest.mark.parametrize("name", NAMES)
 
@@ -33,7 +33,7 @@ def disagreements(card, found):
     for key, now in found.items():
         then = card["figures"][key]
         error = then["error"] * math.sqrt(1 + then["n"] / now["n"])
-        if abs(now["value"] - then["value"]) > 4 * error:
+        if not abs(now["value"] - then["value"]) <= 4 * error:
             wrong[key] = (now["value"], then["value"], error)
     return wrong
 
@@ -56,6 +56,10 @@ def test_the_card_is_complete(name):
     _, card = lab.pretrained(name)
     keys = {"name", "network", "sde", "data", "training", "n_weights", "command", "versions", "licence", "sha256"}
     keys |= {"stored_as", "cost_of_rounding", "figures"} | ({"data_std"} if name in SCORES else set())
+    if name == "mnist":  # the others were trained before cards told
+        keys |= {"commit", "seconds"}
+        assert re.fullmatch("[0-9a-f]{40}", card["commit"])
+        assert 0 < card["seconds"] < 3 * 3600
     assert set(card) == keys
     assert card["name"] == name
     assert {"torch", "python", "numpy", "scikit-learn", "safetensors"} <= set(card["versions"])
@@ -128,7 +132,8 @@ def test_defaults_of_dtype_and_device_do_not_reach_the_weights():
 
 @pytest.mark.parametrize("name", ["letters", "", None, "../lab/weights/digits"])
 def test_an_unknown_name_is_told_the_known_ones(name):
-    with pytest.raises(ValueError, match="name must be one of 'digits', 'coloured_digits', 'digits_classifier', got"):
+    known = "'digits', 'coloured_digits', 'mnist', 'digits_classifier'"
+    with pytest.raises(ValueError, match=f"name must be one of {known}, got"):
         lab.pretrained(name)
 
 
@@ -193,33 +198,49 @@ def test_the_figures_of_the_card_hold_when_measured_anew(name):
     assert disagreements(card, found) == {}
 
 
+def blocks(network):
+    return [module for module in network.modules() if hasattr(module, "outer")]
+
+
+def trunk(network):
+    return getattr(network, "trunk", network)
+
+
 def zero_a_layer(network):
-    network.trunk.blocks[1].outer.weight.zero_()
+    blocks(network)[1].outer.weight.zero_()
 
 
 def forget_the_time(network):
-    for block in network.trunk.blocks:
+    for block in blocks(network):
         block.time.weight.zero_()
 
 
 def add_noise(network, share=0.1):
     generator = torch.Generator().manual_seed(0)
     for weight in network.parameters():
-        weight += share * weight.std() * torch.randn(weight.shape, generator=generator)
+        weight += share * weight.std(correction=0) * torch.randn(weight.shape, generator=generator)
 
 
 def shrink_the_output(network, factor=0.8):
-    network.trunk.last.weight *= factor
+    trunk(network).last.weight *= factor
 
 
 def swap_two_labels(network):
-    rows = network.trunk.embed.from_label.weight
+    rows = trunk(network).embed.from_label.weight
     rows[[3, 8]] = rows[[8, 3]]
+
+
+def mistake_all_labels(network):
+    rows = trunk(network).embed.from_label.weight
+    rows[:10] = rows[:10].roll(1, dims=0)
 
 
 # The classifier bears more: it has its class from the order of ten numbers, a score from each number as it is.
 BREAKAGES = [(name, spoil) for name in NAMES for spoil in (zero_a_layer, forget_the_time)]
-BREAKAGES += [(name, spoil) for name in SCORES for spoil in (add_noise, shrink_the_output, swap_two_labels)]
+BREAKAGES += [(name, shrink_the_output) for name in SCORES]
+BREAKAGES += [(name, spoil) for name in SCORES[:2] for spoil in (add_noise, swap_two_labels)]
+# The large digits are measured on too few for little noise, or two labels, to show.
+BREAKAGES += [("mnist", spoil) for spoil in (partial(add_noise, share=0.3), mistake_all_labels)]
 BREAKAGES += [("digits_classifier", partial(add_noise, share=0.5))]
 BREAKAGES += [("digits_classifier", partial(shrink_the_output, factor=0.5))]
 
@@ -246,7 +267,7 @@ def test_a_network_makes_a_score_as_the_docstring_says(name):
     network, card = lab.pretrained(name)
     vp = sde.VPSDE(**card["sde"]["arguments"])
     model = sde.ScoreModel(network, vp, data_std=card["data_std"])
-    images, labels = getattr(lab, name)("test")
+    images, labels = (x[:360] for x in getattr(lab, name)("test"))
     t = vp.time_of(0.3)
     x_t, _ = vp.perturb(images, t, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -275,7 +296,7 @@ def test_a_network_has_not_learned_its_digits_by_heart(name):
         for what in ("bits per dimension", "length of the code")
     )
     assert bits["held-out"] - bits["training"] < 0.25
-    chance = math.prod(card["network"]["arguments"]["event_shape"]) ** 0.5
+    chance = math.prod(pretrain.event_shape(card)) ** 0.5
     assert code["held-out"] / code["training"] < 1.12
     assert code["held-out"] / chance < 1.08
 
@@ -484,5 +505,4 @@ def test_the_tool_refuses_a_name_that_it_does_not_know(capsys):
 
 
 def test_the_tool_and_the_package_know_the_same_names():
-    assert MODULE._NAMES == NAMES
-    assert set(NAMES) <= set(pretrain.NAMES)
+    assert pretrain.NAMES == MODULE._NAMES == NAMES

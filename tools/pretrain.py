@@ -12,7 +12,7 @@ size to learn by heart. So half of what it sees is turned, shifted and stretched
 random. Distorted digits follow another law. They come with labels of their own (Karras et al., 2022, appendix F.2): 10
 to 19 for a distorted 0 to 9. Labels 0 to 9 and -1 ask for digits as they are.
 
-The large digits take the longest, the better part of half an hour of one idle core; ``--checkpoints FOLDER`` keeps the
+The large digits take the longest, about ten minutes of one core, when it is idle; ``--checkpoints FOLDER`` keeps the
 state of a training, to go on from.
 """
 

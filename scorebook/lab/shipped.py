@@ -9,10 +9,11 @@ name               network                                            trained fo
 ================== ================================================== =======================================
 digits             :class:`~scorebook.lab.networks.TimeMLP`           the score of digits, label or not
 coloured_digits    :class:`~scorebook.lab.networks.TimeMLP`           the same for coloured digits
+mnist              :class:`~scorebook.lab.networks.UNet`              the score of digits of 28 by 28 pixels
 digits_classifier  :class:`~scorebook.lab.networks.NoisyClassifier`   the class of a diffused digit
 ================== ================================================== =======================================
 
-All three belong to one SDE, ``VPSDE(**card["sde"]["arguments"])``. The first two are the inner network of a
+All four belong to one SDE, ``VPSDE(**card["sde"]["arguments"])``. The first three are the inner network of a
 ``ScoreModel``, which turns them into a score::
 
     network, card = lab.pretrained("digits")
@@ -20,10 +21,10 @@ All three belong to one SDE, ``VPSDE(**card["sde"]["arguments"])``. The first tw
     model = sde.ScoreModel(network.to(device), vp, data_std=card["data_std"])
     score = model(x, t, label=label)  # label -1, or none given: the score of all digits
 
-Half of the digits in their training were distorted, under labels of their own, 10 to 19, lest the network learn 1437
-digits by heart; labels 0 to 9 and -1 mean digits as they are. The card tells how far that was avoided: bits per
-dimension and lengths of codes of digits learned from beside those of digits held out, and the share of samples that are
-nearer to the former.
+Half of the digits in their training were distorted, under labels of their own, 10 to 19, lest the network learn a few
+thousand digits by heart; labels 0 to 9 and -1 mean digits as they are. The card tells how far that was avoided: bits
+per dimension and lengths of codes of digits learned from beside those of digits held out, and the share of samples that
+are nearer to the former.
 
 The classifier takes the diffused point and the plain time, ``classifier(x, t)``.
 """
@@ -39,13 +40,13 @@ from safetensors.torch import load
 from torch import nn
 
 from scorebook.lab.arguments import one_of
-from scorebook.lab.networks import NoisyClassifier, TimeMLP
+from scorebook.lab.networks import NoisyClassifier, TimeMLP, UNet
 
 __all__ = ["pretrained"]
 
-_Name: TypeAlias = Literal["digits", "coloured_digits", "digits_classifier"]
+_Name: TypeAlias = Literal["digits", "coloured_digits", "mnist", "digits_classifier"]
 _NAMES = get_args(_Name)
-_NETWORKS = {"NoisyClassifier": NoisyClassifier, "TimeMLP": TimeMLP}
+_NETWORKS = {"NoisyClassifier": NoisyClassifier, "TimeMLP": TimeMLP, "UNet": UNet}
 _FOLDER = files("scorebook.lab") / "weights"
 
 
@@ -56,7 +57,7 @@ def pretrained(name: _Name) -> tuple[nn.Module, dict[str, Any]]:
     rounding costs. They can be trained further: each call gives a network of its own.
 
     Args:
-        name: ``"digits"``, ``"coloured_digits"`` or ``"digits_classifier"``.
+        name: ``"digits"``, ``"coloured_digits"``, ``"mnist"`` or ``"digits_classifier"``.
 
     Returns:
         The network, in evaluation mode, and its card. Of the card, ``network`` and ``sde`` hold name and arguments,

@@ -123,6 +123,7 @@ lab.score_field(mixture.score, extent=[-3.0, 3.0, -3.0, 3.0], resolution=np.int6
 lab.claims([lab.Claim("the mean is small", estimate, at_most=10.0), lab.Claim("one", 1, 1, resolution=0.1)])
 lab.table({"step": [0.1, 0.2], "measured": torch.tensor([1.0, 2.0])})
 images, labels = lab.digits("test")
+images, labels = lab.mnist("test")
 print(Path("."), images.shape, labels.shape)
 points, components = mixture.sample(3, labels=True)
 print(points.shape, components.shape)

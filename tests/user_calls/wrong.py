@@ -82,6 +82,7 @@ sliced_score_matching.random_projections(x, 1, kind="gausian")
 process.time_grid(2, spacing="karas")
 probability_flow.sample(process, exact, x, method="dopri", n_steps=2)
 lab.digits("valid")
+lab.mnist("valid")
 score_matching.implicit_score_matching_loss(network, x, reduction="sum")
 
 # What comes back
