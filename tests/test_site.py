@@ -56,9 +56,15 @@ def source(name):
     return "\n".join(texts["markdown"]), "\n".join(texts["code"])
 
 
+def lives(name):
+    """The figures that live in a page, in order."""
+    text, code = source(name)
+    return re.findall(r"^```\{live\} (\w+)", text, re.M) + re.findall(r"\blab\.live\(\s*[\"'](\w+)", code)
+
+
 PAGES = written_pages() + MADE
 NOTEBOOKS = [name for name in PAGES if (ROOT / "book" / f"{name}.ipynb").exists()]
-LIVE = [name for name in PAGES if re.search(r"\blab\.live\(|^```\{live\}", "\n".join(source(name)), re.M)]
+LIVE = [name for name in PAGES if lives(name)]
 EXPLORED = [name for name in PAGES if re.search(r"\bexplorer\(", source(name)[1])]
 
 
@@ -263,11 +269,10 @@ def test_every_explorer_moves_by_key_and_by_mouse(visited):
 
 @pytest.mark.parametrize("visited", LIVE, indirect=True)
 def test_every_figure_that_lives_is_there_and_moves_without_a_kernel(visited):
-    written = re.findall(r"\blab\.live\(\s*[\"'](\w+)|^```\{live\} (\w+)", "\n".join(source(visited.name)), re.M)
     visited.set_viewport_size({"width": 1280, "height": 900})
     figures = visited.locator(".scorebook-live")
     figures.first.wait_for()
-    assert figures.evaluate_all("all => all.map(figure => figure.dataset.figure)") == [a or b for a, b in written]
+    assert figures.evaluate_all("all => all.map(figure => figure.dataset.figure)") == lives(visited.name)
     for figure in figures.all():
         figure.scroll_into_view_if_needed()
         assert figure.locator("output[data-measured]").count() > 0
