@@ -130,7 +130,7 @@ class _SolverAndLikelihood(_Solver, _Likelihood, total=False):
 
 _SOLVER_KEYWORDS, _TRACE_KEYWORDS = tuple(_Solver.__annotations__), tuple(_Likelihood.__annotations__)
 # How far beyond [0, 1] the velocity goes on.
-_OVERSTEP = 0.5
+_OVERSTEP = 2.0
 
 
 def velocity(sde: SDE, score: Score) -> Callable[[PerRow, Tensor], Tensor]:
@@ -138,9 +138,10 @@ def velocity(sde: SDE, score: Score) -> Callable[[PerRow, Tensor], Tensor]:
 
     An adaptive solver steps past the last time and interpolates back, and so looks beyond [0, 1], where the SDE has no
     noise level. There the velocity goes on as mirrored in the ends, :math:`v(x, -t) = v(x, t)` and
-    :math:`v(x, 1 + t) = v(x, 1 - t)`, for half a unit of time. The solution inside does not depend on it, but its last
-    state is interpolated across a kink and may miss the tolerance. A solver that is told to stop at the last time, as
-    in :func:`sample`, does not look beyond: for torchdiffeq, ``options={"step_t": times[-1:], "first_step": 1e-3}``.
+    :math:`v(x, 1 + t) = v(x, 1 - t)`, and so on, for two units of time. The solution inside does not depend on it, but
+    its last state is interpolated across a kink and may miss the tolerance. A solver that is told to stop at the last
+    time, as in :func:`sample`, does not look beyond: for torchdiffeq,
+    ``options={"step_t": times[-1:], "first_step": 1e-3}``.
 
     Args:
         sde: the forward SDE.
@@ -151,7 +152,7 @@ def velocity(sde: SDE, score: Score) -> Callable[[PerRow, Tensor], Tensor]:
 
     Raises:
         ValueError: if ``score`` belongs to another SDE; on a call, if it returns another shape or ``t`` lies more than
-            half a unit outside [0, 1].
+            two units outside [0, 1].
 
     Source: Song et al. (2021), eq. 13.
     """
@@ -282,12 +283,13 @@ def _mirrored(t: PerRow) -> Tensor:
     require(
         ((t >= -_OVERSTEP) & (t <= 1 + _OVERSTEP)).all(),
         lambda: ValueError(
-            f"t must lie in [0, 1], or at most {_OVERSTEP} beside it for a solver that oversteps, got values from "
+            f"t must lie in [0, 1], or at most {_OVERSTEP:g} beside it for a solver that oversteps, got values from "
             f"{t.min():g} to {t.max():g}; tell an adaptive solver where to begin and to stop: "
             "options={'first_step': 1e-3, 'step_t': times[-1:]} for torchdiffeq"
         ),
     )
-    return torch.where(t < 0, -t, torch.where(t > 1, 2 - t, t))
+    from_zero = torch.abs(t)
+    return torch.where(from_zero > 1, (2 - from_zero).abs(), from_zero)
 
 
 @overload

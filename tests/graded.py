@@ -5,6 +5,8 @@ Ordinary runs take few seeds; ``make test-full`` sets ``SCOREBOOK_SEEDS=200``.
 
 import os
 
+from catalogue import tuned
+
 from scorebook.coursework import controllable_generation, learning, probability_flow, sampling, sde
 
 FULL = int(os.environ.get("SCOREBOOK_SEEDS", "0"))
@@ -28,6 +30,12 @@ def is_named(check, *mistakes):
         f"{len(misnamed)} of {n_seeds} are called otherwise, the first {misnamed[0].mistake}:\n{misnamed[0]}"
     )
     assert all(report.diagnosis.count(".") for report in reports)
+
+
+def authored(*kinds):
+    """The mistakes of which the tuned catalogue has an author, for answers of some kinds."""
+    answers = (answer for answer in tuned.catalogue.answers if answer.kind in kinds)
+    return {name for answer in answers for names in answer.mistakes for name in names}
 
 
 def catalogued(monkeypatch, check):

@@ -84,17 +84,64 @@ def test_a_sampler_that_couples_rows_is_refused_wherever_its_noise_comes_from(no
     torch.set_rng_state(before)
 
 
-@pytest.mark.parametrize(("shape", "words"), [((1, 3), "all points of the batch"), ((16, 1), "all coordinates")])
-def test_noise_that_is_shared_is_refused(shape, words):
-    problems.refuse_shared_noise(normal(16, 3))
-    with pytest.raises(Refusal, match=words):
-        problems.refuse_shared_noise(normal(*shape).expand(16, 3))
+DEPENDENT = {
+    "all points of the batch": lambda z: z[:1].expand_as(z),
+    "all coordinates of a point": lambda z: z[:, :1].expand_as(z),
+    "coordinates 0 and 2": lambda z: torch.cat([z[:, :2], -z[:, :1], z[:, 3:]], 1),
+    "points 0 and 1 of": lambda z: z[::2].repeat_interleave(2, 0),
+    "points 0 and 1024": lambda z: torch.cat([z[:1024], z[:1024]]),
+    "points 0 and 1024 of": lambda z: torch.cat([z[:1024], z[:1024] * normal(1024, 4, seed=5).sign()]),
+    "numbers of the noise come more than once": lambda z: torch.cat([z[:1024], -z[:1024].flip(0)]),
+}
+
+
+@pytest.mark.parametrize("words", DEPENDENT)
+def test_noise_that_is_not_drawn_for_each_number_is_refused(words):
+    with pytest.raises(Refusal, match=words) as refused:
+        problems.refuse_dependent_noise(DEPENDENT[words](normal(2048, 4)))
+    assert refused.value.mistake == "shared_noise"
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("precision", [torch.float32, DOUBLE])
+def test_noise_that_is_drawn_anew_passes(seed, precision):
+    one, other = (normal(2048, 4, seed=2 * seed + k).to(precision).double() for k in (1, 2))
+    problems.refuse_dependent_noise(one, other)
+    problems.refuse_dependent_noise(one.sign(), other.sign())
+    problems.refuse_dependent_noise(1e-6 * one.sign())
+
+
+def test_noise_that_comes_again_in_the_next_call_is_refused():
+    z = normal(2048, 4)
+    for again in (z, -z, z + 0.5 * normal(2048, 4, seed=2)):
+        with pytest.raises(Refusal, match="different seeds got the same noise"):
+            problems.refuse_dependent_noise(z, again)
+
+
+def test_an_estimate_that_is_mostly_noise_is_refused():
+    problems.refuse_loud_noise("estimate", 1.4, 1.0)
+    with pytest.raises(Refusal, match=r"scatters by 1\.6 around its mean, the right one by 1 at most"):
+        problems.refuse_loud_noise("estimate", 1.6, 1.0)
+
+
+def test_an_sde_that_goes_on_is_mirrored_in_its_ends():
+    inside, process = VPSDE(), problems.continued(VPSDE())
+    x, t = normal(1, 3), torch.tensor(0.3, dtype=DOUBLE)
+    for beside in (t, -t, 2 - t, 2 + t, t - 4):
+        for name in ("alpha", "sigma", "diffusion", "beta", "integrated_beta"):
+            torch.testing.assert_close(getattr(process, name)(beside), getattr(inside, name)(t))
+        torch.testing.assert_close(process.drift(x, beside), inside.drift(x, t))
 
 
 def test_a_score_asked_at_another_time_is_refused_where_that_can_be_told():
     t, process = torch.tensor(0.3, dtype=DOUBLE), VPSDE()
     problems.refuse_other_times([], t, process)
-    problems.refuse_other_times([t], t, process)
-    for asked, words in ((process.sigma(t), "at σ"), (1 - t, "at 1 − t")):
+    problems.refuse_other_times([t, t.expand(4)], t, process)
+    for asked, words in (
+        (process.sigma(t), "at σ"),
+        (1 - t, "at 1 − t"),
+        (t + 0.01, "another time"),
+        (t - 0.1, r"t \+ dt"),
+    ):
         with pytest.raises(Refusal, match=words):
-            problems.refuse_other_times([asked], t, process)
+            problems.refuse_other_times([t, asked], t, process, dt=torch.tensor(-0.1, dtype=DOUBLE))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scorebook.coursework import Report
-from scorebook.coursework.reports import Answer, Mistake, judge
+from scorebook.coursework.reports import Answer, Mistake, judge, slips, spelt
 
 
 def number(value):
@@ -34,15 +34,54 @@ def test_tolerance_comes_on_top_of_the_noise():
     assert not judge("check", [answer(1.8, tolerance=0.25)], [], verified="right")
 
 
-def test_the_mistake_that_fits_best_is_named():
+def test_the_mistake_that_fits_best_is_named_where_the_numbers_tell_it_from_the_others():
     mistakes = [NEVER, NEARLY_TWICE, TWICE]
-    assert judge("check", [answer(2.02)], mistakes, verified="right").mistake == "twice"
-    assert judge("check", [answer(1.88)], mistakes, verified="right").mistake == "nearly_twice"
+    assert judge("check", [answer(2.02, error=0.01)], mistakes, verified="right").mistake == "twice"
+    assert judge("check", [answer(1.88, error=0.01)], mistakes, verified="right").mistake == "nearly_twice"
+    report = judge("check", [answer(1.98)], mistakes, verified="right")
+    assert report.mistake is None
+    assert "do not tell which of these it is: a factor 2 too many, or a factor 1.9 too many" in report.diagnosis
 
 
-def test_of_equal_mistakes_the_first_is_named():
-    again = Mistake("again", "the same", lambda: {"step": 2.0})
-    assert judge("check", [answer(2.0)], [again, TWICE], verified="right").mistake == "again"
+def test_the_same_mistake_in_two_forms_is_one():
+    again = Mistake("twice", "the same", lambda: {"step": 2.0})
+    assert judge("check", [answer(2.0)], [again, TWICE], verified="right").mistake == "twice"
+
+
+def test_two_mistakes_in_different_answers_are_both_told():
+    mean = Mistake("mean", "the mean is 3", lambda: {"mean": 3.0})
+    report = judge("check", [answer(2.0), answer(3.0, quantity="mean")], [TWICE, mean], verified="right")
+    assert report.mistake in ("twice", "mean")
+    assert "a factor 2 too many; and the mean is 3" in report.diagnosis
+
+
+def test_slips_are_made_alone_and_together_unless_they_touch_one_part():
+    def formula(factor=1.0, sign=1.0):
+        return {"step": factor * sign}
+
+    made = slips(
+        formula, [("twice", "2", {"factor": 2.0}), ("half", "½", {"factor": 0.5}), ("sign", "−", {"sign": -1.0})]
+    )
+    found = {tuple(sorted(m.keys)): m.predict()["step"] for m in made}
+    assert found == {("twice",): 2, ("half",): 0.5, ("sign",): -1, ("sign", "twice"): -2, ("half", "sign"): -0.5}
+
+
+def test_noise_of_ones_own_widens_no_limit():
+    loud = Answer("step", number(4.0), number(1.0), 1.0, right_error=0.1)
+    assert loud.limit == pytest.approx(0.5)
+    report = judge("check", [loud], [TWICE], verified="right")
+    assert report.mistake == "loud_noise"
+    assert (
+        judge("check", [Answer("step", number(1.3), number(1.0), 0.01, 0.0, 0.1)], [], verified="right").passed is False
+    )
+
+
+def test_a_report_tells_the_input_what_came_and_what_is_right():
+    field = Answer.exact("field", number([[1.0, 2.0], [3.0, 0.0]]), number([[1.0, 2.0], [3.0, 4.0]]), 1e-6,
+                         where="x = ({}, 0)".format)  # fmt: skip
+    assert field.seen() == " At x = (1, 0) it is (3, 0), and (3, 4) would be right."
+    assert field.seen() in judge("check", [field], [], verified="right").diagnosis
+    assert spelt(torch.arange(6.0)) == "(0, 1, 2, 3, …)"
 
 
 def test_a_mistake_must_explain_all_answers():

@@ -592,7 +592,7 @@ X = torch.zeros(3, 2)
         (lambda: sample(VPSDE(), normal_score, X, atol=-1.0), "atol must be positive"),
         (lambda: sample(VPSDE(), normal_score, X * math.nan), "x must be finite"),
         (lambda: sample(VPSDE(), lambda x, t: x[:, :1], X), r"score must return shape \(3, 2\)"),
-        (lambda: velocity(VPSDE(), normal_score)(2.0, X), r"t must lie in \[0, 1\]"),
+        (lambda: velocity(VPSDE(), normal_score)(3.5, X), r"t must lie in \[0, 1\]"),
         (lambda: log_prob(VPSDE(), normal_score, X, divergence="sliced"), "divergence must be one of"),
         (lambda: log_prob(VPSDE(), normal_score, X, n_projections=0), "n_projections must be a positive integer"),
         (lambda: log_prob(VPSDE(), normal_score, X, prior=lambda x: x), r"prior must return shape \(3,\)"),

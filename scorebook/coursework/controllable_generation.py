@@ -1,14 +1,14 @@
 r"""A check of guidance: a student's guided score against the exact score of the posterior of a mixture."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from scorebook.coursework.guard import Student, under_guard
 from scorebook.coursework.problems import refuse_coupling, rms, seeded
-from scorebook.coursework.reports import Answer, Mistake, Report, judge
+from scorebook.coursework.reports import Answer, Mistake, Report, judge, slips, spelt
 from scorebook.lab.arguments import positive
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.observations import LinearObservation
@@ -66,7 +66,7 @@ def check_guidance(
     matrix = observation.predict(torch.eye(dim, dtype=_DOUBLE, device="cpu")).mT
     y, noise_std = observation.y[0].to(_DOUBLE), float(observation.noise_std)
     posterior = law.condition(matrix, y, noise_std)
-    student = Student("score(x, t)")
+    student = Student("score(x, t)", ("Controllable generation", "Which likelihood?"))
     generator = seeded(seed)
 
     def check():
@@ -83,7 +83,11 @@ def check_guidance(
         truth = process.exact_score(posterior)(x, t)
         report = judge(
             "check_guidance",
-            [Answer.exact("guided score", values, truth, tolerance)],
+            [
+                Answer.exact(
+                    "guided score", values, truth, tolerance, where=lambda row: f"x = {spelt(x[row])}, t = {t[row]:.3g}"
+                )
+            ],
             _guidances_mistaken(process, law, matrix, y, noise_std, x, t, truth),
             verified="your guided score is that of the posterior",
         )
@@ -104,89 +108,117 @@ def _dimension(observation) -> int:
 
 def _guidances_mistaken(process, law, matrix, y, noise_std, x, t, truth) -> list[Mistake]:
     exact = process.exact_score(law)
-    plain = exact(x, t)
-    likelihood = truth - plain
+    prior = exact(x, t)
+    likelihood = truth - prior
     alpha, sigma = process.alpha(t).unsqueeze(1), process.sigma(t).unsqueeze(1)
-    r = (sigma**2 / (sigma**2 + alpha**2)).squeeze(1)
-    eye = torch.eye(len(matrix), dtype=_DOUBLE)
+    data_std = law.covariance.diagonal().mean().sqrt()
 
-    def gradient(log_likelihood):
-        return score_of(log_likelihood, x)
+    def variance(s):
+        return (sigma**2 * s**2 / (sigma**2 + alpha**2 * s**2)).squeeze(1)
 
-    def clean(points, std=noise_std, spread=0.0):
-        gap = y - points @ matrix.mT
-        covariance = torch.as_tensor(spread, dtype=_DOUBLE).reshape(-1, 1, 1) * (matrix @ matrix.mT) + std**2 * eye
+    def tweedie(points, factor=sigma**2):
+        return (points + factor * exact(points, t)) / alpha
+
+    way, fixed = tweedie(x) - x, sigma**2 * prior
+
+    def gaussian(gap, operator, spread):
+        covariance = spread.reshape(-1, 1, 1) * (operator @ operator.mT) + noise_std**2 * torch.eye(
+            len(y), dtype=_DOUBLE
+        )
         return -0.5 * (gap * torch.linalg.solve(covariance, gap.unsqueeze(-1)).squeeze(-1)).sum(1)
 
-    def denoised(x):
-        return (x + sigma**2 * exact(x, t)) / alpha
+    def guidance(clean=tweedie, spread=None, operator=matrix, residual=None):
+        """Gradient of a likelihood, Gaussian around an estimate of the clean point unless it is another one."""
+        spread = variance(data_std) if spread is None else spread
 
-    way = denoised(x) - x
+        def log_likelihood(points):
+            gap = y - clean(points) @ operator.mT
+            return gaussian(gap, operator, spread) if residual is None else residual(gap)
 
-    def frozen(x):
-        """The denoised point without its derivative: as if it moved along with x."""
-        return x + way
+        return score_of(log_likelihood, x)
 
+    def formula(prior=prior, turn=1.0, factor=1.0, **parts):
+        return {"guided score": prior + turn * factor * (guidance(**parts) if parts else likelihood)}
+
+    none = torch.zeros_like(t)
     words_clean = (
         "the likelihood is that of a clean point, put at the noisy one; p_t(y | x_t) averages over p(x₀ | x_t)"
     )
-    entries = [
-        ("clean_likelihood", words_clean, lambda: plain + gradient(clean)),
-        ("clean_likelihood", words_clean, lambda: plain + gradient(lambda x: clean(x / alpha))),
-        ("no_guidance", "the observation is not used: that is the prior's score", lambda: plain),
-        ("no_prior", "the prior's score is missing: that is the likelihood's gradient alone", lambda: likelihood),
-        ("guidance_sign", "the guidance has the wrong sign", lambda: plain - likelihood),
-        ("double_guidance", "the guidance enters twice", lambda: plain + 2 * likelihood),
-        ("half_guidance", "the guidance has a ½ too many", lambda: plain + 0.5 * likelihood),
+    entries: list[tuple[str, str, dict[str, Any]]] = [
+        ("clean_likelihood", words_clean, {"clean": lambda points: points, "spread": none}),
+        ("clean_likelihood", words_clean, {"clean": lambda points: points / alpha, "spread": none}),
+        ("no_guidance", "the observation is not used: that is the prior's score", {"turn": 1.0, "factor": 0.0}),
+        ("no_prior", "the prior's score is missing: that is the likelihood's gradient alone", {"prior": 0 * prior}),
+        ("guidance_sign", "the guidance has the wrong sign", {"turn": -1.0}),
+        ("double_guidance", "the guidance enters twice", {"factor": 2.0}),
+        ("half_guidance", "the guidance has a ½ too many", {"factor": 0.5}),
         (
             "neglected_spread",
             "the clean point is put at its mean and its spread neglected: that is diffusion posterior sampling",
-            lambda: plain + gradient(lambda x: clean(denoised(x))),
+            {"spread": none},
         ),
         (
             "std_for_variance",
             "the residual is divided by the noise's standard deviation, not its variance",
-            lambda: plain + noise_std * gradient(lambda x: clean(denoised(x))),
+            {"residual": lambda gap: -0.5 * gap.square().sum(1) / noise_std},
+        ),
+        (
+            "std_for_variance",
+            "the spread of the clean point enters by its standard deviation, not its variance",
+            {"spread": variance(data_std).sqrt()},
+        ),
+        (
+            "std_for_variance",
+            "the denoised point is (x + σ s)/α, where (x + σ² s)/α is needed",
+            {"clean": lambda points: tweedie(points, sigma)},
         ),
         (
             "no_noise_variance",
             "the residual is not divided by the noise's variance",
-            lambda: plain + noise_std**2 * gradient(lambda x: clean(denoised(x))),
+            {"residual": lambda gap: -0.5 * gap.square().sum(1)},
+        ),
+        *(
+            ("norm", "the norm of the residual is not squared",
+             {"residual": lambda gap, scale=scale: -scale * gap.norm(dim=1)})
+            for scale in (1.0, 0.5, 1 / noise_std**2, 0.5 / noise_std**2, 1 / noise_std, 0.5 / noise_std)
         ),
         (
             "no_jacobian",
             "the gradient does not go through the denoised point: it was detached, and its Jacobian is missing",
-            lambda: plain + gradient(lambda x: clean(frozen(x), spread=r)),
+            {"clean": lambda points: points + way},
         ),
         (
             "no_jacobian",
-            "the gradient does not go through the denoised point, and its spread is neglected",
-            lambda: plain + gradient(lambda x: clean(frozen(x))),
+            "the gradient does not go through the score in the denoised point: it was detached",
+            {"clean": lambda points: (points + fixed) / alpha},
         ),
         (
             "isotropic",
             "the spread of the clean point is taken to be that of unit Gaussian data: pseudoinverse guidance, which is "
             "an approximation here",
-            lambda: plain + gradient(lambda x: clean(denoised(x), spread=r)),
-        ),
-        (
-            "sigma_spread",
-            "the spread of the clean point is taken to be σ², without the data's own",
-            lambda: plain + gradient(lambda x: clean(denoised(x), spread=sigma.squeeze(1) ** 2)),
+            {"spread": variance(1.0)},
         ),
         (
             "sigma_spread",
             "the spread of the clean point is taken to be (σ/α)², without the data's own",
-            lambda: plain + gradient(lambda x: clean(denoised(x), spread=(sigma / alpha).squeeze(1) ** 2)),
+            {"spread": (sigma / alpha).squeeze(1) ** 2},
         ),
-        (
-            "no_alpha",
-            "the denoised point lacks its 1/α",
-            lambda: plain + gradient(lambda x: clean(alpha * denoised(x), spread=r)),
-        ),
-    ]
+        ("no_alpha", "the denoised point lacks its 1/α", {"clean": lambda points: alpha * tweedie(points)}),
+    ]  # fmt: skip
+    if not torch.allclose(sigma.squeeze(1) ** 2, variance(1.0)):  # under VP that is the spread of unit data
+        words = "the spread of the clean point is taken to be σ², without the data's own"
+        entries.append(("sigma_spread", words, {"spread": sigma.squeeze(1) ** 2}))
+    hidden = _complement(matrix)
+    if hidden is not None:
+        words = "the mask is the other way round: guided are the coordinates that were not observed"
+        entries.append(("mask", words, {"operator": hidden}))
+    return slips(formula, entries)
 
-    def told(value):
-        return {"guided score": value()}
 
-    return [Mistake(key, words, functools.partial(told, value)) for key, words, value in entries]
+def _complement(matrix) -> Tensor | None:
+    """The coordinates that an observation of half of them leaves out, or None where it is no such observation."""
+    m, d = matrix.shape
+    seen = matrix.sum(0)
+    if 2 * m != d or not torch.equal(matrix, torch.eye(d, dtype=_DOUBLE)[seen.nonzero().flatten()]):
+        return None
+    return torch.eye(d, dtype=_DOUBLE)[(seen == 0).nonzero().flatten()]

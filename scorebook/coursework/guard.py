@@ -13,6 +13,7 @@ The global seed is put back where it was.
 """
 
 import ctypes
+import dataclasses
 import functools
 import inspect
 import numbers
@@ -103,10 +104,12 @@ class Student:
 
     Args:
         signature: how the code is called, in words, for the messages.
+        chapter: title of the chapter that treats what is asked for, and of its section; a report on a wrong answer
+            leads there.
     """
 
-    def __init__(self, signature: str):
-        self.signature = signature
+    def __init__(self, signature: str, chapter: tuple[str, str] | None = None):
+        self.signature, self.chapter = signature, chapter
         self._computing, self._waiting = _Stopwatch(), _Stopwatch()
         self._depth = 0
 
@@ -262,12 +265,20 @@ def under_guard(name: str, check: Callable[[], Report], student: Student, *, tim
         torch.random.set_rng_state(seed)
         torch.set_default_dtype(default)
     if "error" not in outcome:
-        return outcome["report"]
+        return _leading(outcome["report"], student)
     error = outcome["error"]
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, Exception):
         return Report(name, False, f"the check broke off over what your code returned: {said}.", cause=error)
     return Report(name, False, f"your code ended the program: it raised {said}.", mistake="exit", cause=error)
+
+
+def _leading(report, student) -> Report:
+    """A report that says, if the answer is wrong, where the book treats it."""
+    if report.passed or student.chapter is None or report.mistake == "unanswered":
+        return report
+    chapter, section = student.chapter
+    return dataclasses.replace(report, diagnosis=f"{report.diagnosis} See “{section}” in the chapter {chapter}.")
 
 
 def _out_of_time(name, what, thread, ended) -> Report:

@@ -6,7 +6,7 @@ was asked, so the noise that was drawn is known, and the loss must be the right 
 statistics is the law of that noise.
 """
 
-import functools
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, get_args
@@ -20,11 +20,12 @@ from scorebook.coursework.problems import (
     is_standard,
     random_sde,
     refuse_coupling,
-    refuse_shared_noise,
+    refuse_dependent_noise,
+    refuse_loud_noise,
     rms,
     seeded,
 )
-from scorebook.coursework.reports import Answer, Mistake, Report, judge
+from scorebook.coursework.reports import Answer, Mistake, Report, judge, slips, spelt
 from scorebook.lab.arguments import one_of, positive, positive_integer, standard_normal
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.types import Integer, Number
@@ -34,7 +35,18 @@ __all__ = ["check_divergence", "check_loss", "check_score"]
 
 _Kind: TypeAlias = Literal["explicit", "implicit", "sliced", "denoising", "sde"]
 _KINDS = get_args(_Kind)
+_CHAPTERS = {
+    "explicit": ("Score matching", "Explicit score matching"),
+    "implicit": ("Score matching", "Getting rid of the unknown score"),
+    "sliced": ("Sliced score matching", "Getting rid of the unknown score"),
+    "denoising": ("Noise scales", "Guess the noise, and you have the score"),
+    "sde": ("SDEs", "Learning the score of all times"),
+}
 _DOUBLE = torch.float64
+# How much greater than that of the right answer the variance of an estimate may be.
+_LOUD = 2.0
+# Times that differ by less are the same; and how many batches are drawn where each has one time.
+_SAME_TIME, _BATCHES = 1e-6, 400
 
 
 def check_score(
@@ -75,7 +87,7 @@ def check_score(
     for method in ("sample", "log_prob"):
         if not callable(getattr(distribution, method, None)):
             raise ValueError(f"distribution must have a method {method}, got {type(distribution).__name__}")
-    student = Student("score(x)")
+    student = Student("score(x)", ("Score matching", "The score does not see Z"))
     generator = seeded(seed)
 
     def check():
@@ -86,7 +98,7 @@ def check_score(
         )
         truth = score_of(distribution.log_prob, x).to("cpu", _DOUBLE)
         values = student.tensor(student.call(score, x.clone()), x.shape, "the score")
-        answer = Answer.exact("score", values, truth, tolerance)
+        answer = Answer.exact("score", values, truth, tolerance, where=lambda row: f"x = {spelt(x[row])}")
         report = judge(
             "check_score",
             [answer],
@@ -101,73 +113,92 @@ def check_score(
 
 
 def _scores_mistaken(distribution, x, truth) -> list[Mistake]:
-    def scaled(factor):
-        return lambda: {"score": factor * truth}
-
     def density():
-        return {"score": truth * distribution.log_prob(x).exp().to("cpu", _DOUBLE).unsqueeze(1)}
+        return truth * distribution.log_prob(x).exp().to("cpu", _DOUBLE).unsqueeze(1)
 
-    mistakes = [
-        Mistake("sign", "that is the gradient of minus the log-density", scaled(-1.0)),
-        Mistake("mean", "the mean over the batch was taken before the gradient; take the sum", scaled(1 / len(x))),
-        Mistake("half", "a factor ½ too many, or a factor 2 lost under the derivative of the square", scaled(0.5)),
-        Mistake("twice", "a factor 2 too many: the ½ in the exponent of the density is missing", scaled(2.0)),
-        Mistake("density", "that is the gradient of the density itself, not of its logarithm", density),
+    formula, entries = (
+        _mixtures_mistaken(distribution, x) if isinstance(distribution, GaussianMixture) else (lambda: truth, [])
+    )
+
+    def scaled(sign=1.0, factor=1.0, batch=1.0, of_density=False, **parts):
+        return {"score": sign * factor * batch * (density() if of_density else formula(**parts))}
+
+    scalings: list[tuple[str, str, dict[str, Any]]] = [
+        ("sign", "that is the gradient of minus the log-density", {"sign": -1.0}),
+        ("mean", "the mean over the batch was taken before the gradient; take the sum", {"batch": 1 / len(x)}),
+        ("half", "a factor ½ too many, or a factor 2 lost under the derivative of the square", {"factor": 0.5}),
+        ("twice", "a factor 2 too many: the ½ in the exponent of the density is missing", {"factor": 2.0}),
+        ("density", "that is the gradient of the density itself, not of its logarithm", {"of_density": True}),
     ]
-    if isinstance(distribution, GaussianMixture):
-        mistakes += _mixtures_mistaken(distribution, x)
-    return mistakes
+    return slips(scaled, scalings + entries)
 
 
-def _mixtures_mistaken(law, x) -> list[Mistake]:
+def _mixtures_mistaken(law, x) -> tuple[Callable[..., Tensor], list[tuple[str, str, dict[str, Any]]]]:
+    """The score of a mixture as a formula of its parts, and what becomes of the parts by the usual mistakes."""
     weights, means, x = law.weights.double(), law.means.double(), x.double()
     covariances = law.covariances.double()
     if covariances.ndim == 1:
         covariances = covariances[:, None, None] * torch.eye(law.dim, dtype=_DOUBLE, device=law.device)
+    gaps, right = means - x.unsqueeze(1), torch.linalg.inv(covariances)
 
-    def answer(weigh=weights, precision=None, choose=None):
-        part = GaussianMixture(weigh / weigh.sum(), means, covariances)
-        r = part.responsibilities(x) if choose is None else choose(part)
-        precision = torch.linalg.inv(covariances) if precision is None else precision
-        pulls = torch.einsum("kij,bkj->bki", precision, means - x.unsqueeze(1))
-        return {"score": torch.einsum("bk,bki->bi", r, pulls).cpu()}
+    def square(metric):
+        return torch.einsum("bki,kij,bkj->bk", gaps, metric, gaps)
 
-    def single(part):
-        return torch.nn.functional.one_hot(part.responsibilities(x).argmax(1), len(means)).double()
+    log_weights = weights.log()
+
+    def formula(logs=log_weights, determinant=0.5, exponent=0.5, metric=right, precision=right, choose=None):
+        parts = logs - exponent * square(metric) + determinant * torch.logdet(right)
+        r = parts.softmax(1) if choose is None else choose(parts)
+        return torch.einsum("bk,kij,bkj->bi", r, precision, gaps).cpu()
+
+    def single(parts):
+        return torch.nn.functional.one_hot(parts.argmax(1), len(means)).double()
 
     identity = torch.eye(law.dim, dtype=_DOUBLE, device=law.device).expand_as(covariances)
-    entries = [
+    root, inside = torch.linalg.inv(_root(covariances)), "in the probability that a component produced the point"
+    return formula, [
         ("precision", "the difference is not divided by the covariance", {"precision": identity}),
         (
             "std_for_variance",
             "it is divided by the standard deviation, not by the variance",
-            {"precision": torch.linalg.inv(_root(covariances))},
+            {"precision": root},
         ),
         ("covariance", "it is multiplied by the covariance, not divided by it", {"precision": covariances}),
+        ("weights", "the weights of the components are ignored", {"logs": torch.zeros_like(weights)}),
         (
-            "weights",
-            "the weights of the components are ignored",
-            {"weigh": torch.ones_like(weights)},
+            "normaliser",
+            f"the factor v^(−d/2) of each component's density is missing {inside}",
+            {"determinant": 0.0},
         ),
+        (
+            "normaliser",
+            f"the factor v^(−d/2) of each component's density stands {inside} without its root",
+            {"determinant": 1.0},
+        ),
+        ("exponent", f"the ½ in the exponent is missing {inside}", {"exponent": 1.0}),
+        ("exponent", f"the exponent has a ½ too many {inside}", {"exponent": 0.25}),
+        ("exponent", f"the exponent is divided by the standard deviation {inside}", {"metric": root}),
+        ("exponent", f"the exponent is not divided by the variance {inside}", {"metric": identity}),
+        ("exponent", f"the exponent is multiplied by the variance {inside}", {"metric": covariances}),
         (
             "prior_weights",
             "the components are averaged with their weights, not with the probability that each produced the point",
-            {"choose": lambda part: weights.expand(len(x), -1)},
+            {"choose": lambda parts: weights.expand(len(x), -1)},
         ),
         (
             "sum_of_logs",
             "the logarithms of the components are added up, where the logarithm of their sum is wanted",
-            {"choose": lambda part: torch.ones(len(x), len(weights), dtype=_DOUBLE, device=law.device)},
+            {"choose": torch.ones_like},
         ),
         ("hard", "only the likeliest component is used, not the average over all", {"choose": single}),
     ]
-    return [Mistake(key, words, functools.partial(answer, **options)) for key, words, options in entries]
 
 
 def check_divergence(
     f: Callable[..., Any],
     *,
     exact: bool = True,
+    differentiable: bool = False,
     event_shape: Sequence[Integer] = (5,),
     seed: Integer = 0,
     time_limit: Number | None = 30.0,
@@ -182,7 +213,10 @@ def check_divergence(
         f: the student's callable. ``f(field, x) -> (B,)`` with ``field(x) -> tensor like x`` and ``x`` of shape
             ``(B, *event)``; for an estimate ``f(field, x, *, generator) -> (B,)``.
         exact: whether the exact divergence is wanted; False for an estimate by random projections, whose mean over
-            64 calls is held against the truth.
+            64 calls is held against the truth, and whose spread is
+            at most 1.5 times that of one Gaussian projection.
+        differentiable: whether the exact divergence has to carry a gradient to the field's parameters, as a loss needs
+            it (``create_graph=True``). Where it need not, finite differences will do.
         event_shape: shape of one point.
         seed: of field, points and projections.
         time_limit: processor seconds for the student's code; None for no limit.
@@ -196,76 +230,136 @@ def check_divergence(
     Source: Hutchinson (1990) for the estimate.
     """
     event = [positive_integer("event_shape", size) for size in event_shape]
-    student = Student("f(field, x)" if exact else "f(field, x, generator=generator)")
+    if differentiable and not exact:
+        raise ValueError("differentiable must be False where an estimate is asked for, got True with exact=False")
+    student = Student(
+        "f(field, x)" if exact else "f(field, x, generator=generator)",
+        ("Score matching", "What the trace costs") if exact else ("Sliced score matching", "One more node"),
+    )
     generator = seeded(seed)
 
     def check():
         n = 16
         field, x = _field_of_both_signs(n, math.prod(event), generator)
+        field.requires_grad_(differentiable)
         x = x.reshape(n, *event)
         jacobian = field.jacobian(x)
         truth = _trace(jacobian)
         if exact:
-            values = student.tensor(student.call(f, field, x), (n,), "the divergence")
-            answer = Answer.exact("divergence", values, truth, 1e-4)
-        else:
-            answer = _estimated_divergence(student, f, field, x, truth, generator)
-        report = judge(
-            "check_divergence",
-            [answer],
-            _divergences_mistaken(field, x, jacobian),
-            verified="your divergence is the trace of the Jacobian"
-            if exact
-            else "the mean of your estimate is the trace of the Jacobian",
-        )
-        if exact and report.mistake is None:
-            refuse_coupling(student, lambda part: f(field, part), x, values, 1e-4 * rms(truth))
-        return report
+            return _check_exact_divergence(student, f, field, x, truth, jacobian)
+        return _check_estimated_divergence(student, f, field, x, truth, jacobian, generator)
 
     return under_guard("check_divergence", check, student, time_limit=time_limit)
 
 
-def _estimated_divergence(student, f, field, x, truth, generator) -> Answer:
+def _check_exact_divergence(student, f, field, x, truth, jacobian) -> Report:
+    given = student.call(f, field, x)
+    values = student.tensor(given, (len(x),), "the divergence")
+    answer = Answer.exact("divergence", values, truth.detach(), 1e-4, where=lambda row: f"x = {spelt(x[row])}")
+    report = judge(
+        "check_divergence",
+        [answer],
+        _divergences_mistaken(field, x, jacobian.detach()),
+        verified="your divergence is the trace of the Jacobian",
+    )
+    if report.mistake is None:
+        refuse_coupling(student, lambda part: f(field, part), x, values, 1e-4 * rms(truth))
+    if report.passed and truth.requires_grad:
+        right = _flat_gradient(field, truth.sum())
+        gradient = _flat_gradient(field, given.sum()) if given.requires_grad else torch.zeros_like(right)
+        if rms(gradient - right) > 1e-3 * rms(right):
+            raise Refusal(
+                "the values are right, but their gradient in the field's parameters is "
+                f"{'not' if given.requires_grad else 'missing'}: in a loss the divergence is differentiated again, so "
+                "pass create_graph=True to autograd.grad, and detach nothing",
+                "detached",
+            )
+    return report
+
+
+def _check_estimated_divergence(student, f, field, x, truth, jacobian, generator) -> Report:
     calls, copies = 64, 64
     points = x.repeat_interleave(copies, 0)
-    means = []
-    for _ in range(calls):
-        values = student.call(f, field, points, generator=child(generator))
-        means.append(student.tensor(values, (len(points),), "the divergence").reshape(len(x), copies).mean(1))
-    draws = torch.stack(means)
-    if bool((draws.std(0) < 1e-12 * rms(truth)).all()) and not torch.allclose(draws[0], truth, rtol=1e-6):
-        raise Refusal("your estimate gives the same in each call: its projections are not drawn anew", "same_probe")
-    return Answer.mean_of("divergence", draws, truth, 1e-9 * rms(truth))
+    draws = torch.stack(
+        [
+            student.tensor(
+                student.call(f, field, points, generator=child(generator)), (len(points),), "the divergence"
+            ).reshape(len(x), copies)
+            for _ in range(calls)
+        ]
+    )
+    # The law of one Gaussian projection is known: Var[vᵀ J v] = 2 ‖(J + Jᵀ)/2‖². Copies may share their projection.
+    allowed = 2 * (0.5 * (jacobian + jacobian.mT)).square().sum((1, 2))
+    variance, means = draws.permute(1, 0, 2).flatten(1).var(1), draws.mean(2)
+    shared = (copies * means.var(0) / variance.clamp(min=1e-24)).clamp(1, copies)
+    right_std = _LOUD**0.5 * (allowed * shared / copies).sqrt()
+    answer = Answer.mean_of("divergence", means, truth, 1e-9 * rms(truth), right_std=right_std)
+    mistakes = _divergences_mistaken(field, x, jacobian)
+    mistakes += _added_up(answer, lambda k: {"divergence": k * truth})
+    if math.prod(x.shape[1:]) == 3:
+        # 1/d is also the variance of a number uniform on [−1, 1]: the spread tells.
+        ratio = (variance.mean() / _spread_of_unit_projections(jacobian).mean()).item()
+        mistakes = [m for m in mistakes if m.keys.isdisjoint({"unit_projections", "uniform_symmetric"}
+                    - {"unit_projections" if 0.8 < ratio < 1.25 else "uniform_symmetric"})]  # fmt: skip
+    report = judge(
+        "check_divergence", [answer], mistakes, verified="the mean of your estimate is the trace of the Jacobian"
+    )
+    if report.mistake is None or report.mistake == "loud_noise":
+        if bool((means.std(0) < 1e-12 * rms(truth)).all()) and not report.passed:
+            raise Refusal("your estimate gives the same in each call: its projections are not drawn anew", "same_probe")
+        refuse_loud_noise("estimate", variance.mean().sqrt().item(), allowed.mean().sqrt().item())
+    return report
+
+
+def _spread_of_unit_projections(jacobian) -> Tensor:
+    """Variance of ``vᵀ J v`` for ``v`` uniform on the unit sphere."""
+    d, trace = jacobian.shape[-1], _trace(jacobian)
+    square = (0.5 * (jacobian + jacobian.mT)).square().sum((1, 2))
+    return (2 * square + trace**2) / (d * (d + 2)) - trace**2 / d**2
+
+
+def _added_up(answer, predict) -> list[Mistake]:
+    """The mistake of adding up estimates of several projections, for the number of them that fits best."""
+    scale = (answer.measured * answer.expected).sum() / answer.expected.square().sum()
+    k = round(scale.item()) if bool(scale.isfinite()) else 0
+    if k < 3:
+        return []
+    words = f"the estimates along {k} projections are added up, where their mean is wanted"
+    return [Mistake("projections_added", words, lambda: predict(k))]
 
 
 def _divergences_mistaken(field, x, jacobian) -> list[Mistake]:
     d = jacobian.shape[-1]
     trace, total = _trace(jacobian), jacobian.sum((1, 2))
     diagonal = jacobian.diagonal(dim1=1, dim2=2)
-    entries = [
-        ("sign", "its sign is wrong", -trace),
-        ("all_entries", "all entries of the Jacobian are added up, not its diagonal alone", total),
+
+    def formula(sign=1.0, factor=1.0, dims=1.0, of=trace):
+        return {"divergence": sign * factor * dims * of}
+
+    return slips(formula, [
+        ("sign", "its sign is wrong", {"sign": -1.0}),
+        ("all_entries", "all entries of the Jacobian are added up, not its diagonal alone", {"of": total}),
         (
             "unit_projections",
             "it is divided by the dimension: projections of length 1 where E[v vᵀ] = I is needed, or a mean over "
             "dimensions where a sum is",
-            trace / d,
+            {"dims": 1 / d},
         ),
-        ("absolute", "the trace stands between bars; it is signed", trace.abs()),
+        ("absolute", "the trace stands between bars; it is signed", {"of": trace.abs()}),
         ("uniform_projections", "the projections are drawn with rand, uniform on [0, 1], not with randn",
-         trace / 3 + (total - trace) / 4),
-        ("uniform_symmetric", "the projections are uniform on [−1, 1], whose variance is 1/3", trace / 3),
-        ("half", "a factor ½ too many", trace / 2),
-        ("twice", "a factor 2 too many", 2 * trace),
-        ("first", "only the first dimension is differentiated", diagonal[:, 0]),
-        ("last", "only the last dimension is kept; add them up", diagonal[:, -1]),
-        ("frobenius", "that is the Frobenius norm of the Jacobian", jacobian.square().sum((1, 2)).sqrt()),
-        ("frobenius_squared", "that is the squared Frobenius norm of the Jacobian", jacobian.square().sum((1, 2))),
+         {"of": trace / 3 + (total - trace) / 4}),
+        ("uniform_symmetric", "the projections are uniform on [−1, 1], whose variance is 1/3", {"of": trace / 3}),
+        ("half", "a factor ½ too many", {"factor": 0.5}),
+        ("twice", "a factor 2 too many", {"factor": 2.0}),
+        ("first", "only the first dimension is differentiated", {"of": diagonal[:, 0]}),
+        ("last", "only the last dimension is kept; add them up", {"of": diagonal[:, -1]}),
+        ("frobenius", "that is the Frobenius norm of the Jacobian", {"of": jacobian.square().sum((1, 2)).sqrt()}),
+        ("frobenius_squared", "that is the squared Frobenius norm of the Jacobian",
+         {"of": jacobian.square().sum((1, 2))}),
         ("no_derivative", "that is the sum of the field's components, with no derivative",
-         field(x).detach().flatten(1).sum(1)),
-        ("determinant", "that is the determinant of the Jacobian", torch.linalg.det(jacobian)),
-    ]  # fmt: skip
-    return [Mistake(key, words, functools.partial(dict, divergence=value)) for key, words, value in entries]
+         {"of": field(x).detach().flatten(1).sum(1)}),
+        ("determinant", "that is the determinant of the Jacobian", {"of": torch.linalg.det(jacobian)}),
+    ])  # fmt: skip
 
 
 def check_loss(loss: Callable[..., Any], kind: _Kind, *, seed: Integer = 0, time_limit: Number | None = 30.0) -> Report:
@@ -283,7 +377,11 @@ def check_loss(loss: Callable[..., Any], kind: _Kind, *, seed: Integer = 0, time
 
     They are the losses of ``score_matching``, ``sliced_score_matching``, ``noise_scales`` and ``sde`` with their
     defaults. ``x`` has shape ``(B, d)``, ``sigma`` shape ``(B,)``; the model takes ``(x)``, ``(x, sigma)`` or
-    ``(x, t)``, with ``sigma`` or ``t`` a scalar or of shape ``(B,)``.
+    ``(x, t)``, with ``sigma`` or ``t`` a scalar or of shape ``(B,)``. It may be called in chunks, more than once, or
+    under ``torch.vmap``.
+
+    Times are uniform on ``[t_min, 1]`` with ``t_min`` below 0.01: one for each point, one for the whole batch, or
+    spread evenly. Times of another law are right with the weight that makes up for it, the inverse of their density.
 
     Args:
         loss: the student's callable; it returns a scalar tensor, differentiable in the model's parameters.
@@ -303,7 +401,7 @@ def check_loss(loss: Callable[..., Any], kind: _Kind, *, seed: Integer = 0, time
     one_of("kind", kind, _KINDS)
     keywords = "" if kind in ("explicit", "implicit") else ", generator=generator"
     arguments = {"explicit": "model, x, score", "denoising": "model, x, sigma", "sde": "model, sde, x"}
-    student = Student(f"loss({arguments.get(kind, 'model, x')}{keywords})")
+    student = Student(f"loss({arguments.get(kind, 'model, x')}{keywords})", _CHAPTERS[kind])
     generator = seeded(seed)
     check = {
         "explicit": _check_explicit,
@@ -320,47 +418,57 @@ def _check_explicit(student, loss, generator) -> Report:
     model, other = _Field(d, generator), _Field(d, generator)
     x = standard_normal((n, d), generator=generator, dtype=_DOUBLE)
     target = other(x).detach()
-    squares = (model(x) - target).square()
-    right = 0.5 * squares.sum(1).mean()
-    plus = 0.5 * (model(x) + target).square().sum(1).mean()
-    terms = [
-        *_scalings(right, n, d),
-        ("sign", "the scores are added, not subtracted", plus),
-        ("sign", "the scores are added, not subtracted, and the ½ is missing", 2 * plus),
-        ("norm", "the norm is not squared", squares.sum(1).sqrt().mean()),
-        ("norm", "the norm is not squared", 0.5 * squares.sum(1).sqrt().mean()),
-        ("absolute", "absolute differences are summed, not squares", (model(x) - target).abs().sum(1).mean()),
+    s = model(x)
+
+    def formula(sign=-1.0, **parts):
+        return _reduced((s + sign * target).square(), **parts)
+
+    entries = [
+        *_REDUCTIONS,
+        ("sign", "the scores are added, not subtracted", {"sign": 1.0}),
+        ("absolute", "absolute differences are summed, not squares", {"power": 0.5, "factor": 1.0}),
     ]
     value = student.call(loss, model, x, lambda points: other(points).detach())
-    return _judge_loss(student, model, value, right, terms)
+    return _judge_loss(student, model, value, formula, entries)
 
 
 def _check_implicit(student, loss, generator) -> Report:
     model, x = _field_of_both_signs(24, 5, generator)
-    right, terms = _implicit_terms(model, x)
-    return _judge_loss(student, model, student.call(loss, model, x), right, terms)
+    formula, entries = _implicit(model, x)
+    return _judge_loss(student, model, student.call(loss, model, x), formula, entries)
 
 
-def _implicit_terms(model, x):
-    """The implicit loss, and what becomes of it by the usual mistakes, as functions of the parameters."""
+def _implicit(model, x):
+    """The implicit loss as a formula of its parts, and what becomes of them by the usual mistakes."""
     n, d = x.shape
     s, jacobian = model(x), model.jacobian(x)
-    trace, total = _trace(jacobian).mean(), jacobian.sum((1, 2)).mean()
-    square = 0.5 * s.square().sum(1).mean()
-    right = trace + square
-    return right, [
-        ("half", "the ½ before the square is missing", trace + 2 * square),
-        ("trace_sign", "the trace has the wrong sign", square - trace),
-        ("detached", "the trace carries no gradient: pass create_graph=True to autograd.grad", trace.detach() + square),
-        *_scalings(right, n, d),
-        ("no_trace", "the trace is missing", square),
-        ("no_square", "the square of the score is missing", trace),
-        ("absolute", "the trace stands between bars; it is signed", _trace(jacobian).abs().mean() + square),
-        ("all_entries", "all entries of the Jacobian are added up, not its diagonal alone", total + square),
-        ("norm", "the norm of the score is not squared", trace + 0.5 * s.norm(dim=1).mean()),
-        ("half_trace", "the trace carries a ½ that belongs to the square alone", 0.5 * trace + square),
-        ("mean_square", "the square is averaged over dimensions, not summed", trace + square / d),
-        ("unit_projections", "the trace is divided by the dimension", trace / d + square),
+    squares = s.square().sum(1)
+    traces, totals = _trace(jacobian), jacobian.sum((1, 2))
+
+    def formula(trace=traces, turn=1.0, weight=1.0, half=0.5, square=squares, scale=1.0, dims=1.0, batch=1.0):
+        return scale * dims * batch * (turn * weight * trace + half * square).mean()
+
+    return formula, [
+        ("half", "the ½ before the square is missing", {"half": 1.0}),
+        ("half", "the ½ is missing: the whole loss is twice as large", {"scale": 2.0}),
+        ("trace_sign", "the trace has the wrong sign", {"turn": -1.0}),
+        (
+            "detached",
+            "the trace carries no gradient: pass create_graph=True to autograd.grad",
+            {"trace": traces.detach()},
+        ),
+        ("mean_dims", "it is averaged over dimensions; sum over them", {"dims": 1 / d}),
+        ("sum_batch", "it is summed over the batch; take the mean", {"batch": n}),
+        ("quarter", "a factor ½ too many", {"scale": 0.5}),
+        ("sign", "its sign is wrong", {"scale": -1.0}),
+        ("no_trace", "the trace is missing", {"trace": 0 * traces, "turn": 1.0, "weight": 1.0}),
+        ("no_square", "the square of the score is missing", {"square": 0 * squares, "half": 0.5}),
+        ("absolute", "the trace stands between bars; it is signed", {"trace": traces.abs()}),
+        ("all_entries", "all entries of the Jacobian are added up, not its diagonal alone", {"trace": totals}),
+        ("norm", "the norm of the score is not squared", {"square": squares.sqrt()}),
+        ("half_trace", "the trace carries a ½ that belongs to the square alone", {"weight": 0.5}),
+        ("mean_square", "the square is averaged over dimensions, not summed", {"square": squares / d}),
+        ("unit_projections", "the trace is divided by the dimension", {"weight": 1 / d}),
     ]
 
 
@@ -368,49 +476,63 @@ def _check_sliced(student, loss, generator) -> Report:
     n, d, calls = 512, 5, 64
     model = _Field(d, generator, hidden=6)
     x = standard_normal((n, d), generator=generator, dtype=_DOUBLE)
-    right, terms = _implicit_terms(model, x)
+    implicit, entries = _implicit(model, x)
     s, jacobian = model(x), model.jacobian(x)
-    trace, total = _trace(jacobian).mean(), jacobian.sum((1, 2)).mean()
-    square, outer = 0.5 * s.square().sum(1).mean(), 0.5 * s.sum(1).square().mean()
+    trace, total = _trace(jacobian), jacobian.sum((1, 2))
+    square, outer = s.square().sum(1), s.sum(1).square()
 
     def uniform(diagonal, everything):
         return diagonal / 3 + (everything - diagonal) / 4
 
-    terms = [
+    words = "the projections are drawn with rand, uniform on [0, 1], not with randn"
+    entries = [
         (
             "unit_projections",
             "the projections have length 1, and so E[v vᵀ] = I/d; E[v vᵀ] = I is needed",
-            (trace + square) / d,
+            {"dims": 1 / d},
         ),
         (
             "uniform_projections",
-            "the projections are drawn with rand, uniform on [0, 1], not with randn",
-            uniform(trace, total) + uniform(square, outer),
+            words,
+            {"trace": uniform(trace, total), "square": uniform(square, outer)},
         ),
-        (
-            "uniform_projections",
-            "the projections are drawn with rand, uniform on [0, 1], not with randn",
-            uniform(trace, total) + square,
-        ),
-        *terms,
+        ("uniform_projections", words, {"trace": uniform(trace, total)}),
+        ("all_entries", "the only projection is (1, …, 1)", {"trace": total, "square": outer}),
+        *(entry for entry in entries if entry[0] != "mean_dims"),
     ]
+    right = implicit()
+    value, gradient = right.detach(), _flat_gradient(model, right)
     draws = [
         _value_and_gradient(student, model, student.call(loss, model, x, generator=child(generator)))
         for _ in range(calls)
     ]
     values, gradients = (torch.stack(each) for each in zip(*draws, strict=True))
-    if bool(values.std() < 1e-12 * values.mean().abs()):
-        raise Refusal("your loss gives the same in each call: its projections are not drawn anew", "same_probe")
+    # The right loss scatters most where one Gaussian projection serves the whole batch.
+    spread = [_value_and_gradient(student, model, _sliced(model, x, generator)) for _ in range(calls)]
+    value_std, gradient_std = (1.5 * torch.stack(each).std(0) for each in zip(*spread, strict=True))
     answers = [
-        Answer.mean_of("loss", values, right.detach(), 1e-9),
-        Answer.mean_of("gradient", gradients, _flat_gradient(model, right), 1e-9),
+        Answer.mean_of("loss", values, value, 1e-9, right_std=value_std),
+        Answer.mean_of("gradient", gradients, gradient, 1e-9, right_std=gradient_std),
     ]
-    return judge(
+    mistakes = _loss_mistakes(model, implicit, entries)
+    mistakes += _added_up(answers[0], lambda k: {"loss": k * value, "gradient": k * gradient})
+    report = judge(
         "check_loss",
         answers,
-        _loss_mistakes(model, terms),
+        mistakes,
         verified=f"over {calls} calls, your loss and its gradient have the right mean",
     )
+    if report.mistake is None or report.mistake == "loud_noise":
+        if bool(values.std() < 1e-12 * values.mean().abs()):
+            raise Refusal("your loss gives the same in each call: its projections are not drawn anew", "same_probe")
+        refuse_loud_noise("loss", values.std().item(), value_std.item())
+    return report
+
+
+def _sliced(model, x, generator) -> Tensor:
+    v = standard_normal(x.shape[1:], generator=generator, dtype=_DOUBLE)
+    s, jacobian = model(x), model.jacobian(x)
+    return (torch.einsum("i,bij,j->b", v, jacobian, v) + 0.5 * (s @ v).square()).mean()
 
 
 def _check_denoising(student, loss, generator) -> Report:
@@ -418,14 +540,30 @@ def _check_denoising(student, loss, generator) -> Report:
     model = _Spy(_Field(d, generator))
     x = standard_normal((n, d), generator=generator, dtype=_DOUBLE)
     sigma = 0.2 + 1.3 * torch.rand(n, generator=generator, dtype=_DOUBLE)
-    value = student.call(loss, model, x, sigma, generator=child(generator))
-    student.connected(value, (), "the loss")
-    noisy, seen = model.only_call()
-    if not torch.allclose(seen.expand(n).double(), sigma):
-        if torch.allclose(seen.expand(n).double(), sigma**2):
+
+    def asked():
+        model.forget()
+        value = student.call(loss, model, x, sigma, generator=child(generator))
+        student.connected(value, (), "the loss")
+        return value, *model.seen(x)
+
+    value, noisy, told = asked()
+    scale = sigma.repeat(len(noisy) // n)
+    if not torch.allclose(told, scale):
+        if torch.allclose(told, scale**2):
             raise Refusal("the model is given σ², not σ", "variance_for_std")
-        raise Refusal("the model is not given the noise scale σ of each point", "noise_scale")
-    return _judge_denoising(student, model, value, x, noisy, sigma, torch.ones_like(sigma), sigma, None, [])
+        k = int((told - scale).abs().argmax())
+        raise Refusal(
+            f"the model is not given the noise scale σ of each point: it is given {told[k]:.3g} for point {k % n}, "
+            f"whose σ is {scale[k]:.3g}",
+            "noise_scale",
+        )
+    problem = _Noised(model.field, x, noisy, scale, torch.ones_like(scale), scale)
+    report = _judge_denoising(student, model, value, problem, [])
+    if report.mistake is None and _of_its_noise(report):
+        _, again, _ = asked()
+        refuse_dependent_noise(problem.noise()[:n], ((again[:n] - x) / sigma.unsqueeze(1)))
+    return report
 
 
 def _check_sde_loss(student, loss, generator) -> Report:
@@ -433,125 +571,304 @@ def _check_sde_loss(student, loss, generator) -> Report:
     model = _Spy(_Field(d, generator))
     process = random_sde(generator)
     x = standard_normal((n, d), generator=generator, dtype=_DOUBLE)
-    value = student.call(loss, model, process, x, generator=child(generator))
-    student.connected(value, (), "the loss")
-    noisy, t = model.only_call()
-    t = t.detach().double().expand(n)
-    if not bool(((t >= 0) & (t <= 1)).all()):
-        raise Refusal(f"the model is asked at times from {t.min():.3g} to {t.max():.3g}, outside [0, 1]", "time")
-    answers = []
-    if bool(t.std() > 0):
-        # A grid with one random shift has the mean ½ + t_min/2 of independent times and varies less.
-        answers = [
-            Answer("time's mean", t.mean(), torch.tensor(0.5, dtype=_DOUBLE), 1 / math.sqrt(12 * n), 6e-3),
-            Answer(
-                "time's standard deviation", t.std(), torch.tensor(12**-0.5, dtype=_DOUBLE), 0.13 / math.sqrt(n), 6e-3
-            ),
-        ]
+
+    def asked(points):
+        model.forget()
+        value = student.call(loss, model, process, points, generator=child(generator))
+        student.connected(value, (), "the loss")
+        noisy, t = model.seen(points)
+        if not bool(((t >= 0) & (t <= 1)).all()):
+            raise Refusal(f"the model is asked at times from {t.min():.3g} to {t.max():.3g}, outside [0, 1]", "time")
+        return value, noisy, t
+
+    value, noisy, t = asked(x)
     alpha, sigma = process.alpha(t), process.sigma(t)
-    return _judge_denoising(student, model, value, x, noisy, t, alpha, sigma, process.diffusion(t), answers)
+    problem = _Noised(model.field, x, noisy, t, alpha, sigma, process)
+    report = _judge_denoising(student, model, value, problem, _law_of_times(t))
+    if report.mistake is not None or not _of_its_noise(report):
+        return report
+    _, again, later = asked(x)
+    _refuse_fixed_times(t, later, lambda: asked(x[:8])[2])
+    noise = (again - process.alpha(later).unsqueeze(1) * x.repeat(len(again) // n, 1)) / process.sigma(later)[:, None]
+    refuse_dependent_noise(problem.noise()[:n], noise[:n])
+    return report
 
 
-def _judge_denoising(student, model, value, x, noisy, level, alpha, sigma, diffusion, answers) -> Report:
-    n, d = x.shape
-    field, noisy = model.field, noisy.detach().to(_DOUBLE)
-    a, c = alpha.unsqueeze(1), sigma.unsqueeze(1)
-    s, z = field(noisy, level), (noisy - a * x) / c
-    if torch.allclose(noisy, x) or torch.allclose(noisy, a * x):
-        raise Refusal("the model sees the points without noise", "clean_input")
-    refuse_shared_noise(z)
+def _of_its_noise(report) -> bool:
+    """Whether a loss and its gradient are the right functions of the noise, whatever that is."""
+    return report.passed or all(row.holds for row in report.measurements[:2])
 
-    def half_square(residual, weight=1.0):
-        return 0.5 * (weight * residual.square().sum(1)).mean()
 
-    right = half_square(c * s + z)
-    terms = [
-        *_scalings(right, n, d),
-        ("target_sign", "the target −z/σ lacks its minus sign", half_square(c * s - z)),
-        ("unweighted", "the weight σ² is missing", half_square(s + z / c)),
-        ("weight", "the weight is σ, not σ²", half_square(s + z / c, sigma)),
-        ("target_scale", "the target is −z, without its 1/σ", half_square(c * (s + z))),
-        ("target_scale", "the target is −z, without its 1/σ, and the weight σ² is missing", half_square(s + z)),
-        ("target_variance", "the target is −z/σ², one σ too many", half_square(c * s + z / c)),
-        ("target_difference", "the target −σz lacks its 1/σ²", half_square(c * s + c**2 * z)),
-        ("norm", "the norm is not squared", (c * s + z).norm(dim=1).mean()),
+def _law_of_times(t) -> list[Answer]:
+    """Mean and standard deviation of times; both those of uniform ones, unless all are the same."""
+    if t.std() < _SAME_TIME:
+        return []
+    # A grid with one random shift has the mean ½ + t_min/2 of independent times and varies less.
+    n = len(t)
+    truth = torch.tensor([0.5, 12**-0.5], dtype=_DOUBLE)
+    return [
+        Answer("time's mean", t.mean(), truth[0], 1 / math.sqrt(12 * n), 6e-3),
+        Answer("time's standard deviation", t.std(), truth[1], 0.13 / math.sqrt(n), 6e-3),
+    ]
+
+
+def _refuse_fixed_times(t, later, draw):
+    """Refuse times that are the same in each call, and judge the law of those that are the same for a whole batch."""
+    same = t.std() < _SAME_TIME
+    if len(t) == len(later) and torch.equal(t, later) and not same:
+        gaps = t.sort().values.diff()
+        if gaps.std() > 1e-3 * gaps.mean():
+            raise Refusal("two calls with different seeds got the same times: a seed is set inside your function, so "
+                          "draw from the generator that you are given", "fixed_seed")  # fmt: skip
+    if not same:
+        return
+    drawn = torch.stack([draw()[0] for _ in range(_BATCHES)])
+    if drawn.std() < _SAME_TIME:
+        raise Refusal(
+            f"the model is asked at t = {drawn[0]:.4g} alone, in every call: draw the time, uniform on [t_min, 1]",
+            "fixed_time",
+        )
+    if not all(answer.holds for answer in _law_of_times(drawn)):
+        raise Refusal(
+            f"the times, one for each batch, are not uniform on [t_min, 1]: over {_BATCHES} calls their mean is "
+            f"{drawn.mean():.3g} for 0.5 and their standard deviation {drawn.std():.3g} for 0.289",
+            "wrong_times",
+        )
+
+
+class _Noised:
+    """What a model was asked in a loss with noise, and the noise that follows from it."""
+
+    def __init__(self, field, x, noisy, level, alpha, sigma, process=None):
+        self.field, self.batch, self.process = field, len(x), process
+        self.x, self.noisy, self.level = x.repeat(len(noisy) // len(x), 1), noisy, level
+        self.alpha, self.sigma = alpha.unsqueeze(1), sigma.unsqueeze(1)
+
+    def noise(self, alpha=None, sigma=None):
+        """The noise, if the noisy points were made by these factors."""
+        alpha, sigma = (self.alpha if alpha is None else alpha), (self.sigma if sigma is None else sigma)
+        return (self.noisy - alpha * self.x) / sigma
+
+    def made_otherwise(self):
+        """How else the noisy points may have been made: undoing the mistake then leaves standard normal noise."""
+        a, c = self.alpha, self.sigma
+        ways = [
+            ("variance_for_std", "the noise is multiplied by the variance, not by the standard deviation", a, c**2),
+            ("root_of_std", "the noise is multiplied by the root of σ, not by σ", a, c.sqrt()),
+            ("no_sigma", "the noise is not multiplied by σ", a, torch.ones_like(c)),
+        ]
+        if self.process is not None:
+            g = self.process.diffusion(self.level).unsqueeze(1)
+            ways += [
+                ("no_alpha", "the clean point is not multiplied by α(t)", torch.ones_like(a), c),
+                ("alpha_squared", "the clean point is multiplied by α², not by α", a**2, c),
+                ("alpha_squared", "the clean point is multiplied by √α, not by α", a.sqrt(), c),
+                ("diffusion_for_sigma", "the noise is multiplied by g(t), not by σ(t)", a, g),
+            ]
+        for key, words, alpha, sigma in ways:
+            if is_standard(self.noise(alpha, sigma)):
+                yield key, words, self.noise(alpha, sigma), self.alpha, self.sigma
+        yield from self.told_otherwise()
+
+    def told_otherwise(self):
+        """Which time the points may have, if the model is told another: the noise is standard there."""
+        if self.process is None:
+            return
+        for key, words, t in (
+            (
+                "noise_scale",
+                "the model is told σ(t), where it takes the time t",
+                _time_of_sigma(self.process, self.level),
+            ),
+            ("wrong_time", "the model is told 1 − t, where it takes the time t", 1 - self.level),
+            ("wrong_time", "the model is told t², where it takes the time t", self.level.sqrt()),
+            ("wrong_time", "the model is told √t, where it takes the time t", self.level**2),
+        ):
+            alpha, sigma = (part(t.clamp(1e-9, 1)).unsqueeze(1) for part in (self.process.alpha, self.process.sigma))
+            if is_standard(self.noise(alpha, sigma)):
+                yield key, words, self.noise(alpha, sigma), alpha, sigma
+
+
+def _time_of_sigma(process, sigma) -> Tensor:
+    """The time at which the noise has a given scale, by bisection."""
+    low, high = torch.zeros_like(sigma), torch.ones_like(sigma)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        late = process.sigma(middle) > sigma
+        low, high = torch.where(late, low, middle), torch.where(late, middle, high)
+    return 0.5 * (low + high)
+
+
+def _judge_denoising(student, model, value, problem, answers) -> Report:
+    n, d = problem.noisy.shape
+    field, z = problem.field, problem.noise()
+    for clean in (problem.x, problem.alpha * problem.x):
+        if torch.allclose(problem.noisy, clean):
+            raise Refusal("the model sees the points without noise", "clean_input")
+    s = field(problem.noisy, problem.level)
+    own = {"noise's mean": z.mean(), "noise's standard deviation": z.std(), "noise's fourth moment": (z**4).mean()}
+    times = {answer.quantity: answer.measured for answer in answers}
+    standard = {"noise's mean": 0.0, "noise's standard deviation": 1.0, "noise's fourth moment": 3.0}
+    uniform = {"noise's mean": 0.5, "noise's standard deviation": 12**-0.5, "noise's fourth moment": 0.2}
+
+    def loss(c=problem.sigma, z=z, turn=1.0, target=-1, weight=2, of=None, **parts):
+        """The loss, where the weight and the target are powers of the noise scale."""
+        residual = s + turn * c**target * z
+        power = c**weight if of is None else of
+        if parts.get("over") == "crossed":
+            c = c**target * c
+            return 0.5 * (
+                ((c * s) ** 2).sum(1).mean() + z.square().sum(1).mean() + 2 * ((c * s).mean(0) * z.mean(0)).sum()
+            )
+        if parts.get("over") == "weight crossed":
+            return 0.5 * power.mean() * residual.square().sum(1).mean()
+        return _reduced(power * residual.square(), **parts)
+
+    def formula(law=standard, **parts):
+        return law | _parts(field, loss(**parts))
+
+    entries = [
+        *_REDUCTIONS,
+        ("target_sign", "the target −z/σ lacks its minus sign", {"turn": -1.0}),
+        ("unweighted", "the weight σ² is missing", {"weight": 0}),
+        ("weight", "the weight is σ, not σ²", {"weight": 1}),
+        ("inverse_weight", "the weight is 1/σ², upside down", {"weight": -2}),
+        ("squared_weight", "the weight is σ⁴, not σ²", {"weight": 4}),
+        ("target_scale", "the target is −z, without its 1/σ", {"target": 0}),
+        ("target_variance", "the target is −z/σ², one σ too many", {"target": -2}),
+        ("target_difference", "the target −σz lacks its 1/σ²", {"target": 1}),
+        (
+            "noise_prediction",
+            "the model is fitted to the noise z itself; the target of a score is −z/σ",
+            {"target": 0, "turn": -1.0, "weight": 0},
+        ),
         (
             "crossed",
             "every answer of the model is compared with the noise of every point, not with its own: shapes such as "
             "(B, 1) and (B,) broadcast to (B, B)",
-            half_square(c * s) + half_square(z) + ((c * s).mean(0) * z.mean(0)).sum(),
+            {"over": "crossed"},
         ),
+        (
+            "crossed",
+            "every square is weighed with the σ² of every point, not with its own: (B, 1) times (B,) is (B, B)",
+            {"over": "weight crossed"},
+        ),
+        ("uniform_noise", "the noise is drawn with rand, uniform on [0, 1], not with randn", {"law": uniform}),
     ]
-    if diffusion is not None:
-        terms.append(("likelihood_weight", "the weight is g², not σ²", half_square(s + z / c, diffusion**2)))
-    mistakes = _loss_mistakes(field, terms)
-
-    shape = {"noise's mean": z.mean(), "noise's standard deviation": z.std(), "noise's fourth moment": (z**4).mean()}
-    uniform = {"noise's mean": 0.5, "noise's standard deviation": 12**-0.5, "noise's fourth moment": 0.2}
-    words = "the noise is drawn with rand, uniform on [0, 1], not with randn"
-    mistakes.append(Mistake("uniform_noise", words, lambda: uniform))
-    # How else the noisy point may have been made: undoing the mistake then leaves standard normal noise.
-    made = [
-        ("variance_for_std", "the noise is multiplied by the variance, not by the standard deviation", z / c),
-        ("root_of_std", "the noise is multiplied by the root of σ, not by σ", z * c.sqrt()),
-        ("no_alpha", "the clean point is not multiplied by α(t)", (noisy - x) / c),
-    ]
-
-    def made_of(loss: Tensor) -> dict[str, Any]:
-        return shape | _parts(field, loss)
-
-    for key, words, drawn in made:
-        if not is_standard(z) and is_standard(drawn):
-            losses = [right, *(half_square(c * s + part) for part in (drawn, drawn / c))]
-            mistakes += [
-                Mistake(key, words, functools.partial(made_of, loss))
-                for loss in (*losses, *(2 * loss for loss in losses))
-            ]
-    value, gradient = _value_and_gradient(student, model, value)
-    size = n * d
+    if problem.process is not None:
+        square = problem.process.diffusion(problem.level).unsqueeze(1) ** 2
+        entries.append(("likelihood_weight", "the weight is g², not σ²", {"of": square}))
+    for key, words, drawn, _, c in problem.made_otherwise():
+        if c is problem.sigma:
+            entries += [(key, words, {"law": own, "z": drawn}), (key, words, {"law": own})]
+        else:  # the model was told another time
+            entries.append((key, words, {"law": own | times, "c": c, "z": drawn}))
+    number, gradient = _value_and_gradient(student, model, value)
+    right = loss()
     law = [
-        ("noise's mean", 0.0, size**-0.5),
-        ("noise's standard deviation", 1.0, (2 * size) ** -0.5),
-        ("noise's fourth moment", 3.0, (96 / size) ** 0.5),
+        ("noise's mean", 0.0, (n * d) ** -0.5),
+        ("noise's standard deviation", 1.0, (2 * n * d) ** -0.5),
+        ("noise's fourth moment", 3.0, (96 / (n * d)) ** 0.5),
     ]
     answers = [
-        Answer.exact("loss", value, right.detach(), 1e-4),
+        Answer.exact("loss", number, right.detach(), 1e-4),
         Answer.exact("gradient", gradient, _flat_gradient(field, right), 1e-4),
-        *(Answer(q, shape[q], torch.tensor(truth, dtype=_DOUBLE), error, 1e-6) for q, truth, error in law),
+        *(Answer(q, own[q], torch.tensor(truth, dtype=_DOUBLE), error, 1e-6) for q, truth, error in law),
         *answers,
     ]
-    return judge(
+    report = judge(
         "check_loss",
         answers,
-        mistakes,
+        slips(formula, entries),
         verified="your loss and its gradient are the right functions of the noise, and the noise is standard normal",
     )
+    if report.passed or report.mistake is not None:
+        return report
+    return _by_its_outputs(model, value, problem, answers, report)
 
 
-def _scalings(right, n, d):
-    """Mistakes that multiply the whole loss."""
-    return [
-        ("half", "the ½ is missing", 2 * right),
-        ("mean_dims", "it is averaged over dimensions; sum over them", right / d),
-        ("mse", "it is averaged over dimensions, and the ½ is missing, as in mse_loss", 2 * right / d),
-        ("sum_batch", "it is summed over the batch; take the mean", n * right),
-        ("sum_batch", "it is summed over the batch, and the ½ is missing", 2 * n * right),
-        ("quarter", "a factor ½ too many", 0.5 * right),
-        ("sign", "its sign is wrong", -right),
-    ]
+def _by_its_outputs(model, value, problem, answers, report) -> Report:
+    """What the gradient at the model's outputs tells of a loss that no formula explains: its targets and weights."""
+    slope = model.gradient_at_outputs(value)
+    fine = [answer.holds for answer in answers]
+    if all(fine[:5]) and not all(fine[5:]):
+        t = problem.level
+        refused = (
+            f"the times are not uniform on [t_min, 1]: their mean is {t.mean():.3g} for 0.5 and their standard "
+            f"deviation {t.std():.3g} for 0.289"
+        )
+        return dataclasses.replace(report, diagnosis=f"{refused}.", mistake="wrong_times")
+    if slope is None or not is_standard(problem.noise()):
+        return report
+    s, z, c = problem.field(problem.noisy, problem.level).detach(), problem.noise(), problem.sigma
+    slope, right = len(z) * slope, c * (c * s + z)
+    target = slope / c - c * s
+    if is_standard(target) and abs((target * z).mean().item()) < 5 / z.numel() ** 0.5:
+        words = "the target holds other noise than the point: draw z once, and use it for both"
+        return dataclasses.replace(report, diagnosis=f"{words}.", mistake="fresh_target")
+    weight = (slope * right).sum(1) / right.square().sum(1)
+    weighed = bool((slope - weight.unsqueeze(1) * right).abs().max() < 1e-4 * slope.abs().max())
+    value_too = math.isclose(value.item(), (0.5 * weight * (c * s + z).square().sum(1)).mean().item(), rel_tol=1e-4)
+    if problem.process is None or not (weighed and value_too):
+        return report
+    t = problem.level
+    moments = [
+        Answer(f"weighted mean of t^{k}", (w := weight * t**k).mean(), torch.tensor(1 / (k + 1), dtype=_DOUBLE),
+               w.std() / len(t) ** 0.5, 6e-3, 3 / len(t) ** 0.5)
+        for k in range(3)
+    ]  # fmt: skip
+    if all(answer.holds for answer in moments):
+        return dataclasses.replace(
+            report,
+            passed=True,
+            diagnosis="your times are drawn from a density of your own, and your weights make up for it",
+            measurements=tuple(answer.row() for answer in (*moments, *answers[2:5])),
+            measured=moments[0].measured.item(),
+            expected=1.0,
+            standard_error=float(moments[0].standard_error),
+        )
+    return report
 
 
-def _judge_loss(student, model, value, right, terms) -> Report:
+# Mistakes that touch the whole of a loss that is a mean of sums of squares.
+_REDUCTIONS: list[tuple[str, str, dict[str, Any]]] = [
+    ("half", "the ½ is missing", {"factor": 1.0}),
+    ("mean_dims", "it is averaged over dimensions; sum over them", {"over": "dimensions"}),
+    (
+        "mse",
+        "it is averaged over dimensions, and the ½ is missing, as in mse_loss",
+        {"factor": 1.0, "over": "dimensions"},
+    ),
+    ("sum_batch", "it is summed over the batch; take the mean", {"over": "batch"}),
+    ("sum_batch", "it is summed over the batch, and the ½ is missing", {"factor": 1.0, "over": "batch"}),
+    ("quarter", "a factor ½ too many", {"factor": 0.25}),
+    ("sign", "its sign is wrong", {"factor": -0.5}),
+    ("norm", "the norm is not squared", {"over": "norm", "factor": 1.0}),
+    ("norm", "the norm is not squared", {"over": "norm"}),
+]
+
+
+def _reduced(squares, factor=0.5, over="", power=1.0) -> Tensor:
+    """A loss made of squares, shape ``(B, d)``: half the mean over the batch of their sums, or something else."""
+    sums = (squares**power).sum(1)
+    if over == "norm":
+        return factor * sums.sqrt().mean()
+    return factor * sums.mean() * {"": 1.0, "dimensions": 1 / squares.shape[1], "batch": len(squares)}[over]
+
+
+def _judge_loss(student, model, value, formula, entries) -> Report:
     value, gradient = _value_and_gradient(student, model, value)
+    right = formula()
     answers = [
         Answer("loss", value, right.detach(), 0.0, 1e-4 * max(1.0, right.detach().abs().item())),
         Answer.exact("gradient", gradient, _flat_gradient(model, right), 1e-4),
     ]
-    return judge("check_loss", answers, _loss_mistakes(model, terms), verified="your loss and its gradient are right")
+    mistakes = _loss_mistakes(model, formula, entries)
+    return judge("check_loss", answers, mistakes, verified="your loss and its gradient are right")
 
 
-def _loss_mistakes(model, terms) -> list[Mistake]:
-    return [Mistake(key, words, functools.partial(_parts, model, term)) for key, words, term in terms]
+def _loss_mistakes(model, formula, entries) -> list[Mistake]:
+    return slips(lambda **parts: _parts(model, formula(**parts)), entries)
 
 
 def _parts(model, term) -> dict[str, Tensor]:
@@ -578,6 +895,8 @@ def _value_and_gradient(student, model, value) -> tuple[Tensor, Tensor]:
 
 def _flat_gradient(model, value) -> Tensor:
     parameters = list(model.parameters())
+    if not value.requires_grad:  # a mistaken formula that left the model out
+        return torch.cat([torch.zeros_like(parameter).flatten() for parameter in parameters])
     gradients = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True, allow_unused=True)
     return torch.cat([gradient.detach().flatten() for gradient in gradients])
 
@@ -595,7 +914,7 @@ class _Field(nn.Module):
         self.offset = draw(dim)
 
     def forward(self, x, level=None):
-        flat = x.flatten(1).to(_DOUBLE)
+        flat = x.reshape(-1, self.first.shape[1]).to(_DOUBLE)  # one point alone, under vmap, or a batch of them
         hidden = flat @ self.first.mT + self.bias
         if level is not None:
             hidden = hidden + torch.as_tensor(level, dtype=_DOUBLE).reshape(-1, 1)
@@ -606,25 +925,103 @@ class _Field(nn.Module):
         return torch.einsum("ij,bj,jk->bik", self.second, slope, self.first)
 
 
+class _Noted(torch.autograd.Function):
+    """Passes points on and notes them, with what the model is told beside them; under ``vmap`` too."""
+
+    @staticmethod
+    def forward(x, level, spy):
+        spy.note(x, level)
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None, None
+
+    @staticmethod
+    def jvp(ctx, tangent, *_):
+        return tangent.clone()
+
+    @staticmethod
+    def vmap(info, in_dims, x, level, spy):
+        """Notes the points of all calls at once."""
+        n = info.batch_size
+        x, level = (
+            part.expand(n, *part.shape) if at is None else part.movedim(at, 0)
+            for part, at in ((x, in_dims[0]), (level, in_dims[1]))
+        )
+        rows = x.reshape(-1, x.shape[-1])
+        spy.note(rows, level.reshape(n, -1).expand(n, len(rows) // n).reshape(-1))
+        spy.mapped = True
+        return x.clone(), 0
+
+
 class _Spy(nn.Module):
     """A model of two arguments that notes what it was asked."""
 
     def __init__(self, field):
         super().__init__()
-        self.field, self.calls = field, []
+        self.field = field
+        self.forget()
+
+    def forget(self):
+        """Begin anew."""
+        self.calls, self.outputs, self.mapped = [], [], False
+
+    def note(self, x, level):
+        """Keep what was asked."""
+        self.calls.append((x.detach().to(_DOUBLE).clone(), level.detach().to(_DOUBLE).clone()))
 
     def forward(self, x, level):
-        self.calls.append((x, torch.as_tensor(level)))
-        return self.field(x, level)
+        level = torch.as_tensor(level)
+        out = self.field(_Noted.apply(x, level, self), level)
+        self.outputs.append(out)
+        return out
 
-    def only_call(self):
-        """The call of the student's loss, which should be one."""
-        if len(self.calls) != 1:
-            raise Refusal(f"your loss must call the model once, got {len(self.calls)} calls", "calls")
-        x, level = self.calls.pop()
-        if level.ndim > 1 or (level.ndim == 1 and len(level) not in (1, len(x))):
-            raise Refusal(f"the model is given a second argument of shape {tuple(level.shape)}, not (B,)", "shape")
-        return x, level
+    def seen(self, x) -> tuple[Tensor, Tensor]:
+        """The points at which the model was asked, ``(k B, d)``, and what it was told: batch after batch.
+
+        The same call made again counts once, and one at the clean points not at all.
+        """
+        n, d = x.shape
+        self._kept: list[list[int]] = []
+        points: list[Tensor] = []
+        levels: list[Tensor] = []
+        for number, (asked, level) in enumerate(self.calls):
+            rows = asked.reshape(-1, d)
+            if level.ndim > 1 or (level.ndim == 1 and len(level) not in (1, len(rows))):
+                raise Refusal(f"the model is given a second argument of shape {tuple(level.shape)}, not (B,)", "shape")
+            told = level.reshape(-1).expand(len(rows))
+            same = next((k for k, (p, q) in enumerate(zip(points, levels, strict=True))
+                         if torch.equal(p, rows) and torch.equal(q, told)), None)  # fmt: skip
+            if same is not None:
+                self._kept[same].append(number)
+                continue
+            points.append(rows)
+            levels.append(told)
+            self._kept.append([number])
+        if not points:
+            raise Refusal("your loss does not ask the model", "calls")
+        noisy = [k for k, rows in enumerate(points) if not torch.equal(rows, x)] or range(len(points))
+        self._kept = [self._kept[k] for k in noisy]
+        total = sum(len(points[k]) for k in noisy)
+        if total % n:
+            raise Refusal(f"your loss asks the model at {total} points for a batch of {n}", "calls")
+        return torch.cat([points[k] for k in noisy]), torch.cat([levels[k] for k in noisy])
+
+    def gradient_at_outputs(self, value) -> Tensor | None:
+        """Gradient of a loss in what the model answered, row by row as :meth:`seen`; None where it cannot be had."""
+        if self.mapped:
+            return None
+        outputs = [[self.outputs[k] for k in same if self.outputs[k].requires_grad] for same in self._kept]
+        if not all(outputs):
+            return None
+        flat = [out for same in outputs for out in same]
+        slopes = iter(torch.autograd.grad(value, flat, retain_graph=True, allow_unused=True, materialize_grads=True))
+        return torch.cat([torch.stack([next(slopes) for _ in same]).sum(0) for same in outputs]).to(_DOUBLE)
 
 
 def _field_of_both_signs(n, dim, generator) -> tuple[_Field, Tensor]:

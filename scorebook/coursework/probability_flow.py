@@ -4,6 +4,7 @@ Both are held against the book's SDEs with random rates, for which a Gaussian mi
 """
 
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -16,31 +17,36 @@ from torch import Tensor
 from scorebook.coursework.guard import Refusal, Student, under_guard
 from scorebook.coursework.problems import (
     child,
+    continued,
     drift_rate,
     random_mixture,
     random_sde,
     refuse_coupling,
+    refuse_loud_noise,
     refuse_other_times,
     rms,
     seeded,
 )
-from scorebook.coursework.reports import Answer, Mistake, Report, judge
+from scorebook.coursework.reports import Answer, Mistake, Report, judge, slips, spelt
 from scorebook.lab.arguments import positive, standard_normal
-from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.types import Integer, Number
-from scorebook.sde import VESDE, VPSDE
+from scorebook.sde import VESDE, VPSDE, SubVPSDE
 
 __all__ = ["check_log_prob", "check_probability_flow"]
 
 _DOUBLE = torch.float64
 # Calls of the score after which a solver of adaptive steps has chosen a few of them.
 _FEW_CALLS = 40
+# Steps of Euler up to which its own error is looked for.
+_COARSE = 100
+# How often a random estimate is asked for: where every point has a probe of its own, and where all share one.
+_CALLS = {False: 12, True: 24}
 
 
 def check_probability_flow(
     velocity: Callable[..., Any], *, seed: Integer = 0, time_limit: Number | None = 30.0
 ) -> Report:
-    r"""Hold the velocity of the probability flow against the truth, for two random SDEs and a random mixture.
+    r"""Hold the velocity of the probability flow against the truth, for three random SDEs and a random mixture.
 
     .. math:: v(x, t) = f(x, t) - \tfrac12\, g(t)^2\, \nabla_x \log p_t(x)
 
@@ -56,47 +62,66 @@ def check_probability_flow(
 
     Source: Song et al. (2021), eq. 13.
     """
-    student = Student("velocity(sde, score)(t, x)")
+    student = Student("velocity(sde, score)(t, x)", ("Probability flow", "Where the half comes from"))
     generator = seeded(seed)
 
     def check():
         n, d = 16, 3
-        low, high = (1 + torch.rand(2, generator=generator, dtype=torch.float32)).tolist()
-        exploding = VESDE(0.1 * low, 5.0 * high)
+        low, high, more = (1 + torch.rand(3, generator=generator, dtype=torch.float32)).tolist()
+        processes = (random_sde(generator), SubVPSDE(low, 4 + 2 * more), VESDE(0.1 * low, 5.0 * high))
         x = 1.5 * standard_normal((n, d), generator=generator, dtype=_DOUBLE)
-        law, parts = random_mixture(d, generator), []
-        for process in (random_sde(generator), exploding):
+        law, parts, inputs = random_mixture(d, generator), [], []
+        for process in processes:
             times = 0.2 + 0.6 * torch.rand(3, generator=generator, dtype=_DOUBLE)
             field, asked = _field_of(student, velocity, process, process.exact_score(law))
-            values = torch.stack([_ask_field(student, field, t, x) for t in times])
-            g = process.diffusion(times).reshape(-1, 1, 1).expand_as(values)
-            f = torch.stack([process.drift(x, t) for t in times])
-            parts.append((values, f, torch.stack([process.exact_score(law)(x, t) for t in times]), g))
-            refuse_other_times(asked[:1], times[0], process)
+            for t in times:
+                asked.clear()
+                values = _ask_field(student, field, t, x)
+                refuse_other_times(asked, t, process)
+                g = process.diffusion(t).expand_as(x)
+                parts.append((values, process.drift(x, t), process.exact_score(law)(x, t), g))
+                inputs.append(f"{process!r}, t = {t.item():.3g}")
         values, f, s, g = (torch.cat(part) for part in zip(*parts, strict=True))
         truth = f - 0.5 * g**2 * s
+
+        def formula(drift=f, half=0.5, power=2, turn=1.0, sign=1.0):
+            return {"velocity": sign * (drift - turn * half * g**power * s)}
+
         entries = [
-            ("half", "the ½ before g² is missing: that is the drift of the reverse SDE", f - g**2 * s),
-            ("diffusion_for_squared", "the score is multiplied by ½ g, where ½ g² is needed", f - 0.5 * g * s),
-            ("diffusion_for_squared", "the score is multiplied by g, where ½ g² is needed", f - g * s),
-            ("no_squared_diffusion", "the score is multiplied by ½, without g²", f - 0.5 * s),
-            ("score_sign", "the score has the wrong sign", f + 0.5 * g**2 * s),
-            ("score_sign", "the score has the wrong sign, and the ½ is missing", f + g**2 * s),
-            ("time_direction", "the whole velocity has the wrong sign", -truth),
-            ("no_drift", "the drift f is missing", -0.5 * g**2 * s),
-            ("no_score", "the score is missing", f),
-            ("drift_sign", "the drift f has the wrong sign", -f - 0.5 * g**2 * s),
-            ("half_drift", "the ½ stands before the drift as well", 0.5 * f - 0.5 * g**2 * s),
-            ("quarter", "the ½ is squared along with g", f - 0.25 * g**2 * s),
+            ("half", "the ½ before g² is missing: that is the drift of the reverse SDE", {"half": 1.0}),
+            ("diffusion_for_squared", "the score is multiplied by ½ g, where ½ g² is needed", {"power": 1}),
+            ("diffusion_for_squared", "the score is multiplied by g, where ½ g² is needed", {"power": 1, "half": 1.0}),
+            ("no_squared_diffusion", "the score is multiplied by ½, without g²", {"power": 0}),
+            ("score_sign", "the score has the wrong sign", {"turn": -1.0}),
+            ("time_direction", "the whole velocity has the wrong sign", {"sign": -1.0}),
+            ("no_drift", "the drift f is missing", {"drift": 0 * f}),
+            ("no_score", "the score is missing", {"half": 0.0, "power": 2, "turn": 1.0}),
+            ("drift_sign", "the drift f has the wrong sign", {"drift": -f}),
+            ("half_drift", "the ½ stands before the drift as well", {"drift": 0.5 * f}),
+            ("double_drift", "the drift f is twice as large as it should be", {"drift": 2 * f}),
+            (
+                "own_drift",
+                "the drift is −g² x/2, which is that of VP alone: take f from the SDE that you are given",
+                {"drift": -0.5 * g**2 * x.repeat(len(parts), 1)},
+            ),
+            ("quarter", "the ½ is squared along with g", {"half": 0.25}),
         ]
         report = judge(
             "check_probability_flow",
-            [Answer.exact("velocity", values, truth, 1e-4)],
-            [Mistake(key, words, functools.partial(dict, velocity=value)) for key, words, value in entries],
-            verified="your velocity is that of the probability flow",
+            [
+                Answer.exact(
+                    "velocity",
+                    values,
+                    truth,
+                    1e-4,
+                    where=lambda row: f"x = {spelt(x[row % n])}, {inputs[row // n]}",
+                )
+            ],
+            slips(formula, entries),
+            verified="your velocity is that of the probability flow, under all three kinds of SDE",
         )
         if report.mistake is None:
-            refuse_coupling(student, lambda part: field(times[-1], part), x, values[-1], 1e-4 * rms(truth[-1]))
+            refuse_coupling(student, lambda part: field(times[-1], part), x, values[-n:], 1e-4 * rms(truth[-n:]))
         return report
 
     return under_guard("check_probability_flow", check, student, time_limit=time_limit)
@@ -146,7 +171,8 @@ def check_log_prob(
 
     Args:
         f: the student's callable ``f(sde, score, x) -> (B,)``, log-densities in nats; ``sde`` is one of the book's
-            VP SDEs, ``score(x, t)``, ``x`` of shape ``(B, d)``. With ``bin_width`` it is called as
+            VP SDEs, which here answers beside [0, 1] too, where adaptive solvers look; ``score(x, t)``, ``x`` of shape
+            ``(B, d)``. With ``bin_width`` it is called as
             ``f(sde, score, x, bin_width)`` and returns bits per dimension. A random estimate of the divergence
             is allowed; a keyword ``generator`` is passed if it is taken.
         bin_width: width of the bins of the data, in the units of ``x``; None for log-densities.
@@ -166,49 +192,144 @@ def check_log_prob(
     positive("tolerance", tolerance)
     if bin_width is not None:
         positive("bin_width", bin_width)
-    student = Student("f(sde, score, x)" if bin_width is None else "f(sde, score, x, bin_width)")
+    student = Student(
+        "f(sde, score, x)" if bin_width is None else "f(sde, score, x, bin_width)",
+        ("Probability flow", "The likelihood of a point"),
+    )
     generator = seeded(seed)
 
     def check():
         points, copies = 6, 16
-        process = VPSDE(0.1 + 0.2 * torch.rand((), generator=generator, dtype=torch.float32).item(), 4.0)
-        variances = torch.tensor([0.15, 0.3, 0.8], dtype=_DOUBLE)
+        process = continued(VPSDE(0.1 + 0.2 * torch.rand((), generator=generator, dtype=torch.float32).item(), 4.0))
+        variances = torch.tensor([0.05, 0.3, 0.8], dtype=_DOUBLE)
         d, axes = len(variances), _telling_axes(variances, generator)
-        covariance = (axes * variances @ axes.mT).unsqueeze(0)
-        law = GaussianMixture(torch.ones(1, dtype=_DOUBLE), torch.zeros(1, d, dtype=_DOUBLE), covariance)
-        exact = process.exact_score(law)
-        x = law.sample(points, generator=generator)
+        x = variances.sqrt() * standard_normal((points, d), generator=generator, dtype=_DOUBLE) @ axes.mT
         extra = () if bin_width is None else (bin_width,)
         rows = x.repeat_interleave(copies, 0)
 
         def score(x, t):
-            return exact(x.to(_DOUBLE), torch.as_tensor(t, dtype=_DOUBLE)).to(x.dtype)
+            t = torch.as_tensor(t, dtype=_DOUBLE)
+            spread = process.alpha(t)[..., None] ** 2 * variances + process.sigma(t)[..., None] ** 2
+            return (-(x.to(_DOUBLE) @ axes) / spread @ axes.mT).to(x.dtype)
 
         def ask(score, rows):
             return student.call(f, process, score, rows, *extra, generator=child(generator))
 
+        def measured(score=score):
+            return student.tensor(ask(score, rows), (len(rows),), "the log-density").reshape(points, copies)
+
         _refuse_fresh_probes(ask, score, x)
-        values = ask(score, rows)
-        values = student.tensor(values, (len(rows),), "the log-density").reshape(points, copies)
+        spy = _Watched(score)
+        draws = [measured(spy), measured()]
         parts = _FlowParts(process, variances, x @ axes, axes)
         scale, shift, name = 1.0, 0.0, "log-density"
         if bin_width is not None:
             scale, shift, name = -1 / (d * math.log(2)), -math.log2(bin_width), "bits per dimension"
         truth = scale * parts.log_prob() + shift
-        # The flow is linear: an estimate of its divergence varies alike at all points, and they share their error.
-        error = (values.var(1).mean() / copies).sqrt()
-        answer = Answer(name, values.mean(1), truth, error, tolerance * abs(scale))
+        right = abs(scale) * math.sqrt(2) * parts.growth().norm().item()  # of one Gaussian probe that is kept
 
-        def told(value):
-            return {name: scale * value() + shift}
+        def differ():
+            return not all(torch.allclose(draws[0], other, rtol=1e-9, atol=1e-9) for other in draws[1:])
 
-        mistakes = [
-            Mistake(key, words, functools.partial(told, value), slack=0.02) for key, words, value in parts.mistakes()
-        ]
-        mistakes += _units_mistaken(name, parts, d, bin_width)
-        return judge("check_log_prob", [answer], mistakes, verified=f"your {name} is that of the probability flow")
+        if not differ() and (draws[0].mean(1) - truth).abs().max() > tolerance * abs(scale):
+            draws += [measured() for _ in range(3)]  # of a few signs, two draws may agree by chance
+        random = differ()
+        if random:
+            # Copies that share their probe in a call tell less, so more calls are made.
+            first = torch.stack(draws)
+            shared = bool(first.std(2).max() < 1e-3 * first.std(0).max())
+            draws += [measured() for _ in range(_CALLS[shared] - len(draws))]
+        values = torch.stack(draws)
+        if random:
+            answers = _estimated(name, values, truth, tolerance * abs(scale), right)
+        else:
+            answers = [Answer(name, values[0].mean(1), truth, 0.0, tolerance * abs(scale))]
+        answers[0] = dataclasses.replace(answers[0], where=lambda row: f"x = {spelt(x[row])}")
+        formula, entries = parts.mistakes()
+
+        def as_measured(value):
+            return {name: value, f"{name}, mean over the points": value.mean()}
+
+        def told(units=lambda v: scale * v + shift, **wrong):
+            return as_measured(units(formula(**wrong)))
+
+        probe = spy.probe(process)
+        if not random:
+            entries = [entry for entry in entries if not entry[0].startswith("uniform")]
+        elif probe is not None:  # seen, so nothing else need be the matter with the divergence
+            entries = [entry for entry in entries if entry[0] == probe or entry[2].keys().isdisjoint({"of", "weight"})]
+        mistakes = slips(told, _units_mistaken(d, bin_width) + entries, slack=0.02)
+        mistakes += parts.coarse(spy.times, lambda value: as_measured(scale * value + shift))
+        report = judge("check_log_prob", answers, mistakes, verified=f"your {name} is that of the probability flow")
+        if random and report.passed:
+            refuse_loud_noise(name, values.permute(1, 0, 2).flatten(1).std(1).mean().item(), right)
+        return report
 
     return under_guard("check_log_prob", check, student, time_limit=time_limit)
+
+
+def _estimated(name, values, truth, tolerance, right) -> list[Answer]:
+    """The mean of random estimates, shape ``(calls, points, copies)``, at each point and over them, with its error.
+
+    The flow is linear: an estimate of its divergence varies alike at all points, and they share their error.
+    """
+    answers = []
+    for quantity, groups, expected in (
+        (name, values, truth),
+        (f"{name}, mean over the points", (values - truth.unsqueeze(1)).flatten(1).unsqueeze(1), truth.mean()),
+    ):
+        means, copies = groups.mean(2), groups.shape[2]
+        variance, spread = groups.permute(1, 0, 2).flatten(1).var(1).mean(), means.var(0).mean().sqrt()
+        shared = (copies * spread**2 / variance.clamp(min=1e-24)).clamp(1, copies)
+        draws = spread * _unit_draws(len(values))
+        limits = Answer.mean_of(
+            quantity, draws, 0 * expected, tolerance, right_std=1.5 * right * (shared / copies).sqrt()
+        )
+        measured = means.mean(0) if quantity == name else means.mean() + expected
+        answers.append(dataclasses.replace(limits, measured=measured, expected=expected))
+    return answers
+
+
+def _unit_draws(n) -> Tensor:
+    """Numbers of mean 0 and standard deviation 1."""
+    draws = torch.linspace(-1, 1, n, dtype=_DOUBLE)
+    return draws / draws.std()
+
+
+class _Watched:
+    """A score that notes when it was asked, and along what it was first differentiated."""
+
+    def __init__(self, score):
+        self.score, self.times, self.first = score, [], None
+
+    def __call__(self, x, t):
+        self.times.append(torch.as_tensor(t).flatten()[0].item())
+        s = self.score(x, t)
+        if s.requires_grad and self.first is None:
+            s.register_hook(functools.partial(self._note, self.times[-1]))
+        return s
+
+    def _note(self, t, gradient):
+        if self.first is None:
+            self.first = t, gradient.detach()
+
+    def probe(self, process) -> str | None:
+        """The wrong law that its first probe had, if there was one and the velocity is right."""
+        if self.first is None:
+            return None
+        t, gradient = self.first
+        try:
+            probe = -2 * gradient.to(_DOUBLE) / process.diffusion(t) ** 2
+            norms = probe.norm(dim=-1)
+        except RuntimeError:  # a batch of gradients at once: that is an exact divergence
+            return None
+        if bool((probe == 0).any()) or bool((probe.abs() > 1.001).any()):
+            return None
+        if bool((norms - 1).abs().max() < 1e-3):
+            return "unit_projections"
+        if bool((probe.abs() > 0.999).all()):
+            return None
+        return "uniform_projections" if bool((probe >= 0).all()) else "uniform_symmetric"
 
 
 class _Enough(BaseException):
@@ -261,41 +382,41 @@ def _telling_axes(variances, generator) -> Tensor:
     """Random axes along which no wrong sum over the Jacobian comes close to its trace, or to another wrong one."""
     growth = -0.5 * variances.log()
     trace = growth.sum()
-    others = trace * torch.tensor([1.0, 1 / 2, 1 / len(variances), 0.0, -1.0], dtype=_DOUBLE)
+    others = trace * torch.tensor([1.0, 1 / 2, 1 / 3, 1 / len(variances), 0.0, -1.0], dtype=_DOUBLE)
     while True:
         axes = torch.linalg.qr(standard_normal((len(variances),) * 2, generator=generator, dtype=_DOUBLE)).Q
         if ((axes * growth @ axes.mT).sum() - others).abs().min() > 0.15:
             return axes
 
 
-def _units_mistaken(name, parts, d, bin_width) -> list[Mistake]:
-    right, log_two = parts.log_prob, math.log(2)
+def _units_mistaken(d, bin_width) -> list[tuple[str, str, dict[str, Any]]]:
+    """What becomes of a log-density in nats, ``v``, by mistakes of units and signs."""
+    log_two = math.log(2)
     if bin_width is None:
-        entries = [
-            ("negative", "that is the negative log-density", lambda: -right()),
-            ("bits", "it is in bits; nats are asked for", lambda: right() / log_two),
-            ("per_dimension", "it is divided by the dimension", lambda: right() / d),
+        return [
+            ("negative", "that is the negative log-density", {"units": lambda v: -v}),
+            ("bits", "it is in bits; nats are asked for", {"units": lambda v: v / log_two}),
+            ("per_dimension", "it is divided by the dimension", {"units": lambda v: v / d}),
         ]
-    else:
-        width = math.log(bin_width)
-        entries = [
-            ("bin_width", "the width of a bin is forgotten, log₂ Δ per dimension", lambda: -right() / (d * log_two)),
-            ("bin_width", "log₂ Δ enters with the wrong sign", lambda: (-right() / d + width) / log_two),
-            ("bin_width", "log Δ enters once, not once for each dimension", lambda: -(right() + width) / (d * log_two)),
-            ("bin_width", "Δ stands in place of its logarithm", lambda: -(right() / d + bin_width) / log_two),
-            ("nats", "it is in nats; divide by log 2", lambda: -(right() / d + width)),
-            ("total", "it is not divided by the dimension", lambda: -(right() + d * width) / log_two),
-            ("negative", "it lacks its minus sign", lambda: (right() / d + width) / log_two),
-            ("dequantization", "it is 8 bits off: the offset is that of 256 grey values on [0, 1]",
-             lambda: -right() / (d * log_two) + 8),
-            ("dequantization", "it is 7 bits off: the offset is that of 256 grey values on [−1, 1]",
-             lambda: -right() / (d * log_two) + 7),
-        ]  # fmt: skip
-
-    def told(value):
-        return {name: value()}
-
-    return [Mistake(key, words, functools.partial(told, value)) for key, words, value in entries]
+    width = math.log(bin_width)
+    return [
+        ("bin_width", "the width of a bin is forgotten, log₂ Δ per dimension", {"units": lambda v: -v / (d * log_two)}),
+        ("bin_width", "log₂ Δ enters with the wrong sign", {"units": lambda v: (-v / d + width) / log_two}),
+        ("bin_width", "log Δ enters once, not once for each dimension",
+         {"units": lambda v: -(v + width) / (d * log_two)}),
+        ("bin_width", "Δ stands in place of its logarithm", {"units": lambda v: -(v / d + bin_width) / log_two}),
+        ("nats", "it is in nats; divide by log 2", {"units": lambda v: -(v / d + width)}),
+        ("nats", "the width of a bin enters in nats, by log Δ where log₂ Δ is needed",
+         {"units": lambda v: -v / (d * log_two) - width}),
+        ("nats", "the density enters in nats, the width of a bin in bits",
+         {"units": lambda v: -v / d - width / log_two}),
+        ("total", "it is not divided by the dimension", {"units": lambda v: -(v + d * width) / log_two}),
+        ("negative", "it lacks its minus sign", {"units": lambda v: (v / d + width) / log_two}),
+        ("dequantization", "it is 8 bits off: the offset is that of 256 grey values on [0, 1]",
+         {"units": lambda v: -v / (d * log_two) + 8}),
+        ("dequantization", "it is 7 bits off: the offset is that of 256 grey values on [−1, 1]",
+         {"units": lambda v: -v / (d * log_two) + 7}),
+    ]  # fmt: skip
 
 
 class _FlowParts:
@@ -308,52 +429,95 @@ class _FlowParts:
     def __init__(self, process, variances, x, axes):
         self.process, self.variances, self.x, self.axes = process, variances, x, axes
 
-    def growth(self, kappa=0.5, drift=1.0, power=2, t_min=1e-3):
+    def rates(self, t, kappa=0.5, drift=1.0, power=2):
+        """The rates ``a_i`` at times of shape ``(n,)``, shape ``(n, d)``."""
+        alpha, sigma, g = self.process.alpha(t), self.process.sigma(t), self.process.diffusion(t)
+        total = alpha.unsqueeze(1) ** 2 * self.variances + sigma.unsqueeze(1) ** 2
+        return drift * drift_rate(self.process, t).unsqueeze(1) + kappa * g.unsqueeze(1) ** power / total
+
+    def growth(self, t_min=1e-3, **options):
         """The integrals ``A_i``, by Gauss and Legendre's rule in pieces, shape ``(d,)``."""
         edges = torch.logspace(math.log10(t_min), 0, 13, dtype=_DOUBLE)
         nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(12))
         width = edges.diff().unsqueeze(1)
         t = (edges[:-1].unsqueeze(1) + 0.5 * width * (1 + nodes)).flatten()
-        weight = (0.5 * width * weights).flatten()
-        alpha, sigma, g = self.process.alpha(t), self.process.sigma(t), self.process.diffusion(t)
-        total = alpha.unsqueeze(1) ** 2 * self.variances + sigma.unsqueeze(1) ** 2
-        rate = drift * drift_rate(self.process, t).unsqueeze(1) + kappa * g.unsqueeze(1) ** power / total
-        return weight @ rate
+        return (0.5 * width * weights).flatten() @ self.rates(t, **options)
 
     def prior(self, growth):
+        """Log-density of the prior at the end of the path."""
         return self.process.prior_log_prob(self.x * growth.exp())
 
-    def log_prob(self, **options):
-        growth = self.growth(**options)
+    def log_prob(self):
+        """The exact log-density."""
+        growth = self.growth()
         return self.prior(growth) + growth.sum()
 
     def mistakes(self):
-        growth, d = self.growth(), len(self.variances)
-        matrix = self.axes * growth @ self.axes.mT
-        prior = self.prior(growth)
-        return [
-            ("no_prior", "the prior's term log p₁(x(1)) is missing", lambda: growth.sum().expand(len(self.x))),
-            ("no_divergence", "the divergence's integral is missing", lambda: prior),
-            ("divergence_sign", "the divergence's integral has the wrong sign", lambda: prior - growth.sum()),
-            ("half", "the ½ before g² is missing in the velocity", lambda: self.log_prob(kappa=1.0)),
-            ("score_sign", "the score has the wrong sign in the velocity", lambda: self.log_prob(kappa=-0.5)),
-            ("no_drift", "the drift f is missing in the velocity", lambda: self.log_prob(drift=0.0)),
-            ("diffusion_for_squared", "the velocity has g where it needs g²", lambda: self.log_prob(power=1)),
+        """The log-density as a formula of its parts, and what becomes of them by the usual mistakes."""
+        d = len(self.variances)
+        constant = 0.5 * math.log(2 * math.pi)
+
+        def trace(growth):
+            return growth.sum()
+
+        def everything(growth):
+            return (self.axes * growth @ self.axes.mT).sum()
+
+        def formula(kappa=0.5, drift=1.0, power=2, way=1.0, prior=self.prior, turn=1.0, weight=1.0, of=trace, more=0.0):
+            growth = way * self.growth(kappa=kappa, drift=drift, power=power)
+            return prior(growth) + more + turn * weight * of(growth)
+
+        drift_alone = self.growth(kappa=0.0).sum()
+        return formula, [
+            ("no_prior", "the prior's term log p₁(x(1)) is missing", {"prior": lambda growth: 0 * self.x[:, 0]}),
+            ("no_divergence", "the divergence's integral is missing", {"of": lambda growth: 0.0}),
+            ("divergence_sign", "the divergence's integral has the wrong sign", {"turn": -1.0}),
+            ("half", "the ½ before g² is missing in the velocity", {"kappa": 1.0}),
+            ("score_sign", "the score has the wrong sign in the velocity", {"kappa": -0.5}),
+            ("no_drift", "the drift f is missing in the velocity", {"drift": 0.0}),
+            ("diffusion_for_squared", "the velocity has g where it needs g²", {"power": 1}),
             (
-                "no_constant",
-                "the prior's constant −d/2 log 2π is missing",
-                lambda: prior + growth.sum() + 0.5 * d * math.log(2 * math.pi),
+                "drift_divergence",
+                "the drift f is left out of the divergence: its own is −½ β(t) d",
+                {"of": lambda growth: growth.sum() - drift_alone},
             ),
+            ("backwards", "the path is run from t = 1 down: a point of the data is its other end", {"way": -1.0}),
+            (
+                "backwards",
+                "the path is run from t = 1 down, and the divergence's integral enters with the sign of the way up",
+                {"way": -1.0, "turn": -1.0},
+            ),
+            ("no_constant", "the prior's constant −d/2 log 2π is missing", {"more": d * constant}),
             (
                 "no_constant",
                 "the prior's constant −½ log 2π enters once, not once for each dimension",
-                lambda: prior + growth.sum() + 0.5 * (d - 1) * math.log(2 * math.pi),
+                {"more": (d - 1) * constant},
             ),
             ("prior_at_start", "the prior is taken at x, not at the end x(1) of its path",
-             lambda: self.process.prior_log_prob(self.x) + growth.sum()),
+             {"prior": lambda growth: self.process.prior_log_prob(self.x)}),
             ("unit_projections", "the divergence is divided by the dimension: projections of length 1, or a mean",
-             lambda: prior + growth.sum() / d),
-            ("all_entries", "all entries of the Jacobian are added up, not its diagonal alone",
-             lambda: prior + matrix.sum()),
-            ("half_divergence", "the divergence's integral has a ½ too many", lambda: prior + growth.sum() / 2),
+             {"weight": 1 / d}),
+            ("uniform_symmetric", "the probe is uniform on [−1, 1], whose variance is 1/3", {"weight": 1 / 3}),
+            ("uniform_projections", "the probe is drawn with rand, uniform on [0, 1], not with randn",
+             {"of": lambda growth: growth.sum() / 3 + (everything(growth) - growth.sum()) / 4}),
+            ("all_entries", "all entries of the Jacobian are added up, not its diagonal alone", {"of": everything}),
+            ("half_divergence", "the divergence's integral has a ½ too many", {"weight": 0.5}),
+            ("bits", "the divergence's integral is in bits, the prior in nats", {"weight": 1 / math.log(2)}),
+            ("bits", "the prior is in bits, the divergence's integral in nats",
+             {"prior": lambda growth: self.prior(growth) / math.log(2)}),
         ]  # fmt: skip
+
+    def coarse(self, asked, told) -> list[Mistake]:
+        """Euler's rule on the times at which the score was asked, where they are few: its own error."""
+        times = sorted({round(t, 9) for t in asked})
+        if not 2 <= len(times) <= _COARSE or not 0 <= times[0] < times[-1] < 1:
+            return []
+        t = torch.tensor([*times, 1.0], dtype=_DOUBLE)
+        steps = t.diff().unsqueeze(1) * self.rates(t[:-1])
+
+        def predict():
+            end = self.x * (1 + steps).prod(0)
+            return told(self.process.prior_log_prob(end) + steps.sum())
+
+        words = f"{len(times)} steps of Euler are too coarse: take more, or a method of higher order"
+        return [Mistake("coarse", words, predict, slack=0.02)]

@@ -1,5 +1,6 @@
 """What the checks share: problems drawn at random, on which no mistake hides, and answers refused on any problem."""
 
+import itertools
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,19 +16,25 @@ from scorebook.sde import SDE, VPSDE, SubVPSDE
 
 __all__ = [
     "child",
+    "continued",
     "drift_rate",
     "is_standard",
     "random_mixture",
     "random_sde",
     "refuse_coupled_rows",
     "refuse_coupling",
+    "refuse_dependent_noise",
+    "refuse_loud_noise",
     "refuse_other_times",
-    "refuse_shared_noise",
     "rms",
     "seeded",
 ]
 
 _DOUBLE = torch.float64
+# Correlations of independent draws lie within this many standard errors of 0.
+_SURE = 6.5
+# Noise below this share of the size that it should have is none: rounding, in single precision.
+_NO_NOISE = 1e-4
 
 
 def seeded(seed: Integer) -> torch.Generator:
@@ -78,8 +85,29 @@ def is_standard(z: Tensor) -> bool:
     return abs(z.mean().item()) < 5 * n**-0.5 and abs(z.std().item() - 1) < 5 * (2 * n) ** -0.5
 
 
+def continued(process: SDE) -> SDE:
+    """Let an SDE answer at any time, as mirrored in the ends of [0, 1]; it is changed in place and returned.
+
+    An adaptive solver steps past the last time and interpolates back, which no student can know.
+    """
+
+    def inside(t):
+        t = as_given(t, _DOUBLE) if not isinstance(t, Tensor) else t
+        return ((t + 1).remainder(2) - 1).abs()
+
+    for name in ("alpha", "sigma", "diffusion", "beta", "integrated_beta"):
+        of_time = getattr(process, name)
+        setattr(process, name, lambda t, of_time=of_time: of_time(inside(t)))
+    drift = process.drift
+    process.drift = lambda x, t: drift(x, inside(t))  # type: ignore[method-assign]
+    return process
+
+
 def refuse_coupling(student: Student, function: Callable[..., Any], x: Tensor, values: Tensor, limit: Number) -> None:
-    """Refuse a function whose answer for a point changes with the other points of its batch."""
+    """Refuse a function whose answer for a point changes from call to call, or with the other points of its batch."""
+    again = student.tensor(student.call(function, x.clone()), values.shape, "the answer to a second call")
+    if (again - values).abs().max() > limit + 1e-9:
+        raise Refusal("your answer changes from call to call, on the same points: something in it is random", "random")
     few = max(1, len(x) // 4)
     for batch in (x[:few].clone(), torch.cat([x[:few], 3 * x[few:] + 1])):
         answer = student.call(function, batch)
@@ -114,22 +142,91 @@ def refuse_coupled_rows(
         )
 
 
-def refuse_shared_noise(z: Tensor) -> None:
-    """Refuse noise, shape ``(B, d)``, that is the same in all rows or in all columns."""
-    resolution = 1e-4 * z.abs().max()
-    if bool((z - z[:1]).abs().max() < resolution):
-        raise Refusal("all points of the batch get the same noise: draw it in the shape of x", "shared_noise")
-    if bool((z - z[:, :1]).abs().max() < resolution):
-        raise Refusal("all coordinates of a point get the same noise: draw it in the shape of x", "shared_noise")
+def refuse_dependent_noise(z: Tensor, again: Tensor | None = None) -> None:
+    """Refuse noise that is not drawn anew for each call, each point and each coordinate.
 
-
-def refuse_other_times(asked: Sequence[Any], t: Tensor, process: SDE) -> None:
-    """Refuse a score that is asked at another time, where that can be told."""
-    if not asked:
+    Args:
+        z: the noise of one call, shape ``(B, d)``, in units of the size that it should have. Where it is far below
+            that, there is none to be judged.
+        again: the noise of a second call, with another seed; None where there was no second.
+    """
+    if z.abs().max() < _NO_NOISE:
         return
-    time = as_given(asked[0], _DOUBLE).flatten()
-    if not torch.allclose(time, t):
-        if torch.allclose(time, process.sigma(t)):
-            raise Refusal("the score is asked at σ(t), where the time t is wanted", "noise_scale")
-        if torch.allclose(time, 1 - t):
-            raise Refusal("the score is asked at 1 − t, where the time t is wanted", "wrong_time")
+    if bool(z.std(0).max() < _NO_NOISE * z.abs().max()):
+        raise Refusal("all points of the batch get the same noise: draw it in the shape of x", "shared_noise")
+    if z.shape[1] > 1 and bool(z.std(1).max() < _NO_NOISE * z.abs().max()):
+        raise Refusal("all coordinates of a point get the same noise: draw it in the shape of x", "shared_noise")
+    if again is not None and torch.corrcoef(torch.stack([z.flatten(), again.flatten()]))[0, 1].abs() > 0.3:
+        raise Refusal(
+            "two calls with different seeds got the same noise: a seed is set inside your function, so draw from the "
+            "generator that you are given",
+            "fixed_seed",
+        )
+    advice = "draw it in the shape of x, one number for each coordinate of each point"
+    z = (z - z.mean(0)) / z.std(0)
+    for i, j in itertools.combinations(range(z.shape[1]), 2):
+        if _alike(z[:, i], z[:, j]):
+            raise Refusal(f"coordinates {i} and {j} of a point get the same noise, or one moves the other: {advice}",
+                          "shared_noise")  # fmt: skip
+    n = len(z)
+    for lag in sorted({1, 2, 4, 8, n // 4, n // 2, -(-n // 2)}):
+        if _alike(z[lag:], z[:-lag]):
+            raise Refusal(f"points 0 and {lag} of a batch get the same noise, or one moves the other, and so do all "
+                          f"that lie {lag} apart: {advice}", "shared_noise")  # fmt: skip
+    continuous = 2 < (z**4).mean() < 4  # numbers such as ±1 come again by right
+    if continuous and _share_of_twins(z) > 0.5:
+        raise Refusal(f"most numbers of the noise come more than once: {advice}", "shared_noise")
+
+
+def _alike(one, other) -> bool:
+    """Whether two draws depend on each other, to first order or in size, as independent ones do not in a lifetime."""
+    pairs = ((one.flatten(), other.flatten()), (one.flatten() ** 2, other.flatten() ** 2))
+    limit = _SURE / one.numel() ** 0.5
+    return any(bool(torch.corrcoef(torch.stack(pair))[0, 1].abs() > limit) for pair in pairs)
+
+
+def _share_of_twins(z) -> float:
+    """Share of numbers that come again, to a third of the mean gap between numbers, with whatever sign."""
+    gaps = z.abs().flatten().sort().values.diff() < 0.3 * z.std() / z.numel()
+    twin = torch.zeros(z.numel(), dtype=torch.bool)
+    twin[1:] |= gaps
+    twin[:-1] |= gaps
+    return twin.double().mean().item()
+
+
+def refuse_loud_noise(what: str, spread: Number, right: Number) -> None:
+    """Refuse an estimate that scatters much more than the right one does at the same inputs."""
+    if spread > 1.5 * right:
+        raise Refusal(
+            f"your {what} scatters by {spread:.3g} around its mean, the right one by {right:.3g} at most: whatever "
+            "else is in it is noise that says nothing",
+            "loud_noise",
+        )
+
+
+def _asked_elsewhere(asked: Sequence[Any], t: Tensor) -> Tensor | None:
+    """The time farthest from ``t`` at which a score was asked, or None where it was always asked at ``t``."""
+    times = [as_given(time, _DOUBLE).flatten() for time in asked]
+    if not times:
+        return None
+    other = torch.cat(times)
+    farthest = other[(other - t).abs().argmax()]
+    return None if torch.isclose(farthest, t.to(_DOUBLE), rtol=1e-5, atol=1e-6) else farthest
+
+
+def refuse_other_times(asked: Sequence[Any], t: Tensor, process: SDE, *, dt: Tensor | None = None) -> None:
+    """Refuse a score that is asked at any other time than ``t``."""
+    time = _asked_elsewhere(asked, t)
+    if time is None:
+        return
+    known = [(process.sigma(t), "σ(t)", "noise_scale"), (1 - t, "1 − t", "wrong_time")]
+    if dt is not None:
+        known += [(t + dt, "t + dt", "time_reached"), (t + dt / 2, "t + dt/2", "wrong_time")]
+    known += [(torch.zeros_like(t), "0", "wrong_time"), (t / 2, "t/2", "wrong_time"), (t**2, "t²", "wrong_time")]
+    near = [(words, key) for value, words, key in known if torch.isclose(value.to(_DOUBLE), time, atol=1e-6)]
+    words, key = near[0] if len(near) == 1 else ("another time", "wrong_time")
+    raise Refusal(
+        f"the score is asked at {words}, where the time t is wanted: at {time.item():.4g}, where t = {t.item():.4g} "
+        f"would be right under {process!r}",
+        key,
+    )

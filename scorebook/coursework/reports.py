@@ -5,14 +5,18 @@ measurement. An answer holds if everywhere
 
 .. math:: |\text{measured} - \text{expected}| \le 5 \times \text{standard error} + \text{tolerance} .
 
-Five standard errors let one right answer in about two million fail. Where one fails, the catalogue of known mistakes
-is asked: each says what its author would have measured. A mistake fits if all answers agree with its prediction to the
-same limit, and the one that agrees best is named.
+Five standard errors let one right answer in about two million fail. The standard error is that of the measurement, or
+that which the right answer has at the same inputs, if it is less: noise of one's own widens no limit.
+
+Where an answer fails, the catalogue of known mistakes is asked: each says what its author would have measured. A
+mistake fits if all answers agree with its prediction to the noise of the measurement. The one that agrees best is
+named, unless another agrees nearly as well. Where none fits, two mistakes at once are tried.
 """
 
 import html
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +27,15 @@ from scorebook.lab.arguments import as_given
 from scorebook.lab.tables import Table, plus_minus, significant
 from scorebook.lab.types import Number
 
-__all__ = ["Answer", "Measurement", "Mistake", "Report", "judge"]
+__all__ = ["Answer", "Measurement", "Mistake", "Report", "judge", "slips", "spelt"]
 
 _STANDARD_ERRORS = 5.0
-# Two mistakes that explain the numbers equally well up to this share of the limit: the one listed first is named.
-_RESOLUTION = 0.02
+# A mistake is named if no other agrees with the numbers so well, up to this share of the limit: 2.5 standard errors.
+_RESOLUTION = 0.5
 # A tensor is called a multiple of another, or shifted by a number, if this share of it at most is left beside that.
 _ALIKE = 1e-3
+# Numbers of a point that a message spells out.
+_SPELT = 4
 # Width to which a report is wrapped in a terminal.
 _WIDTH = 100
 
@@ -150,6 +156,8 @@ class Answer:
         expected: its true value, the same shape.
         standard_error: of each entry, or one for all; zero where nothing is random.
         tolerance: difference allowed beside the noise, in the units of the answer.
+        right_error: the standard error that the right answer has at the same inputs; None where it is that measured.
+        where: callable from the number of a row of the answer to the input it belongs to, in words; or None.
     """
 
     quantity: str
@@ -157,14 +165,33 @@ class Answer:
     expected: Tensor
     standard_error: Tensor | float = 0.0
     tolerance: Number = 0.0
+    right_error: Tensor | float | None = None
+    where: Callable[[int], str] | None = None
 
     @classmethod
-    def exact(cls, quantity: str, measured: Tensor, expected: Tensor, tolerance: Number) -> "Answer":
+    def exact(
+        cls,
+        quantity: str,
+        measured: Tensor,
+        expected: Tensor,
+        tolerance: Number,
+        *,
+        where: Callable[[int], str] | None = None,
+    ) -> "Answer":
         """Make an answer in which nothing is random, allowed to differ by a share of the true one's size."""
-        return cls(quantity, measured, expected, 0.0, tolerance * max(_rms(expected).item(), 1e-12))
+        size = max(_rms(expected).item(), 1e-12)
+        return cls(quantity, measured, expected, 0.0, tolerance * size, where=where)
 
     @classmethod
-    def mean_of(cls, quantity: str, draws: Tensor, expected: Tensor, tolerance: Number) -> "Answer":
+    def mean_of(
+        cls,
+        quantity: str,
+        draws: Tensor,
+        expected: Tensor,
+        tolerance: Number,
+        *,
+        right_std: Tensor | float | None = None,
+    ) -> "Answer":
         r"""Make an answer from independent draws of it, which lie along the first axis.
 
         The standard error is estimated from the draws. It is widened, as Student's law has it for that many of them, so
@@ -175,6 +202,7 @@ class Answer:
             draws: shape ``(n, *answer)``, with ``n`` at least 10.
             expected: true mean, shape ``answer``.
             tolerance: difference allowed beside the noise.
+            right_std: the standard deviation of one draw of the right answer, if it is known.
 
         Returns:
             The answer.
@@ -184,33 +212,52 @@ class Answer:
         freedom = len(draws) - 1
         normal = _STANDARD_ERRORS * (8 * freedom + 3) / (8 * freedom + 1)
         widened = math.sqrt(freedom * math.expm1(normal**2 / freedom)) / _STANDARD_ERRORS
-        return cls(quantity, draws.mean(0), expected, widened * draws.std(0) / math.sqrt(len(draws)), tolerance)
+        share = widened / math.sqrt(len(draws))
+        right = None if right_std is None else share * as_given(right_std, torch.float64)
+        return cls(quantity, draws.mean(0), expected, share * draws.std(0), tolerance, right)
 
     @property
     def limit(self) -> Tensor:
-        """Difference that passes, for each entry or one for all."""
-        return _STANDARD_ERRORS * as_given(self.standard_error, torch.float64) + float(self.tolerance)
+        """Difference from the truth that passes, for each entry or one for all."""
+        error = as_given(self.standard_error, torch.float64)
+        if self.right_error is not None:
+            error = torch.minimum(error, as_given(self.right_error, torch.float64))
+        return _STANDARD_ERRORS * error + float(self.tolerance)
 
     def misfit(self, prediction: Any, *, slack: Number = 0.0) -> float:
-        """Greatest distance from a prediction, in limits; one or less is agreement.
+        """Greatest distance from a prediction, in units of what the noise of the measurement allows.
 
         Args:
             prediction: shaped like the answer, or one number.
             slack: share of the prediction's own distance from the truth that is allowed beside the limit.
 
         Returns:
-            The distance; infinite where the prediction or the answer is not finite.
+            The distance, one or less is agreement; infinite where the prediction or the answer is not finite.
         """
         prediction = as_given(prediction, torch.float64)
+        noise = _STANDARD_ERRORS * as_given(self.standard_error, torch.float64) + float(self.tolerance)
+        return self._distance(prediction, noise + slack * (prediction - self.expected).abs())
+
+    @property
+    def is_loud(self) -> bool:
+        """Whether the measurement scatters twice as much as that of the right answer does."""
+        error = as_given(self.standard_error, torch.float64)
+        return self.right_error is not None and bool((error > 2 * as_given(self.right_error, torch.float64)).any())
+
+    @property
+    def departure(self) -> float:
+        """Greatest distance from the truth, in limits; one or less passes."""
+        return self._distance(self.expected, self.limit)
+
+    def _distance(self, prediction, room) -> float:
         if not (prediction.isfinite().all() and self.measured.isfinite().all()):
             return math.inf
-        limit = (self.limit + slack * (prediction - self.expected).abs()).clamp(min=torch.finfo(torch.float64).tiny)
-        return ((self.measured - prediction).abs() / limit).max().item()
+        return ((self.measured - prediction).abs() / room.clamp(min=torch.finfo(torch.float64).tiny)).max().item()
 
     @property
     def holds(self) -> bool:
         """Whether all entries lie within the limit of their true values."""
-        return self.misfit(self.expected) <= 1
+        return self.departure <= 1
 
     def row(self) -> Measurement:
         """Summary in one row: the number itself, or a tensor's relative difference, or its worst entry."""
@@ -251,7 +298,7 @@ class Answer:
         offset = (measured - expected).mean()
         size, noise = _rms(expected), _rms(as_given(self.standard_error, torch.float64))
         resolution = _ALIKE * _rms(measured) + 3 * noise
-        if _rms(measured - factor * expected) <= resolution:
+        if _rms(measured - factor * expected) <= resolution and significant(factor.item(), 3) != significant(1.0, 3):
             return f"your {self.quantity} is {_times(factor.item())} the true one"
         if _rms(measured - expected - offset) <= resolution:
             side = "large" if offset > 0 else "small"
@@ -259,6 +306,16 @@ class Answer:
         gap = (_rms(measured - expected) / size.clamp(min=torch.finfo(torch.float64).tiny)).item()
         share = f"{significant(100 * gap, 2)} %" if gap < 2 else _times(gap)
         return f"your {self.quantity} is off by {share} {'of ' if gap < 2 else ''}the true one's size"
+
+    def seen(self) -> str:
+        """Where the difference is greatest: the input, what was measured there, and what is right, in a sentence."""
+        if self.where is None or self.measured.ndim == 0:
+            return ""
+        gaps = ((self.measured - self.expected) / self.limit.clamp(min=torch.finfo(torch.float64).tiny)).abs()
+        row = int(gaps.flatten(1).max(1).values.argmax()) if gaps.ndim > 1 else int(gaps.argmax())
+        return (
+            f" At {self.where(row)} it is {spelt(self.measured[row])}, and {spelt(self.expected[row])} would be right."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,12 +328,47 @@ class Mistake:
         predict: callable without arguments that returns what its author would measure, a dict from the quantity of an
             :class:`Answer` to its value; quantities left out are as they should be.
         slack: share of the predicted departure from the truth by which numerical errors may change it.
+        also: key of a second mistake made at the same time, or None.
     """
 
     key: str
     words: str
     predict: Callable[[], dict[str, Any]]
     slack: float = 1e-3
+    also: str | None = None
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of all that is wrong."""
+        return frozenset({self.key} if self.also is None else {self.key, self.also})
+
+
+def slips(
+    formula: Callable[..., dict[str, Any]], wrong: Sequence[tuple[str, str, dict[str, Any]]], *, slack: float = 1e-3
+) -> list[Mistake]:
+    """Make mistakes of a formula whose parts can be replaced: each wrong part alone, and each two of them together.
+
+    Args:
+        formula: callable that returns predictions, as a :class:`Mistake` does; its keywords are the parts that may be
+            wrong, right by default.
+        wrong: the catalogue: key, words and the parts as the mistake has them. Two that touch the same part are not
+            made together.
+        slack: as for a :class:`Mistake`.
+
+    Returns:
+        The mistakes, single ones first.
+    """
+
+    def predicting(parts):
+        return lambda: formula(**parts)
+
+    single = [Mistake(key, words, predicting(parts), slack) for key, words, parts in wrong]
+    pairs = [
+        Mistake(key, f"{words}; and {more}", predicting(parts | others), slack, also)
+        for (key, words, parts), (also, more, others) in itertools.combinations(wrong, 2)
+        if not parts.keys() & others.keys() and key != also
+    ]
+    return single + pairs
 
 
 def judge(name: str, answers: list[Answer], mistakes: list[Mistake], *, verified: str) -> Report:
@@ -285,40 +377,90 @@ def judge(name: str, answers: list[Answer], mistakes: list[Mistake], *, verified
     Args:
         name: the check.
         answers: what was measured, in the order of the report.
-        mistakes: the catalogue; where two fit equally well the first is named.
+        mistakes: the catalogue. One is named where the numbers tell it from all others.
         verified: the diagnosis of a pass.
 
     Returns:
         The report.
     """
     rows = tuple(answer.row() for answer in answers)
-    misfits = [answer.misfit(answer.expected) for answer in answers]
-    worst = max(range(len(answers)), key=misfits.__getitem__)
+    departures = [answer.departure for answer in answers]
+    worst = max(range(len(answers)), key=departures.__getitem__)
     numbers: dict[str, Any] = {
         "measured": rows[worst].measured,
         "expected": rows[worst].expected,
         "standard_error": rows[worst].standard_error,
         "measurements": rows,
     }
-    if misfits[worst] <= 1:
+    if departures[worst] <= 1:
         return Report(name, True, verified, **numbers)
-    found = _best(answers, mistakes)
-    if found is None:
-        return Report(name, False, f"{answers[worst].finding()}. No known mistake explains it.", **numbers)
-    # The number that the mistake itself moves most is the one to tell.
-    return Report(name, False, f"{answers[worst].finding()}: {found.words}.", mistake=found.key, **numbers)
-
-
-def _best(answers, mistakes) -> Mistake | None:
-    found, least = None, 1.0
-    for mistake in mistakes:
-        predictions = mistake.predict()
-        misfit = max(
-            answer.misfit(predictions.get(answer.quantity, answer.expected), slack=mistake.slack) for answer in answers
+    finding, seen = answers[worst].finding(), answers[worst].seen()
+    if answers[worst].is_loud and all(answer.misfit(answer.expected) <= 1 for answer in answers):
+        words = "it scatters so much that its mean says little: the right one has a limit of"
+        return Report(
+            name, False, f"{finding}: {words} {_number(rows[worst].limit)}.{seen}", mistake="loud_noise", **numbers
         )
-        if misfit <= 1 and (found is None or misfit < least - _RESOLUTION):
-            found, least = mistake, misfit
-    return found
+    fitting = _fitting(answers, mistakes)
+    if not fitting:
+        return Report(name, False, f"{finding}.{seen} No known mistake explains it.", **numbers)
+    best = fitting[0]
+    common = frozenset.intersection(*(mistake.keys for mistake in fitting))
+    if not common:
+        words = ", or ".join(dict.fromkeys(mistake.words for mistake in fitting[:3]))
+        return Report(
+            name, False, f"{finding}.{seen} The numbers do not tell which of these it is: {words}.", **numbers
+        )
+    key = best.key if best.key in common else min(common)
+    # The number that the mistake itself moves most is the one to tell.
+    return Report(name, False, f"{finding}: {best.words}.{seen}", mistake=key, **numbers)
+
+
+def _fitting(answers, mistakes) -> list[Mistake]:
+    """The mistakes that the numbers leave open, the likeliest first: single ones, or else two at once."""
+    single = [(mistake, mistake.predict()) for mistake in mistakes if mistake.also is None]
+    found = _within(answers, single)
+    if found:
+        return found
+    pairs = [(mistake, mistake.predict()) for mistake in mistakes if mistake.also is not None]
+    found = _within(answers, pairs)
+    return found or _within(answers, _together(answers, single))
+
+
+def _together(answers, single):
+    """Pairs of mistakes that show in different answers."""
+
+    def moved(predictions):
+        return {a.quantity for a in answers if _moves(a, predictions.get(a.quantity, a.expected))}
+
+    single = [(mistake, predictions, moved(predictions)) for mistake, predictions in single]
+    for (one, first, there), (other, second, elsewhere) in itertools.combinations(single, 2):
+        if there and elsewhere and not there & elsewhere and one.key != other.key:
+            both = {q: second[q] for q in elsewhere if q in second} | {q: first[q] for q in there if q in first}
+            words = f"{one.words}; and {other.words}"
+            yield Mistake(one.key, words, dict, max(one.slack, other.slack), other.key), both
+
+
+def _moves(answer, prediction) -> bool:
+    prediction = as_given(prediction, torch.float64)
+    return not bool(((prediction - answer.expected).abs() <= answer.limit).all())
+
+
+def _within(answers, candidates) -> list[Mistake]:
+    fits: list[tuple[float, int, Mistake]] = []
+    for mistake, predictions in candidates:
+        misfit = max(a.misfit(predictions.get(a.quantity, a.expected), slack=mistake.slack) for a in answers)
+        if misfit <= 1:
+            fits.append((misfit, len(fits), mistake))
+    fits.sort(key=lambda fit: fit[:2])
+    return [mistake for misfit, _, mistake in fits if misfit <= fits[0][0] + _RESOLUTION]
+
+
+def spelt(values: Tensor) -> str:
+    """A number, or a point in brackets, its first few coordinates."""
+    numbers = [significant(value, 3, trim=True) for value in values.flatten()[:_SPELT].tolist()]
+    if values.ndim == 0:
+        return numbers[0]
+    return f"({', '.join(numbers)}{', …' if values.numel() > _SPELT else ''})"
 
 
 def _rms(values: Tensor) -> Tensor:

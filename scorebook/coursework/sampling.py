@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from scorebook.coursework.guard import Refusal, Student, under_guard
-from scorebook.coursework.problems import child, refuse_coupled_rows, seeded
-from scorebook.coursework.reports import Answer, Mistake, Report, judge
+from scorebook.coursework.problems import child, refuse_coupled_rows, refuse_dependent_noise, seeded
+from scorebook.coursework.reports import Answer, Mistake, Report, judge, slips
 from scorebook.lab.types import Integer, Number
 
 __all__ = ["check_annealed", "check_langevin"]
@@ -49,7 +49,10 @@ def check_langevin(sampler: Callable[..., Any], *, seed: Integer = 0, time_limit
 
     Source: Roberts & Tweedie (1996); the module :mod:`scorebook.langevin` for the formulas.
     """
-    student = Student("sampler(score, x, step_size=..., n_steps=..., generator=generator)")
+    student = Student(
+        "sampler(score, x, step_size=..., n_steps=..., generator=generator)",
+        ("Langevin dynamics", "The update, in the two ways it is written"),
+    )
     generator = seeded(seed)
 
     def check():
@@ -67,9 +70,10 @@ def check_langevin(sampler: Callable[..., Any], *, seed: Integer = 0, time_limit
         x = _starts(_CHAINS, d, generator)
         one, many = run(x, 1, child(generator)), run(x, n_steps, child(generator))
         refuse_coupled_rows(lambda x, source: run(x, 2, source), x[:64], generator)
-        answers = _answers("after one step", x, one, 1 - step / variances, math.sqrt(2 * step), shape=True)
-        mean, std = _after([(1 - step / variances, math.sqrt(2 * step))] * n_steps)
-        answers += _answers(f"after {n_steps} steps", x, many, mean, std)
+        factor, std, _ = _chain(variances, [(step, math.sqrt(2 * step), 0.0)])
+        answers = _answers("after one step", x, one, factor, std, variances, shape=True)
+        many_factor, many_std, _ = _chain(variances, [(step, math.sqrt(2 * step), 0.0)] * n_steps)
+        answers += _answers(f"after {n_steps} steps", x, many, many_factor, many_std, variances)
         mistakes = _langevins_mistaken(variances, step, n_steps)
         report = judge(
             "check_langevin",
@@ -78,7 +82,7 @@ def check_langevin(sampler: Callable[..., Any], *, seed: Integer = 0, time_limit
             verified="your chains have the mean, spread and independence they should",
         )
         if report.mistake is None:
-            _refuse_shared(x, one)
+            _refuse_dependent(x, answers, (one, run(x, 1, child(generator))), factor, std)
         return report
 
     return under_guard("check_langevin", check, student, time_limit=time_limit)
@@ -86,67 +90,48 @@ def check_langevin(sampler: Callable[..., Any], *, seed: Integer = 0, time_limit
 
 def _langevins_mistaken(variances, step, n_steps) -> list[Mistake]:
     root = math.sqrt(2 * step)
-    one, many = "after one step", f"after {n_steps} steps"
 
-    def linear(drift, noise, mean=0.0, steps=n_steps, first=1):
-        """Each step adds ``drift * score + noise * z + mean``."""
+    def formula(drift=step, kick=root, law=(0.0, 1.0, 3.0), steps=lambda n: n, **how):
+        predictions = {}
+        for name, n in (("after one step", 1), (f"after {n_steps} steps", n_steps)):
+            path = [(drift, kick, 0.0)] * steps(n)
+            predictions |= _told(name, _chain(variances, path, **how), law)
+        return predictions | {"fourth moment of the noise after one step": law[2]}
 
-        def predict():
-            step_of = [(1 - drift / variances, noise)]
-            return _predicted(one, step_of * first, mean) | _predicted(many, step_of * steps, mean)
-
-        return predict
-
-    def same_noise():
-        a = 1 - step / variances
-        std = root * sum(a**k for k in range(n_steps))
-        return {f"standard deviation of the noise {many}": std}
-
-    def noise_at_the_end():
-        a = 1 - step / variances
-        return {f"standard deviation of the noise {many}": torch.full_like(a, root)}
-
-    fourth = {f"fourth moment of the noise {one}": 1.8}
-    entries = [
-        ("epsilon_for_two_epsilon", "the noise is √ε z, where √(2ε) z is needed", linear(step, math.sqrt(step))),
-        ("no_root", "the noise lacks its root: it is 2ε z, not √(2ε) z", linear(step, 2 * step)),
-        ("no_root", "the noise is ε z: the root and the 2 are missing", linear(step, step)),
-        ("outer_two", "the 2 stands outside the root: 2√ε z, not √(2ε) z", linear(step, 2 * math.sqrt(step))),
-        ("outer_two", "the noise is √2 ε z: the root covers the 2 alone", linear(step, math.sqrt(2) * step)),
-        ("no_noise", "there is no noise: that is gradient ascent", linear(step, 0.0)),
-        ("no_scale", "the noise is z, without √(2ε)", linear(step, 1.0)),
-        ("no_scale", "the noise is √2 z, without √ε", linear(step, math.sqrt(2.0))),
-        ("drift_sign", "the step goes down the score, not up", linear(-step, root)),
+    uniform, symmetric = (0.5, 12**-0.5, 1.8), (0.0, 3**-0.5, 1.8)
+    return slips(formula, [
+        ("epsilon_for_two_epsilon", "the noise is √ε z, where √(2ε) z is needed", {"kick": math.sqrt(step)}),
+        ("no_root", "the noise lacks its root: it is 2ε z, not √(2ε) z", {"kick": 2 * step}),
+        ("no_root", "the noise is ε z: the root and the 2 are missing", {"kick": step}),
+        ("outer_two", "the 2 stands outside the root: 2√ε z, not √(2ε) z", {"kick": 2 * math.sqrt(step)}),
+        ("outer_two", "the noise is √2 ε z: the root covers the 2 alone", {"kick": math.sqrt(2) * step}),
+        ("no_noise", "there is no noise: that is gradient ascent", {"kick": 0.0}),
+        ("no_scale", "the noise is z, without √(2ε)", {"kick": 1.0}),
+        ("no_scale", "the noise is √2 z, without √ε", {"kick": math.sqrt(2.0)}),
+        ("drift_sign", "the step goes down the score, not up", {"drift": -step}),
         (
             "half_step",
             "the step is ε/2 s + √ε z, of half the size: in the book's convention it is ε s + √(2ε) z",
-            linear(step / 2, math.sqrt(step)),
+            {"drift": step / 2, "kick": math.sqrt(step)},
         ),
-        ("half_drift", "the drift is ε/2 s where the noise √(2ε) z needs ε s", linear(step / 2, root)),
-        ("double_drift", "the drift is 2ε s where the noise √(2ε) z needs ε s", linear(2 * step, root)),
-        ("no_drift", "the score is not used: there is only noise", linear(0.0, root)),
-        ("no_step", "the score is not multiplied by the step", linear(1.0, root)),
-        ("squared_drift", "the score is multiplied by ε², not ε", linear(step**2, root)),
-        ("root_drift", "the score is multiplied by √(2ε), like the noise", linear(root, root)),
-        ("step_missing", "one step too few", linear(step, root, steps=n_steps - 1, first=0)),
-        ("extra_step", "one step too many", linear(step, root, steps=n_steps + 1, first=2)),
-        ("one_step", "only one step is made, whatever n_steps", linear(step, root, steps=1)),
-        ("same_noise", "the same noise is used in each step: draw it inside the loop", same_noise),
-        ("noise_once", "noise is added once, after the last step, not in each", noise_at_the_end),
-        (
-            "uniform_noise",
-            "the noise is drawn with rand, uniform on [0, 1], not with randn",
-            lambda: (
-                linear(step, root * 12**-0.5, root / 2)() | {f"fourth moment of the noise {one}": torch.tensor(1.8)}
-            ),
-        ),
-        (
-            "uniform_noise",
-            "the noise is uniform on [−1, 1], not normal",
-            lambda: linear(step, root * 3**-0.5)() | fourth,
-        ),
-    ]
-    return [Mistake(*entry) for entry in entries]
+        ("common_factor", "ε stands before score and noise alike, ε (s/2 + z)", {"drift": step / 2, "kick": step}),
+        ("half_drift", "the drift is ε/2 s where the noise √(2ε) z needs ε s", {"drift": step / 2}),
+        ("double_drift", "the drift is 2ε s where the noise √(2ε) z needs ε s", {"drift": 2 * step}),
+        ("no_drift", "the score is not used: there is only noise", {"drift": 0.0}),
+        ("no_step", "the score is not multiplied by the step", {"drift": 1.0}),
+        ("squared_drift", "the score is multiplied by ε², not ε", {"drift": step**2}),
+        ("root_drift", "the score is multiplied by √(2ε), like the noise", {"drift": root}),
+        ("step_missing", "one step too few", {"steps": lambda n: n - 1}),
+        ("extra_step", "one step too many", {"steps": lambda n: n + 1}),
+        ("one_step", "only one step is made, whatever n_steps", {"steps": lambda n: 1}),
+        ("same_noise", "the same noise is used in each step: draw it inside the loop", {"noise": "same"}),
+        ("noise_once", "noise is added once, after the last step, not in each", {"noise": "last"}),
+        ("no_last_noise", "the last step has no noise: Langevin dynamics has it in every step", {"noise": "quiet end"}),
+        ("stale_score", "the score is asked once, at the start, not anew in each step", {"stale": "start"}),
+        ("stale_score", "the score is that of the state before, one step late", {"stale": "before"}),
+        ("uniform_noise", "the noise is drawn with rand, uniform on [0, 1], not with randn", {"law": uniform}),
+        ("uniform_noise", "the noise is uniform on [−1, 1], not normal", {"law": symmetric}),
+    ])  # fmt: skip
 
 
 def check_annealed(
@@ -175,7 +160,10 @@ def check_annealed(
     Source: Song & Ermon (2019), algorithm 1, whose step is twice this one; Jolicoeur-Martineau et al. (2021) for the
     denoising, their expected denoised sample.
     """
-    student = Student("sampler(score, x, sigmas, step_size=..., n_steps_each=..., generator=generator)")
+    student = Student(
+        "sampler(score, x, sigmas, step_size=..., n_steps_each=..., generator=generator)",
+        ("Noise scales", "Annealed Langevin dynamics"),
+    )
     generator = seeded(seed)
 
     def check():
@@ -198,11 +186,10 @@ def check_annealed(
             return student.tensor(result, x.shape, "what your sampler returns")
 
         x = _starts(_CHAINS, d, generator)
-        path = _annealing(variances, sigmas, step, n_steps)
-        end = _denoising(variances, sigmas[-1]) if denoise else []
+        factor, std, _ = _annealing(variances, sigmas, step, n_steps, end="denoised" if denoise else "noisy")
         end_state = run(x, child(generator))
         refuse_coupled_rows(run, x[:64], generator)
-        answers = _answers("at the end", x, end_state, *_after(path + end))
+        answers = _answers("at the end", x, end_state, factor, std, variances)
         mistakes = _annealings_mistaken(variances, sigmas, step, n_steps, denoise)
         report = judge(
             "check_annealed",
@@ -211,107 +198,104 @@ def check_annealed(
             verified="your chains have the mean, spread and independence they should",
         )
         if report.mistake is None:
-            _refuse_shared(x, end_state)
+            _refuse_dependent(x, answers, (end_state, run(x, child(generator))), factor, std)
         return report
 
     return under_guard("check_annealed", check, student, time_limit=time_limit)
 
 
-def _annealing(variances, sigmas, step, n_steps, *, drift=1.0, noise=None, power=2.0, asked=None) -> list[Any]:
-    """Factor and noise of each step, as functions of the step size at each scale."""
-    noise = noise or (lambda size: math.sqrt(2 * size))
+def _annealing(
+    variances,
+    sigmas,
+    step,
+    n_steps,
+    *,
+    end,
+    drift=1.0,
+    kick=lambda size: math.sqrt(2 * size),
+    size=lambda sigma, last: (sigma / last) ** 2,
+    asked=lambda sigmas, k: sigmas[k],
+    order=lambda sigmas: sigmas,
+    last_of=lambda sigmas: sigmas[-1],
+    noise="fresh",
+):
+    """What annealed dynamics makes of a start, where each part may be wrong."""
+    scales, last = order(sigmas.tolist()), sigmas[-1].item()
     path = []
-    for number, sigma in enumerate(sigmas.tolist()):
-        size = step * (sigma / sigmas[-1].item()) ** power
-        seen = sigma if asked is None else asked(sigma, number)
-        path += [(1 - drift * size / (variances + seen**2), noise(size))] * n_steps
-    return path
-
-
-def _denoising(variances, sigma) -> list[Any]:
-    return [(variances / (variances + sigma**2), 0.0)]
+    for k, sigma in enumerate(scales):
+        length = step * size(sigma, last)
+        path += [(drift * length, kick(length), asked(scales, k))] * n_steps
+    sigma = last_of(scales)
+    path += {
+        "noisy": [],
+        "denoised": [(sigma**2, 0.0, sigma)],
+        "denoised by σ": [(sigma, 0.0, sigma)],
+        "denoised and noised": [(sigma**2, math.sqrt(2) * sigma, sigma)],
+    }[end]
+    return _chain(variances, path, noise={"once a level": n_steps}.get(noise, noise))
 
 
 def _annealings_mistaken(variances, sigmas, step, n_steps, denoise) -> list[Mistake]:
-    last = sigmas[-1].item()
+    first, last = sigmas[0].item(), sigmas[-1].item()
+    right = "denoised" if denoise else "noisy"
 
-    def path(scales=sigmas, steps=n_steps, final=denoise, end=None, mean=0.0, size=step, **options):
-        def predict():
-            steps_of = _annealing(variances, scales, size, steps, **options)
-            if final:
-                steps_of = steps_of + (_denoising(variances, last) if end is None else end)
-            return _predicted("at the end", steps_of, mean)
+    def formula(law=(0.0, 1.0, 3.0), end=right, n=n_steps, **parts):
+        return _told("at the end", _annealing(variances, sigmas, step, n, end=end, **parts), law)
 
-        return predict
-
-    # A scale for the step other than the last: the size of each step relative to it.
-    to_first = step * (last / sigmas[0].item()) ** 2
-    before_last = step * (sigmas[-2].item() / last) ** 2
-    noisy_end = [(1 - last**2 / (variances + last**2), math.sqrt(2) * last)]
-    upwards = sigmas.flip(0)
-    rising = [
-        (1 - step * (s / last) ** 2 / (variances + s**2), math.sqrt(2 * step) * s / last)
-        for s in upwards.tolist()
-        for _ in range(n_steps)
-    ]
-
-    def ascending():
-        return _predicted("at the end", rising + (_denoising(variances, last) if denoise else []), 0.0)
-
-    def ascending_end():
-        return _predicted("at the end", rising + (_denoising(variances, sigmas[0]) if denoise else []), 0.0)
-
-    entries = [
-        ("no_denoising", "the denoising step at the end, x + σ² s(x, σ), is missing", path(final=False))
+    before_last = (sigmas[-2].item() / last) ** 2
+    return slips(formula, [
+        ("no_denoising", "the denoising step at the end, x + σ² s(x, σ), is missing", {"end": "noisy"})
         if denoise
-        else ("denoising", "the last state is denoised, which was not asked for", path(final=True)),
-        ("epsilon_for_two_epsilon", "the noise is √α z, where √(2α) z is needed", path(noise=math.sqrt)),
-        ("no_root", "the noise lacks its root: it is 2α z, not √(2α) z", path(noise=lambda a: 2 * a)),
-        ("no_root", "the noise is α z: the root and the 2 are missing", path(noise=lambda a: a)),
-        ("outer_two", "the 2 stands outside the root: 2√α z, not √(2α) z", path(noise=lambda a: 2 * math.sqrt(a))),
-        ("no_noise", "there is no noise", path(noise=lambda a: 0.0)),
-        ("no_scale", "the noise is z, without √(2α)", path(noise=lambda a: 1.0)),
-        ("drift_sign", "the step goes down the score, not up", path(drift=-1.0)),
+        else ("denoising", "the last state is denoised, which was not asked for", {"end": "denoised"}),
+        ("epsilon_for_two_epsilon", "the noise is √α z, where √(2α) z is needed", {"kick": math.sqrt}),
+        ("no_root", "the noise lacks its root: it is 2α z, not √(2α) z", {"kick": lambda a: 2 * a}),
+        ("no_root", "the noise is α z: the root and the 2 are missing", {"kick": lambda a: a}),
+        ("outer_two", "the 2 stands outside the root: 2√α z, not √(2α) z", {"kick": lambda a: 2 * math.sqrt(a)}),
+        ("no_noise", "there is no noise", {"kick": lambda a: 0.0}),
+        ("no_scale", "the noise is z, without √(2α)", {"kick": lambda a: 1.0}),
+        ("drift_sign", "the step goes down the score, not up", {"drift": -1.0}),
         (
             "half_step",
             "the step is α/2 s + √α z, of half the size: in the book's convention it is α s + √(2α) z",
-            path(drift=0.5, noise=math.sqrt),
+            {"drift": 0.5, "kick": math.sqrt},
         ),
-        ("half_drift", "the drift is α/2 s where the noise √(2α) z needs α s", path(drift=0.5)),
-        ("constant_step", "the step is the same at all scales: it lacks the factor σᵢ²/σ_L²", path(power=0.0)),
-        ("unsquared_step", "the step grows with σᵢ/σ_L, not with its square", path(power=1.0)),
-        ("inverse_step", "the factor of the step is σ_L²/σᵢ², upside down", path(power=-2.0)),
-        ("first_scale", "the step is measured at the first scale, not at the last", path(size=to_first)),
-        ("ascending", "the scales are taken from the smallest to the largest", ascending),
-        ("ascending", "the scales are taken from the smallest to the largest", ascending_end),
-        ("scale_missing", "the last scale is left out", path(scales=sigmas[:-1], size=before_last)),
-        (
-            "scale_missing",
-            "the last scale is left out",
-            path(scales=sigmas[:-1], size=before_last, end=_denoising(variances, sigmas[-2])),
-        ),
-        ("scale_missing", "the first scale is left out", path(scales=sigmas[1:])),
-        ("one_scale", "only the last scale is used", path(scales=sigmas[-1:])),
-        ("one_step", "only one step is made at each scale, whatever n_steps_each", path(steps=1)),
-        ("step_missing", "one step too few at each scale", path(steps=n_steps - 1)),
-        ("extra_step", "one step too many at each scale", path(steps=n_steps + 1)),
-        ("variance_for_std", "the score is given σ², not σ", path(asked=lambda s, k: s**2)),
-        ("wrong_scale", "the score is given the number of the scale, not the scale", path(asked=lambda s, k: k)),
-        ("wrong_scale", "the score is given the last scale throughout", path(asked=lambda s, k: last)),
-        ("wrong_scale", "the score is given the first scale throughout", path(asked=lambda s, k: sigmas[0].item())),
-        ("noisy_end", "the last, denoising step adds noise", path(end=noisy_end)),
-        (
-            "denoising_variance",
-            "the denoising step is x + σ s, not x + σ² s",
-            path(end=[(1 - last / (variances + last**2), 0.0)]),
-        ),
-        (
-            "uniform_noise",
-            "the noise is drawn with rand, uniform on [0, 1], not with randn",
-            path(noise=lambda a: math.sqrt(a / 6), mean=12**0.5 / 2),
-        ),
-    ]
-    return [Mistake(*entry) for entry in entries]
+        ("half_drift", "the drift is α/2 s where the noise √(2α) z needs α s", {"drift": 0.5}),
+        ("constant_step", "the step is the same at all scales, without σᵢ²/σ_L²", {"size": lambda s, last: 1}),
+        ("unsquared_step", "the step grows with σᵢ/σ_L, not with its square", {"size": lambda s, last: s / last}),
+        ("inverse_step", "the step has the factor σ_L²/σᵢ², upside down", {"size": lambda s, last: (last / s) ** 2}),
+        ("no_last_scale", "the step is ε σᵢ², without the division by σ_L²", {"size": lambda s, last: s**2}),
+        ("no_last_scale", "the step is ε σᵢ: neither divided by σ_L nor squared", {"size": lambda s, last: s}),
+        ("first_scale", "the step is measured at the first scale, not at the last",
+         {"size": lambda s, last: (s / first) ** 2}),
+        ("ascending", "the scales are taken from the smallest to the largest",
+         {"order": lambda s: s[::-1], "last_of": lambda s: last}),
+        ("ascending", "the scales are taken from the smallest to the largest", {"order": lambda s: s[::-1]}),
+        ("scale_missing", "the last scale is left out", {"order": lambda s: s[:-1], "last_of": lambda s: last}),
+        ("scale_missing", "the last scale is left out", {"order": lambda s: s[:-1]}),
+        ("scale_missing", "the last scale is left out",
+         {"order": lambda s: s[:-1], "last_of": lambda s: last, "size": lambda s, last: (s / last) ** 2 / before_last}),
+        ("scale_missing", "the last scale is left out",
+         {"order": lambda s: s[:-1], "size": lambda s, last: (s / last) ** 2 / before_last}),
+        ("scale_missing", "the first scale is left out", {"order": lambda s: s[1:]}),
+        ("one_scale", "only the last scale is used", {"order": lambda s: s[-1:]}),
+        ("one_step", "only one step is made at each scale, whatever n_steps_each", {"n": 1}),
+        ("step_missing", "one step too few at each scale", {"n": n_steps - 1}),
+        ("extra_step", "one step too many at each scale", {"n": n_steps + 1}),
+        ("variance_for_std", "the score is given σ², not σ", {"asked": lambda s, k: s[k] ** 2}),
+        ("wrong_scale", "the score is given the number of the scale, not the scale", {"asked": lambda s, k: k}),
+        ("wrong_scale", "the score is given the last scale throughout", {"asked": lambda s, k: last}),
+        ("wrong_scale", "the score is given the first scale throughout", {"asked": lambda s, k: first}),
+        ("wrong_scale", "the score is given the next scale, one too small",
+         {"asked": lambda s, k: s[min(k + 1, len(s) - 1)]}),
+        ("wrong_scale", "the score is given the scale before, one too large", {"asked": lambda s, k: s[max(k - 1, 0)]}),
+        ("same_noise", "the same noise is used in each step: draw it inside the loop", {"noise": "same"}),
+        ("same_noise", "the noise is drawn once at each scale, not in each step", {"noise": "once a level"}),
+        ("no_last_noise", "the last step at the last scale has no noise", {"noise": "quiet end"}),
+        ("noisy_end", "the last, denoising step adds noise", {"end": "denoised and noised"}),
+        ("denoising_variance", "the denoising step is x + σ s, not x + σ² s", {"end": "denoised by σ"}),
+        ("uniform_noise", "the noise is drawn with rand, uniform on [0, 1], not with randn",
+         {"law": (0.5, 12**-0.5, 1.8)}),
+    ])  # fmt: skip
 
 
 def _starts(n, d, generator) -> Tensor:
@@ -322,25 +306,42 @@ def _starts(n, d, generator) -> Tensor:
     return _START * signs.gather(0, order)
 
 
-def _after(path) -> tuple[Tensor, Tensor]:
-    """Factor of the start and standard deviation of the noise after steps ``x <- a x + c z``, per coordinate."""
-    factor, variance = 1.0, 0.0
-    for a, c in path:
-        factor, variance = factor * a, a**2 * variance + c**2
-    return torch.as_tensor(factor, dtype=_DOUBLE), torch.as_tensor(variance, dtype=_DOUBLE).sqrt()
+def _chain(variances, path, *, noise="fresh", stale="") -> tuple[Tensor, Tensor, Tensor]:
+    """Factor of the start, standard deviation of the noise, and sum of its coefficients, after linear steps.
+
+    Args:
+        variances: of the target's coordinates.
+        path: for each step the factor of the score, that of the noise, and the scale of noise that the score is given.
+        noise: ``"fresh"`` in each step; ``"same"`` in all, or in as many as a number says; in the ``"last"`` alone, or
+            in all but it, with a ``"quiet end"``.
+        stale: where the score is asked: at the ``"start"``, or at the state ``"before"``; else at the present one.
+    """
+    state = torch.zeros(len(path) + 1, len(variances), dtype=_DOUBLE)
+    state[0] = 1.0
+    start = before = state
+    with_noise = [k for k, (_, kick, _) in enumerate(path) if kick]
+    for k, (drift, kick, sigma) in enumerate(path):
+        at = {"start": start, "before": before}.get(stale, state)
+        new = state - drift / (variances + sigma**2) * at
+        row = 1 if noise == "same" else k // noise + 1 if isinstance(noise, int) else k + 1
+        last = k == with_noise[-1] if with_noise else False
+        if (noise != "last" or last) and (noise != "quiet end" or not last):
+            new[row] += kick
+        before, state = state, new
+    return state[0], state[1:].norm(dim=0), state[1:].sum(0)
 
 
-def _predicted(name, path, mean) -> dict[str, Tensor]:
-    """Predict the answers of a path; ``mean`` is that of the noise, in each step or in units of its deviation."""
-    factor, std = _after(path)
-    shift = 0.0
-    for a, c in path:
-        shift = a * shift + mean * (c if name == "at the end" else 1.0)
-    shape = {f"factor of the start {name}": factor, f"standard deviation of the noise {name}": std}
-    return shape | {f"mean of the noise {name}": torch.as_tensor(shift, dtype=_DOUBLE)}
+def _told(name, chain, law) -> dict[str, Tensor]:
+    """What is measured of a chain whose noise has the mean and the standard deviation of a law."""
+    factor, std, total = chain
+    return {
+        f"factor of the start {name}": factor,
+        f"mean of the noise {name}": law[0] * total,
+        f"standard deviation of the noise {name}": law[1] * std,
+    }
 
 
-def _answers(name, x, result, factor, std, *, shape=False) -> list[Answer]:
+def _answers(name, x, result, factor, std, variances, *, shape=False) -> list[Answer]:
     """Measure the factor of the start and the moments of what is added to it, per coordinate."""
     n, d = x.shape
     floor = 1e-9 * _START
@@ -348,13 +349,24 @@ def _answers(name, x, result, factor, std, *, shape=False) -> list[Answer]:
     slope, mean = (result * x).mean(0) / _START**2, result.mean(0)
     noise = result - slope * x - mean
     spread = (noise.square().sum(0) / (n - 2)).sqrt()
-    spread = torch.where(spread > floor, spread, 0.0)  # rounding is no noise
-    error = spread / math.sqrt(n)
-    factor, std = (torch.as_tensor(part, dtype=_DOUBLE).expand(d) for part in (factor, std))
+    spread = torch.where(spread > 1e-6 * _START, spread, 0.0)  # rounding is no noise
+    error, right = spread / math.sqrt(n), std / math.sqrt(n)
+
+    def where(row):
+        return f"a coordinate of variance {variances[row].item():.3g}"
+
     answers = [
-        Answer(f"factor of the start {name}", slope, factor, error / _START, 1e-9),
-        Answer(f"mean of the noise {name}", mean, torch.zeros(d, dtype=_DOUBLE), error, floor),
-        Answer(f"standard deviation of the noise {name}", spread, std, spread / math.sqrt(2 * n), floor),
+        Answer(f"factor of the start {name}", slope, factor, error / _START, 1e-6, right / _START, where),
+        Answer(f"mean of the noise {name}", mean, torch.zeros(d, dtype=_DOUBLE), error, 1e-6, right, where),
+        Answer(
+            f"standard deviation of the noise {name}",
+            spread,
+            std,
+            spread / math.sqrt(2 * n),
+            floor,
+            std / math.sqrt(2 * n),
+            where,
+        ),
     ]
     if shape and bool((spread > 0).all()):
         fourth, truth = ((noise / spread) ** 4).mean(), torch.tensor(3.0, dtype=_DOUBLE)
@@ -362,16 +374,8 @@ def _answers(name, x, result, factor, std, *, shape=False) -> list[Answer]:
     return answers
 
 
-def _refuse_shared(x, result):
-    """Refuse noise that is the same for all chains, or for all coordinates of a chain."""
-    slope = (result * x).mean(0) / _START**2
-    noise = result - slope * x
-    if bool(noise.std(0).max() < 1e-9 * _START) and bool(noise.abs().max() > 1e-6):
-        raise Refusal("all chains get the same noise: draw it in the shape of x", "shared_noise")
-    scaled = noise - noise.mean(0)
-    spread = scaled.std(0)
-    if bool((spread > 1e-9).all()):
-        correlation = torch.corrcoef(scaled.T)
-        off = correlation - torch.eye(len(correlation), dtype=_DOUBLE)
-        if bool(off.abs().max() > 0.9):
-            raise Refusal("all coordinates of a chain get the same noise: draw it in the shape of x", "shared_noise")
+def _refuse_dependent(x, answers, results, factor, std):
+    """Refuse noise that is not drawn anew for each call, chain and coordinate."""
+    if not answers[0].holds:
+        factor = (results[0] * x).mean(0) / _START**2
+    refuse_dependent_noise(*((result - factor * x) / std for result in results))

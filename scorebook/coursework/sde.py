@@ -5,7 +5,7 @@ An SDE has to agree with itself,
 .. math:: f(x, t) = \frac{\alpha'(t)}{\alpha(t)}\,x, \qquad
           g(t)^2 = \frac{d\sigma^2}{dt} - 2\,\frac{\alpha'(t)}{\alpha(t)}\,\sigma(t)^2 .
 
-A wrong step is a right step with other coefficients: one regression on drift and score recovers them, and what remains
+A wrong step is a right step with other coefficients: one regression on state and score recovers them, and what remains
 is the noise.
 """
 
@@ -24,15 +24,15 @@ from scorebook.coursework.problems import (
     drift_rate,
     is_standard,
     refuse_coupled_rows,
+    refuse_dependent_noise,
     refuse_other_times,
-    refuse_shared_noise,
     rms,
     seeded,
 )
-from scorebook.coursework.reports import Answer, Mistake, Report, judge
+from scorebook.coursework.reports import Answer, Mistake, Report, judge, slips, spelt
 from scorebook.lab.arguments import standard_normal
 from scorebook.lab.types import Integer, Number
-from scorebook.sde import SDE, VPSDE
+from scorebook.sde import SDE, VESDE, VPSDE, SubVPSDE
 
 __all__ = ["check_reverse_step", "check_sde"]
 
@@ -67,7 +67,9 @@ def check_sde(sde: Any, *, reference: SDE | None = None, seed: Integer = 0, time
     """
     if reference is not None and not isinstance(reference, SDE):
         raise ValueError(f"reference must be a scorebook.sde.SDE or None, got {type(reference).__name__}")
-    student = Student("sde.alpha(t), sde.sigma(t), sde.drift(x, t), sde.diffusion(t)")
+    student = Student(
+        "sde.alpha(t), sde.sigma(t), sde.drift(x, t), sde.diffusion(t)", ("SDEs", "Three ways to add noise")
+    )
     generator = seeded(seed)
 
     def check():
@@ -92,6 +94,12 @@ def check_sde(sde: Any, *, reference: SDE | None = None, seed: Integer = 0, time
         if bool((sigma <= 0).any()) or bool((alpha == 0).any()):
             raise Refusal("sigma(t) must be positive and alpha(t) must not vanish between t = 0.1 and 0.9", "range")
 
+        def at(row):
+            return f"t = {t[row]:.3g}"
+
+        def beside(row):
+            return f"x = {spelt(x[row])}, t = {t[row]:.3g}"
+
         def slope(f):
             return (8 * (f(t + h) - f(t - h)) - f(t + 2 * h) + f(t - 2 * h)) / (12 * h)
 
@@ -99,25 +107,26 @@ def check_sde(sde: Any, *, reference: SDE | None = None, seed: Integer = 0, time
         answers, mistakes = [], []
         if reference is not None:
             answers += [
-                Answer.exact("α(t)", alpha, reference.alpha(t), 1e-4),
-                Answer.exact("σ(t)", sigma, reference.sigma(t), 1e-4),
-                Answer.exact("drift", drift, reference.drift(x, t), 1e-4),
-                Answer.exact("diffusion", diffusion, reference.diffusion(t), 1e-4),
+                Answer.exact("α(t)", alpha, reference.alpha(t), 1e-4, where=at),
+                Answer.exact("σ(t)", sigma, reference.sigma(t), 1e-4, where=at),
+                Answer.exact("drift", drift, reference.drift(x, t), 1e-4, where=beside),
+                Answer.exact("diffusion", diffusion, reference.diffusion(t), 1e-4, where=at),
             ]
             mistakes += _sdes_differing(reference, x, t)
         else:
             pull = kernel.rate.unsqueeze(1) * x
             size = max(rms(pull), rms(drift), 1.0)
             answers += [
-                Answer("drift", drift, pull, 0.0, 1e-4 * size),
-                Answer.exact("squared diffusion g²", diffusion**2, kernel.diffusion_squared(), 1e-4),
+                Answer("drift", drift, pull, 0.0, 1e-4 * size, where=beside),
+                Answer.exact("squared diffusion g²", diffusion**2, kernel.diffusion_squared(), 1e-4, where=at),
             ]
-            mistakes += _sdes_inconsistent(kernel, x)
+            mistakes += _sdes_inconsistent(kernel, x, t, alpha)
+        noises = None
         if callable(getattr(sde, "perturb", None)):
-            extra, more = _perturbed(student, sde, alpha, sigma, t, generator)
+            extra, more, noises = _perturbed(student, sde, alpha, sigma, t, generator)
             answers += extra
             mistakes += more
-        return judge(
+        report = judge(
             "check_sde",
             answers,
             mistakes,
@@ -125,6 +134,9 @@ def check_sde(sde: Any, *, reference: SDE | None = None, seed: Integer = 0, time
             if reference is None
             else "your SDE is the right one",
         )
+        if report.mistake is None and noises is not None:
+            refuse_dependent_noise(*noises)
+        return report
 
     return under_guard("check_sde", check, student, time_limit=time_limit)
 
@@ -141,8 +153,10 @@ class _Kernel:
         return self.variance_slope + pull * rate * self.rate * self.variance
 
 
-def _sdes_inconsistent(kernel, x) -> list[Mistake]:
+def _sdes_inconsistent(kernel, x, t, alpha) -> list[Mistake]:
     right, pull = kernel.diffusion_squared(), kernel.rate.unsqueeze(1) * x
+    # Of B = β(t) t the exponent of alpha is t times the rate, and drift and diffusion hold the true one.
+    mean_rate = alpha.abs().log() / t
 
     def wrong(squared=right, drift=pull):
         return {"drift": drift, "squared diffusion g²": squared}
@@ -186,7 +200,18 @@ def _sdes_inconsistent(kernel, x) -> list[Mistake]:
         ("root_two", "g is a factor √2 too large", wrong(right * 2)),
         ("root_of_diffusion", "diffusion(t) returns √g, not g", wrong(right.abs().sqrt())),
         ("no_diffusion", "there is no noise", wrong(torch.zeros_like(right))),
+        (
+            "integral",
+            "α(t) and σ(t) hold β(t) t, where the integral of β from 0 to t is needed; drift and diffusion are right",
+            wrong(-2 * mean_rate, mean_rate.unsqueeze(1) * x),
+        ),
     ]
+    for words, squared in (
+        ("σ(t) is √(1 − α), where √(1 − α²) is needed; drift and diffusion are right", 1 - alpha),
+        ("σ(t) is 1 − α, where √(1 − α²) is needed; drift and diffusion are right", (1 - alpha) ** 2),
+    ):
+        if torch.allclose(kernel.variance, squared, rtol=1e-3):
+            entries.append(("sigma_from_alpha", words, wrong(-2 * kernel.rate)))
     return [Mistake(key, words, functools.partial(dict, value)) for key, words, value in entries]
 
 
@@ -213,6 +238,15 @@ def _sdes_differing(reference, x, t) -> list[Mistake]:
          {"σ(t)": (1 - alpha**2).clamp(min=0).sqrt(),
           "diffusion": (-2 * drift_rate(reference, t)).clamp(min=0).sqrt()}),
     ]  # fmt: skip
+    if isinstance(reference, VPSDE | SubVPSDE):
+        wrong = reference.beta(t) * t
+        sigma_of = torch.sqrt if isinstance(reference, VPSDE) else torch.ones_like(t).mul
+        words = "the integral of β is taken to be β(t) t"
+        entries += [
+            ("integral", words, {"α(t)": (-wrong / 2).exp(), "σ(t)": sigma_of(-torch.expm1(-wrong))}),
+            ("integral", words, {"α(t)": (-wrong / 2).exp()}),
+            ("integral", words, {"σ(t)": sigma_of(-torch.expm1(-wrong))}),
+        ]
     return [Mistake(key, words, functools.partial(dict, value)) for key, words, value in entries]
 
 
@@ -223,14 +257,17 @@ def _perturbed(student, sde, alpha, sigma, t, generator):
     times = t.repeat_interleave(copies)
     a, s = (v.repeat_interleave(copies).unsqueeze(1) for v in (alpha, sigma))
     x0 = standard_normal((len(times), 2), generator=generator, dtype=_DOUBLE)
-    result = student.call(sde.perturb, x0, times, generator=child(generator))
-    if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise Refusal("perturb(x0, t) must return a pair, the noisy points and their noise", "shape")
-    noisy, noise = (
-        student.tensor(part, x0.shape, f"the {what} of perturb(x0, t)")
-        for part, what in zip(result, ("first part", "noise"), strict=True)
-    )
-    refuse_shared_noise(noise)
+
+    def perturbed():
+        result = student.call(sde.perturb, x0, times, generator=child(generator))
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            raise Refusal("perturb(x0, t) must return a pair, the noisy points and their noise", "shape")
+        return [
+            student.tensor(part, x0.shape, f"the {what} of perturb(x0, t)")
+            for part, what in zip(result, ("first part", "noise"), strict=True)
+        ]
+
+    noisy, noise = perturbed()
     n = noise.numel()
     answers = [
         Answer.exact(points, noisy, a * x0 + s * noise, 1e-4),
@@ -258,7 +295,8 @@ def _perturbed(student, sde, alpha, sigma, t, generator):
             law = {"noise's mean": noise.mean(), "noise's standard deviation": noise.std()}
             scaled = {points: a * x0 + noise} | law
             entries.append(("scaled_noise", "perturb returns σ z; the noise z itself is wanted", scaled))
-    return answers, [Mistake(key, words, functools.partial(dict, value)) for key, words, value in entries]
+    mistakes = [Mistake(key, words, functools.partial(dict, value)) for key, words, value in entries]
+    return answers, mistakes, (noise, perturbed()[1])
 
 
 def check_reverse_step(step: Callable[..., Any], *, seed: Integer = 0, time_limit: Number | None = 30.0) -> Report:
@@ -267,7 +305,8 @@ def check_reverse_step(step: Callable[..., Any], *, seed: Integer = 0, time_limi
     .. math:: x_{t + \Delta t} = x_t + \left[f(x_t, t) - g(t)^2\, s(x_t, t)\right] \Delta t
               + g(t) \sqrt{|\Delta t|}\; z, \qquad \Delta t < 0
 
-    Regression of the step on :math:`f` and :math:`s` gives the two coefficients, what remains is the noise.
+    It is taken under all three kinds of SDE. Regression of the step on :math:`x` and :math:`s` gives the coefficients
+    of drift and score, what remains is the noise.
 
     Args:
         step: the student's callable ``step(sde, score, x, t, dt, *, generator) -> tensor like x``: the state at
@@ -281,46 +320,99 @@ def check_reverse_step(step: Callable[..., Any], *, seed: Integer = 0, time_limi
 
     Source: Song et al. (2021), eq. 6; Maruyama (1955).
     """
-    student = Student("step(sde, score, x, t, dt, generator=generator)")
+    student = Student("step(sde, score, x, t, dt, generator=generator)", ("SDEs", "Time in reverse"))
     generator = seeded(seed)
 
     def check():
-        n, d = 4096, 8
-        process, t, dt = _telling_step(generator)
-        x = 12.0 * standard_normal((n, d), generator=generator, dtype=_DOUBLE)
-        phase = 6.0 * torch.rand(d, generator=generator, dtype=_DOUBLE)
-        asked = []
-
-        def score(x, t):
-            asked.append(t)
-            return 12.0 * torch.sin(2.0 * x + phase)
-
-        def run(x, source):
-            result = student.call(step, process, score, x.clone(), t.clone(), dt.clone(), generator=source)
-            return student.tensor(result, x.shape, "what your step returns")
-
-        new = run(x, child(generator))
-        refuse_other_times(asked, t, process)
-        refuse_coupled_rows(run, x[:32], generator)
-        f, s = process.drift(x, t), score(x, t)
-        answers, noise = _regressed(new - x, f, s, dt, process.diffusion(t))
-        mistakes = _steps_mistaken(process, t, dt)
+        steps = [_Step(student, step, kind, generator) for kind in ("VP", "sub-VP", "VE")]
+        refuse_coupled_rows(steps[0].run, steps[0].x[:32], generator)
+        answers = _measured(steps)
+        mistakes = _steps_mistaken(steps)
         report = judge(
-            "check_reverse_step", answers, mistakes, verified="drift, score and noise of your step are right"
+            "check_reverse_step",
+            answers,
+            mistakes,
+            verified="drift, score and noise of your step are right, under all three kinds of SDE",
         )
         if report.mistake is None:
-            _refuse_shared_rest(noise)
+            for one in steps:
+                one.refuse_dependent_noise(exact=answers[0].holds and answers[1].holds)
         return report
 
     return under_guard("check_reverse_step", check, student, time_limit=time_limit)
 
 
-def _telling_step(generator) -> tuple[SDE, Tensor, Tensor]:
+class _Step:
+    """One step of the student under one SDE, and what a regression on state and score tells of it."""
+
+    def __init__(self, student, step, kind, generator):
+        n, d = 2048, 8
+        self.student, self.step, self.generator = student, step, generator
+        self.process, self.t, self.dt = _telling_step(kind, generator)
+        self.x = 12.0 * standard_normal((n, d), generator=generator, dtype=_DOUBLE)
+        self.phase = 6.0 * torch.rand(d, generator=generator, dtype=_DOUBLE)
+        self.asked = []
+        self.new = self.run(self.x, child(generator))
+        refuse_other_times(self.asked, self.t, self.process, dt=self.dt)
+        self.g, self.rate = self.process.diffusion(self.t), drift_rate(self.process, self.t.reshape(1))[0]
+        self.size = self.g * self.dt.abs().sqrt()
+        # In units of what they should be; where there is no drift, of the pull that goes with g under VP.
+        self.pull = self.rate if self.rate != 0 else -0.5 * self.g**2
+        self.regress()
+
+    def __str__(self):
+        return f"{self.process!r}, t = {self.t.item():.3g}, dt = {self.dt.item():.3g}"
+
+    def score(self, x, t):
+        """A score that no multiple of the state comes near."""
+        self.asked.append(t)
+        return 12.0 * torch.sin(2.0 * x + self.phase)
+
+    def run(self, x, source):
+        """The student's next states."""
+        result = self.student.call(
+            self.step, self.process, self.score, x.clone(), self.t.clone(), self.dt.clone(), generator=source
+        )
+        return self.student.tensor(result, x.shape, "what your step returns")
+
+    def regress(self):
+        """Coefficients of state and score and the mean of the rest, with their errors; the rest, and its spread."""
+        s, change = self.score(self.x, self.t), self.new - self.x
+        n = change.numel()
+        columns = torch.stack(
+            [
+                self.pull * self.dt * self.x.flatten(),
+                -(self.g**2) * self.dt * s.flatten(),
+                self.size * torch.ones(n, dtype=_DOUBLE),
+            ],
+            1,
+        )
+        gram = torch.linalg.inv(columns.mT @ columns)
+        self.coefficients = gram @ (columns.mT @ change.flatten())
+        self.rest = change - (columns @ self.coefficients).reshape(change.shape)
+        spread = (self.rest.square().sum() / (n - 3)).sqrt()
+        self.spread = spread if spread > 1e-4 * self.size else 0 * spread  # rounding is no noise
+        self.errors, self.right_errors = (std * gram.diagonal().sqrt() for std in (self.spread, self.size))
+
+    def refuse_dependent_noise(self, *, exact):
+        """Refuse noise that is not drawn anew; ``exact`` says that drift and score are right."""
+        noise, again = self.rest, self.run(self.x, child(self.generator)) - self.x
+        if exact:
+            drift = self.process.drift(self.x, self.t) - self.g**2 * self.score(self.x, self.t)
+            noise, again = self.new - self.x - drift * self.dt, again - drift * self.dt
+        refuse_dependent_noise(noise / self.size, again / self.size)
+
+
+def _telling_step(kind, generator) -> tuple[SDE, Tensor, Tensor]:
     """A random SDE, time and step for which no two mistakes make noise of nearly the same size."""
     while True:
         low, high, start, length = torch.rand(4, generator=generator, dtype=_DOUBLE).tolist()
-        process = VPSDE(0.5 + 0.5 * low, 14 + 4 * high)
-        t, dt = (torch.tensor(v, dtype=_DOUBLE) for v in (0.5 + 0.2 * start, -0.03 - 0.02 * length))
+        process: SDE = {
+            "VP": VPSDE(0.5 + 0.5 * low, 14 + 4 * high),
+            "sub-VP": SubVPSDE(0.5 + 0.5 * low, 3 + 2 * high),
+            "VE": VESDE(0.1 + 0.1 * low, 5 + 5 * high),
+        }[kind]
+        t, dt = (torch.tensor(v, dtype=_DOUBLE) for v in (0.55 + 0.2 * start, -0.03 - 0.02 * length))
         g, h = process.diffusion(t), dt.abs()
         root = h.sqrt()
         sizes = torch.stack([g * root, g, g * h, g**2 * root, root, torch.ones_like(g), math.sqrt(2) * g * root])
@@ -328,88 +420,101 @@ def _telling_step(generator) -> tuple[SDE, Tensor, Tensor]:
             return process, t, dt
 
 
-def _regressed(change, f, s, dt, g) -> tuple[list[Answer], Tensor]:
-    """Coefficients of drift and score, in units of what they should be, and the moments of the rest."""
-    n = change.numel()
-    columns = torch.stack([f.flatten() * dt, -(g**2) * s.flatten() * dt, torch.ones(n, dtype=_DOUBLE)], 1)
-    gram = torch.linalg.inv(columns.mT @ columns)
-    coefficients = gram @ (columns.mT @ change.flatten())
-    rest = change.flatten() - columns @ coefficients
-    spread = (rest.square().sum() / (n - 3)).sqrt()
-    errors = spread * gram.diagonal().sqrt()
-    size = g * dt.abs().sqrt()
-    one, zero = torch.ones((), dtype=_DOUBLE), torch.zeros((), dtype=_DOUBLE)
-    # Units: the noise's own size, so that "31 times the right one" can be read off.
+def _measured(steps) -> list[Answer]:
+    """Coefficients and moments of the noise, one number for each SDE."""
+
+    def each(value):
+        return torch.stack([torch.as_tensor(value(one), dtype=_DOUBLE) for one in steps])
+
+    def where(row):
+        return str(steps[row])
+
+    n = steps[0].x.numel()
+    ones = torch.ones(len(steps), dtype=_DOUBLE)
+    moved = each(lambda one: one.rate != 0)
+    names = ["coefficient of the drift f", "coefficient of the score −g² s", "noise's mean"]
     answers = [
-        Answer("coefficient of the drift f", coefficients[0], one, errors[0], 1e-6),
-        Answer("coefficient of the score −g² s", coefficients[1], one, errors[1], 1e-6),
-        Answer("noise's mean", coefficients[2] / size, zero, errors[2] / size, 1e-6),
-        Answer("noise's standard deviation", spread, size, spread / math.sqrt(2 * n), 1e-9),
+        Answer(
+            name,
+            each(lambda one, k=k: one.coefficients[k]),
+            truth,
+            each(lambda one, k=k: one.errors[k]),
+            1e-5,
+            each(lambda one, k=k: one.right_errors[k]),
+            where,
+        )
+        for k, (name, truth) in enumerate(zip(names, (moved, ones, 0 * ones), strict=True))
     ]
-    if spread > 1e-9:
-        z = rest / spread
-        answers.append(Answer("noise's fourth moment", (z**4).mean(), 3 * one, math.sqrt(96 / n), 1e-3))
-    return answers, rest.reshape(change.shape)
+    spread = each(lambda one: one.spread / one.size)
+    root = math.sqrt(2 * n)
+    answers.append(Answer("noise's standard deviation", spread, ones, spread / root, 1e-4, ones / root, where))
+    if bool((spread > 0).all()):
+        fourth = each(lambda one: ((one.rest / one.spread) ** 4).mean())
+        answers.append(Answer("noise's fourth moment", fourth, 3 * ones, math.sqrt(96 / n), 1e-3, where=where))
+    return answers
 
 
-def _steps_mistaken(process, t, dt) -> list[Mistake]:
-    g, h = process.diffusion(t), dt.abs()
-    size, after = g * h.sqrt(), process.diffusion(t + dt)
+def _steps_mistaken(steps) -> list[Mistake]:
+    def each(value):
+        return torch.stack([torch.as_tensor(value(one), dtype=_DOUBLE) for one in steps])
 
-    def of(drift=1.0, score=1.0, noise=None, mean=0.0, fourth=3.0):
+    g, h, dt = each(lambda one: one.g), each(lambda one: one.dt.abs()), each(lambda one: one.dt)
+    moved, root = each(lambda one: one.rate != 0), h.sqrt()
+    late = each(lambda one: one.process.diffusion(one.t + one.dt)) / g
+    late_drift = each(lambda one: drift_rate(one.process, (one.t + one.dt).reshape(1))[0]) / each(lambda one: one.pull)
+    own = -0.5 * g**2 / each(lambda one: one.pull)
+    standard, uniform, symmetric = (0.0, 1.0, 3.0), (0.5, 12**-0.5, 1.8), (0.0, 3**-0.5, 1.8)
+
+    def formula(drift=moved, score=1.0, turn=1.0, noise=1.0, law=standard):
+        def all_three(value):
+            return torch.as_tensor(value, dtype=_DOUBLE) * torch.ones_like(g)
+
         return {
-            "coefficient of the drift f": drift,
-            "coefficient of the score −g² s": score,
-            "noise's mean": mean,
-            "noise's standard deviation": size if noise is None else noise,
-            "noise's fourth moment": fourth,
+            "coefficient of the drift f": all_three(turn * drift),
+            "coefficient of the score −g² s": all_three(turn * score),
+            "noise's mean": all_three(noise * law[0]),
+            "noise's standard deviation": all_three(noise * law[1]),
+            "noise's fourth moment": all_three(law[2]),
         }
 
-    # f = -beta x/2 and g^2 = beta: both grow by the same ratio between two times.
-    ratio = (after / g) ** 2
-    entries = [
-        ("no_root_dt", "the noise lacks its √dt", of(noise=g)),
-        ("dt_for_root", "the noise is multiplied by dt, where √dt is needed", of(noise=g * h)),
-        ("squared_diffusion", "the noise is multiplied by g², where g is needed", of(noise=g**2 * h.sqrt())),
-        ("no_diffusion", "the noise lacks its g", of(noise=h.sqrt())),
-        ("no_scale", "the noise is z, without g √dt", of(noise=torch.ones_like(g))),
-        ("root_two", "the noise is √2 times too large", of(noise=math.sqrt(2) * size)),
-        ("no_noise", "there is no noise: half of g² with no noise would be the flow, this is neither", of(noise=0.0)),
+    return slips(formula, [
+        ("no_root_dt", "the noise lacks its √dt", {"noise": 1 / root}),
+        ("dt_for_root", "the noise is multiplied by dt, where √dt is needed", {"noise": root}),
+        ("squared_diffusion", "the noise is multiplied by g², where g is needed", {"noise": g}),
+        ("no_diffusion", "the noise lacks its g", {"noise": 1 / g}),
+        ("no_scale", "the noise is z, without g √dt", {"noise": 1 / (g * root)}),
+        ("root_two", "the noise is √2 times too large", {"noise": math.sqrt(2)}),
+        ("no_noise", "there is no noise: half of g² with no noise would be the flow, this is neither", {"noise": 0.0}),
         (
             "flow",
             "the score has half of its coefficient and there is no noise: that is the flow",
-            of(score=0.5, noise=0.0),
+            {"score": 0.5, "noise": 0.0},
         ),
-        ("half_score", "the score has the ½ of the probability flow; the reverse SDE has the whole g²", of(score=0.5)),
-        ("diffusion_for_squared", "the score is multiplied by g, where g² is needed", of(score=1 / g)),
-        ("no_squared_diffusion", "the score is not multiplied by g²", of(score=1 / g**2)),
-        ("score_sign", "the score has the wrong sign", of(score=-1.0)),
-        ("drift_sign", "the drift f has the wrong sign", of(drift=-1.0)),
-        ("no_drift", "the drift f is missing", of(drift=0.0)),
-        ("no_score", "the score is missing: that is the forward SDE run backwards", of(score=0.0)),
-        ("time_direction", "the sign of dt is wrong: the step goes away from the data", of(drift=-1.0, score=-1.0)),
+        ("half_score", "the score has the ½ of the probability flow; the reverse SDE has the whole g²", {"score": 0.5}),
+        ("diffusion_for_squared", "the score is multiplied by g, where g² is needed", {"score": 1 / g}),
+        ("no_squared_diffusion", "the score is not multiplied by g²", {"score": 1 / g**2}),
+        ("score_sign", "the score has the wrong sign", {"score": -1.0}),
+        ("drift_sign", "the drift f has the wrong sign", {"drift": -moved}),
+        ("no_drift", "the drift f is missing", {"drift": 0 * moved}),
+        ("half_drift", "the drift f has a ½ too many", {"drift": 0.5 * moved}),
+        ("double_drift", "the drift f is twice as large as it should be", {"drift": 2 * moved}),
+        (
+            "own_drift",
+            "the drift is −g² x/2, which is that of VP alone: take f from the SDE that you are given",
+            {"drift": own},
+        ),
+        ("no_score", "the score is missing: that is the forward SDE run backwards", {"score": 0.0}),
+        ("time_direction", "the sign of dt is wrong: the step goes away from the data", {"turn": -1.0}),
         (
             "forward",
             "that is a step of the forward SDE, in positive time and without the score",
-            of(drift=-1.0, score=0.0),
+            {"turn": -1.0, "score": 0.0},
         ),
-        ("time_reached", "drift and diffusion are taken at t + dt, not at t", of(ratio, ratio, noise=after * h.sqrt())),
-        (
-            "uniform_noise",
-            "the noise is drawn with rand, uniform on [0, 1], not with randn",
-            of(noise=size * 12**-0.5, mean=0.5, fourth=1.8),
-        ),
-        ("uniform_noise", "the noise is uniform on [−1, 1], not normal", of(noise=size * 3**-0.5, fourth=1.8)),
-        ("no_step", "drift and score are not multiplied by dt", of(drift=1 / dt, score=1 / dt)),
-        ("no_change", "the state does not change", of(0.0, 0.0, 0.0)),
-    ]
-    return [Mistake(key, words, functools.partial(dict, value)) for key, words, value in entries]
-
-
-def _refuse_shared_rest(noise):
-    spread = noise.std().clamp(min=1e-12)
-    d = noise.shape[1]
-    if noise.std(0).max() < 0.5 * spread or d * noise.mean(1).var() / spread**2 > d / 2:
-        raise Refusal(
-            "all states, or all coordinates of a state, get the same noise: draw it in the shape of x", "shared_noise"
-        )
+        ("time_reached", "drift and diffusion are taken at t + dt, not at t",
+         {"drift": late_drift * moved, "score": late**2, "noise": late}),
+        ("time_reached", "the diffusion of the noise is taken at t + dt, not at t", {"noise": late}),
+        ("uniform_noise", "the noise is drawn with rand, uniform on [0, 1], not with randn", {"law": uniform}),
+        ("uniform_noise", "the noise is uniform on [−1, 1], not normal", {"law": symmetric}),
+        ("no_step", "drift and score are not multiplied by dt", {"drift": moved / dt, "score": 1 / dt}),
+        ("no_change", "the state does not change", {"drift": 0 * moved, "score": 0.0, "noise": 0.0}),
+    ])  # fmt: skip

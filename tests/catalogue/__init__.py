@@ -60,9 +60,10 @@ def _score_by_autograd(f, seed):
     return coursework.check_score(lambda x: f(law.log_prob, x), law, seed=seed)
 
 
-def _guided(f, seed):
-    process, law = sde.VPSDE(), lab.GaussianMixture(torch.ones(1), torch.zeros(1, 3), torch.tensor([4.0])).to(DOUBLE)
-    observation = LinearObservation(MATRIX, torch.tensor([0.7, -1.2], dtype=DOUBLE), 0.3)
+def _guided(f, seed, matrix):
+    law = lab.GaussianMixture(torch.ones(1), torch.zeros(1, matrix.shape[1]), torch.tensor([4.0])).to(DOUBLE)
+    process = sde.VPSDE()
+    observation = LinearObservation(matrix, torch.tensor([0.7, -1.2], dtype=DOUBLE), 0.3)
     score = f(process.exact_score(law), process, observation, data_std=2.0)
     return coursework.check_guidance(score, observation, prior=law, seed=seed)
 
@@ -76,6 +77,10 @@ class _NoDisplay(ast.NodeTransformer):
         return node.args[0] if isinstance(node.func, ast.Name) and node.func.id == "display" else node
 
 
+# Tasks whose cell defines more than one function, in its order.
+_DEFINED = {"shrink": ("shrink", "shrink_adjoint")}
+
+
 @functools.cache
 def _cells(assignment, task):
     """The cells of a master up to the last test of a task, each with its name, without the tests of other tasks."""
@@ -85,7 +90,9 @@ def _cells(assignment, task):
         of_others = name is not None and cell.metadata["nbgrader"]["grade"] and not name.startswith(f"{task}_")
         if cell.cell_type == "code" and "%pip" not in cell.source and not of_others:
             tree = ast.fix_missing_locations(_NoDisplay().visit(ast.parse(cell.source)))
-            found.append((name, compile(tree, assignment, "exec")))
+            code = compile(tree, assignment, "exec")
+            if "subplots" not in code.co_names:  # a figure of what the student has done so far
+                found.append((name, code))
     last = max(k for k, (name, _) in enumerate(found) if name is not None and name.startswith(f"{task}_"))
     return found[: last + 1]
 
@@ -105,7 +112,7 @@ def _by_cells(assignment, task):
                         raise
                     return coursework.Report(name, False, f"{type(error).__name__}: {error}")
                 if name == task:
-                    space[task] = f
+                    space.update({task: f} if callable(f) else dict(zip(_DEFINED[task], f, strict=True)))
         return coursework.Report(task, True, "all cells pass")
 
     return check
@@ -117,6 +124,14 @@ CHECKS = {
     "mixture score": _score_of_mixture,
     "score by autograd": _score_by_autograd,
     "divergence": lambda f, seed: coursework.check_divergence(f, seed=seed),
+    "differentiable divergence": lambda f, seed: coursework.check_divergence(
+        f,
+        **({"differentiable": True} if "differentiable" in coursework.check_divergence.__kwdefaults__ else {}),
+        seed=seed,
+    ),
+    "estimate in 3 dimensions": lambda f, seed: coursework.check_divergence(
+        f, exact=False, event_shape=(3,), seed=seed
+    ),
     "estimate": lambda f, seed: coursework.check_divergence(f, exact=False, seed=seed),
     **{
         f"{kind} loss": lambda f, seed, kind=kind: coursework.check_loss(f, kind, seed=seed)
@@ -130,10 +145,13 @@ CHECKS = {
     "flow": lambda f, seed: coursework.check_probability_flow(f, seed=seed),
     "log prob": lambda f, seed: coursework.check_log_prob(f, seed=seed),
     "bits": lambda f, seed: coursework.check_log_prob(f, bin_width=WIDTH, seed=seed),
-    "guidance": _guided,
+    "guidance": lambda f, seed: _guided(f, seed, MATRIX),
+    "inpainting guidance": lambda f, seed: _guided(f, seed, torch.eye(4, dtype=DOUBLE)[:2]),
     "predictor-corrector cells": _by_cells("3_sampler", "predictor_corrector"),
     "posterior cells": _by_cells("4_inverse_problem", "sample_posterior"),
     "coverage cells": _by_cells("4_inverse_problem", "coverage"),
+    "shrink cells": _by_cells("4_inverse_problem", "shrink"),
+    "fisher cells": _by_cells("1_score", "fisher_divergence"),
 }
 
 
@@ -184,11 +202,15 @@ class Catalogue:
         """An answer with one mistake or two; where several names would say it, they stand between bars."""
 
         def keep(function):
-            names = tuple(frozenset(mistake.split("|")) for mistake in mistakes)
-            self.answers.append(Answer(kind, function.__name__, function, names))
+            self.add(kind, function.__name__, function, *mistakes)
             return function
 
         return keep
+
+    def add(self, kind, name, function, *mistakes):
+        """An answer under a name of its own."""
+        names = tuple(frozenset(mistake.split("|")) for mistake in mistakes)
+        self.answers.append(Answer(kind, name, function, names))
 
 
 # From the worst to the best: of several seeds the worst counts.

@@ -8,4 +8,6 @@ NOT_DRIVEN = {
     "Mistake": "holds words",
     "Report": "holds words and numbers",
     "judge": COMPARES,
+    "slips": "makes mistakes, which hold words",
+    "spelt": "reads numbers, which a meta tensor has not",
 }

@@ -12,14 +12,16 @@ ANSWERS = "looks at what a student's code returned, in double precision: test_co
 
 NO_DATA = {
     "child": DRAWS,
+    "continued": "takes an SDE",
     "drift_rate": "takes times of its own problem",
     "is_standard": ANSWERS,
     "random_mixture": DRAWS,
     "random_sde": DRAWS,
     "refuse_coupled_rows": ANSWERS,
     "refuse_coupling": ANSWERS,
+    "refuse_dependent_noise": ANSWERS,
+    "refuse_loud_noise": ANSWERS,
     "refuse_other_times": ANSWERS,
-    "refuse_shared_noise": ANSWERS,
     "rms": ANSWERS,
     "seeded": "takes a whole number",
 }
@@ -38,6 +40,7 @@ def moved(x, source):
 
 WITHOUT_DATA = {
     "child": Call(lambda: problems.child(generator()).initial_seed()),
+    "continued": Call(lambda: problems.continued(sde.VPSDE()).alpha(-draws()[:, 0].sigmoid())),
     "drift_rate": Call(lambda: problems.drift_rate(sde.VPSDE(), draws()[:, 0].sigmoid())),
     "is_standard": Call(lambda: problems.is_standard(draws())),
     "random_mixture": Call(lambda: problems.random_mixture(2, generator()).means),
@@ -47,8 +50,9 @@ WITHOUT_DATA = {
         lambda x: problems.refuse_coupling(Student("f(x)"), lambda x: 2 * x, x.double(), 2 * x.double(), 1e-6),
         x=points(),
     ),
+    "refuse_dependent_noise": Call(lambda: problems.refuse_dependent_noise(draws())),
+    "refuse_loud_noise": Call(lambda: problems.refuse_loud_noise("estimate", 1.0, 1.0)),
     "refuse_other_times": Call(lambda: problems.refuse_other_times([draws()[0, 0]], draws()[0, 0], sde.VPSDE())),
-    "refuse_shared_noise": Call(lambda: problems.refuse_shared_noise(draws())),
     "rms": Call(lambda: problems.rms(draws())),
     "seeded": Call(lambda: problems.seeded(3).initial_seed()),
 }
