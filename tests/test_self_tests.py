@@ -31,6 +31,14 @@ def test_a_notebook_gets_one_section_more_and_keeps_all_else(root, chapter):
     assert texts[1].index(added) + len(added) == texts[1].index("## Exercises\n")
 
 
+@pytest.mark.parametrize("chapter", BANKS)
+def test_each_option_has_its_own_verdict_and_letter(chapter):
+    text = self_tests.chapter(BANKS[chapter])
+    options = [(letter, option) for q in BANKS[chapter] for letter, option in zip("ABCD", q.options, strict=True)]
+    expected = [(letter, "Right" if option.right else "No") for letter, option in options]
+    assert re.findall(r"<summary><b>(\w)</b>.*?</summary>\n\n\*\*(\w+)\.\*\* ", text) == expected
+
+
 @pytest.mark.parametrize("n", [0, 2])
 def test_a_notebook_without_one_place_for_the_questions_is_refused(n):
     cells = [{"cell_type": "markdown", "source": ["## Exercises\n", "\n", "One."]}] * n
