@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import assignments
+import confinement
 import examination as examination_module
 import matplotlib.pyplot as plt
 import nbformat
@@ -727,6 +728,13 @@ def test_a_file_that_cannot_be_read_costs_nobody_else_a_mark(small_course, tmp_p
     for row, words in zip(rows, bad.values(), strict=False):
         assert words in row["remark"], row
     assert "3 of 3 points" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("level", "said"), [(0, True), (1, False)])
+def test_a_machine_that_cannot_shut_a_notebook_off_is_named(level, said, small_course, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(confinement, "level", lambda: level)
+    assignments.main(["grade", str(put(tmp_path / "a.ipynb", content_of(handed_in(RIGHT))))])
+    assert ("a student's code can reach your files" in capsys.readouterr().err) == said
 
 
 def test_a_file_that_may_not_be_read_is_one_of_them(small_course, tmp_path, monkeypatch):

@@ -179,6 +179,12 @@ def spies(f, name):
     return getattr(f, name)
 
 
+def asks(given, name):
+    """What the tests say of an attribute, whatever stands for the object here."""
+    inside = object.__getattribute__(given, "__dict__")
+    return inside["_peer"].attribute(inside["_number"], name)
+
+
 def endless():
     while True:
         pass
@@ -190,7 +196,22 @@ def network(width):
 
 
 FUNCTIONS = [
-    *(*STYLES, langevin, guided, everything, mutates, noisy, Holder, fails, calls, catches, spies, endless, network)
+    *(
+        *STYLES,
+        langevin,
+        guided,
+        everything,
+        mutates,
+        noisy,
+        Holder,
+        fails,
+        calls,
+        catches,
+        spies,
+        asks,
+        endless,
+        network,
+    )
 ]
 
 
@@ -346,6 +367,12 @@ def test_a_student_gets_numbers_of_a_function_and_nothing_else(line):
             line.functions["spies"](f, name).shape  # noqa: B018
     with pytest.raises((AttributeError, remote.StudentError)):
         line.functions["spies"](field, "secret")
+    holder = Holder()
+    holder._truth = 7
+    for name in ("_truth", "__dict__", "__class__", "__init__"):
+        with pytest.raises(AttributeError, match="not for you"):
+            line.functions["asks"](holder, name)
+    assert line.functions["asks"](holder, "level") == 2
     closure.data_std = 0.5
     assert line.functions["spies"](closure, "data_std") == 0.5
 
@@ -425,7 +452,9 @@ def test_a_process_that_has_ended_is_an_error(line):
         (["array", "<f8", [10**9], 0, False], ValueError),
         (["tensor", 7], IndexError),
         (["torch", "dtype", "qint8"], KeyError),
-        (["no_such_kind"], AttributeError),
+        (["no_such_kind"], remote.StudentError),
+        (["_class__"], remote.StudentError),
+        (["_getattribute__", "peer"], remote.StudentError),
     ],
 )
 def test_a_forged_answer_is_refused_and_never_unpickled(tree, error, tmp_path):

@@ -46,6 +46,15 @@ _DTYPES = {
     )
 }
 
+# What one side may ask the other.
+_ASKED = {"call", "pull", "push", "fetch", "attribute"}
+
+# What a message may hold, in the words of :class:`_Parcel`.
+_KINDS = {
+    *("plain", "int", "float", "complex", "list", "tuple", "set", "dict"),
+    *("tensor", "array", "generator", "torch", "yours", "proxy", "value"),
+}
+
 _FRAME = struct.Struct("!QI")
 _SIZE = struct.Struct("!Q")
 _LARGEST = 2**31
@@ -180,6 +189,8 @@ class _Opened:
 
     def unpack(self, tree):
         kind, *rest = tree
+        if kind not in _KINDS:
+            raise StudentError("what came is nothing that can be sent")
         return getattr(self, f"_{kind}")(*rest)
 
     def _plain(self, value):
@@ -522,6 +533,8 @@ class _Peer:
         """Does what the other side asks, and replies."""
         number = message["number"]
         try:
+            if message["kind"] not in _ASKED:
+                raise StudentError("nobody knows what is asked for")
             reply, sent = getattr(self, f"on_{message['kind']}")(message, blobs)
         except BaseException as error:
             reply, sent = {"kind": "fail", **self.told(error)}, []
