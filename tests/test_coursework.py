@@ -1,9 +1,11 @@
 """What all checks have in common: names, keywords, fresh problems from a seed, and reports that repeat."""
 
 import doctest
+import functools
 import inspect
 import re
 
+import nbformat
 import pytest
 import torch
 
@@ -85,6 +87,38 @@ def test_a_check_tells_how_it_calls_the_student_and_takes_the_common_keywords(na
     for section in ("Args:", "Returns:", "Source:", ".. math::"):
         assert section in check.__doc__ or (section == ".. math::" and ":math:" in check.__doc__)
     assert re.search(r"student's (callable|guided score|object)", check.__doc__)
+
+
+def stubbed(*arguments, **options):
+    return None
+
+
+WRONG = {
+    "check_annealed": lambda: coursework.check_annealed(stubbed),
+    "check_divergence": lambda: coursework.check_divergence(stubbed),
+    "estimated divergence": lambda: coursework.check_divergence(stubbed, exact=False),
+    "check_guidance": lambda: coursework.check_guidance(stubbed, observation()),
+    "check_langevin": lambda: coursework.check_langevin(stubbed),
+    "check_log_prob": lambda: coursework.check_log_prob(stubbed),
+    "check_probability_flow": lambda: coursework.check_probability_flow(stubbed),
+    "check_reverse_step": lambda: coursework.check_reverse_step(stubbed),
+    "check_score": lambda: coursework.check_score(stubbed, MIXTURE),
+    "check_sde": lambda: coursework.check_sde(stubbed),
+} | {
+    kind: functools.partial(coursework.check_loss, stubbed, kind)
+    for kind in ("explicit", "implicit", "sliced", "denoising", "sde")
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_report_on_a_wrong_answer_leads_to_a_section_of_a_chapter_that_is_there(name, root):
+    found = re.search(r"See “(.+)” in the chapter (.+)\.$", WRONG[name]().diagnosis)
+    titles = {}
+    for page in (root / "book").glob("*.ipynb"):
+        text = "\n".join(cell.source for cell in nbformat.read(page, 4).cells if cell.cell_type == "markdown")
+        headings = re.findall(r"^#+ (.+)$", text, re.M)
+        titles[headings[0].split(":")[0]] = headings
+    assert found[1] in titles[found[2]]
 
 
 def test_the_example_in_the_modules_docstring_runs():

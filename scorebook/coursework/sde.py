@@ -361,7 +361,7 @@ class _Step:
         self.regress()
 
     def __str__(self):
-        return f"{self.process!r}, t = {self.t.item():.3g}, dt = {self.dt.item():.3g}"
+        return f"{self.process!r}, t = {spelt(self.t)}, dt = {spelt(self.dt)}"
 
     def score(self, x, t):
         """A score that no multiple of the state comes near."""
