@@ -5,6 +5,7 @@ see that it is a cheat and no mere failure; those that are none there say why th
 """
 
 import contextlib
+import pkgutil
 
 import assignments
 import confinement
@@ -333,6 +334,21 @@ def test_a_cheat_gains_no_mark(name, rooms):
     assert [mark.points for mark in grade(submission, master)] == [0, 0, 0, 0]
     if won is not None:
         assert in_one_kernel(rooms, submission, master) == won
+
+
+@pytest.mark.parametrize("name", ["the package's own function"])
+def test_the_books_own_work_is_named_with_the_students_line(name, rooms):
+    submission, master = handed_in(CHEATS[name][0])
+    remark = " ".join(grade(submission, master)[-1].remark.split())
+    assert "here your own work is asked for, and score_matching.score_of is the book's" in remark
+    assert "(line 4 of its cell, in score: return score_of(log_prob, x))" in remark
+
+
+def test_what_students_are_to_write_is_in_the_package():
+    for path in assignments.masters():
+        for part in nbformat.read(path, 4).cells:
+            for name in part.metadata.get("scorebook", {}).get("own_work", []):
+                assert callable(pkgutil.resolve_name(name)), name
 
 
 @CONFINED

@@ -28,6 +28,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import threading
 import traceback
 import types
@@ -1044,7 +1045,7 @@ def _line_of(error):
     """The innermost line of the notebook that an exception came through."""
     place = ""
     for frame, number in traceback.walk_tb(error.__traceback__):
-        if frame.f_globals.get("__name__") == "__main__":
+        if frame.f_globals is vars(sys.modules["__main__"]):
             line = linecache.getline(frame.f_code.co_filename, number).strip()
             place = f" (line {number} of its cell, in {frame.f_code.co_name}: {line})"
     return place
