@@ -21,6 +21,31 @@ def figures(name):
     return catalogue.figures((answer, word) for answer, word, _ in outcomes(name))
 
 
+def table():
+    """The figures as the page for teachers has them."""
+    rows = [
+        ("right answers", "right", None),
+        ("of them refused", "right refused", None),
+        ("wrong answers", None, None),
+        ("of them accepted", "wrong accepted", None),
+        ("single mistakes that a check can name", "single labelled", None),
+        ("of them named rightly", "single named", "single labelled"),
+        ("not named", "single not named", "single labelled"),
+        ("named wrongly", "single named wrongly", "single labelled"),
+        ("pairs of mistakes", "pair labelled", None),
+        ("of them with one named rightly", "pair named", "pair labelled"),
+    ]
+    lines = ["| | held out | tuned |", "|---|---|---|"]
+    for words, key, of in rows:
+        cells = []
+        for name in CATALOGUES:
+            count = figures(name)
+            number = count["single"] + count["pair"] if key is None else count[key]
+            cells.append(f"{number}" if of is None else f"{number} ({100 * number / count[of]:.0f} %)")
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def told(name, *words):
     """The answers of a catalogue of which one of some words is said, for the message of a failure."""
     return [f"{a.kind}: {a.name}: {report.diagnosis}" for a, word, report in outcomes(name) if word in words]
@@ -43,6 +68,11 @@ def test_the_two_catalogues_share_no_answer():
 def test_its_figures_are_printed(name, capsys):
     with capsys.disabled():
         print(f"\n{name}: {dict(figures(name))}")
+
+
+def test_the_page_for_teachers_has_the_figures():
+    page = (catalogue.MASTERS.parent / "book" / "coursework.md").read_text(encoding="utf-8")
+    assert table() in page, f"the page should have\n{table()}"
 
 
 def test_no_right_answer_of_the_tuned_catalogue_is_refused():

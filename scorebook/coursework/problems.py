@@ -1,5 +1,6 @@
 """What the checks share: problems drawn at random, on which no mistake hides, and answers refused on any problem."""
 
+import functools
 import itertools
 import numbers
 from collections.abc import Callable, Sequence
@@ -90,17 +91,23 @@ def continued(process: SDE) -> SDE:
 
     An adaptive solver steps past the last time and interpolates back, which no student can know.
     """
-
-    def inside(t):
-        t = as_given(t, _DOUBLE) if not isinstance(t, Tensor) else t
-        return ((t + 1).remainder(2) - 1).abs()
-
     for name in ("alpha", "sigma", "diffusion", "beta", "integrated_beta"):
-        of_time = getattr(process, name)
-        setattr(process, name, lambda t, of_time=of_time: of_time(inside(t)))
-    drift = process.drift
-    process.drift = lambda x, t: drift(x, inside(t))  # type: ignore[method-assign]
+        setattr(process, name, functools.partial(_mirrored, getattr(process, name)))
+    process.drift = functools.partial(_mirrored_field, process.drift)  # type: ignore[method-assign]
     return process
+
+
+def _inside(t) -> Tensor:
+    t = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=_DOUBLE, device="cpu")
+    return ((t + 1).remainder(2) - 1).abs()
+
+
+def _mirrored(of_time, t) -> Tensor:
+    return of_time(_inside(t))
+
+
+def _mirrored_field(field, x, t) -> Tensor:
+    return field(x, _inside(t))
 
 
 def refuse_coupling(student: Student, function: Callable[..., Any], x: Tensor, values: Tensor, limit: Number) -> None:
@@ -188,7 +195,7 @@ def _alike(one, other) -> bool:
 def _share_of_twins(z) -> float:
     """Share of numbers that come again, to a third of the mean gap between numbers, with whatever sign."""
     gaps = z.abs().flatten().sort().values.diff() < 0.3 * z.std() / z.numel()
-    twin = torch.zeros(z.numel(), dtype=torch.bool)
+    twin = torch.zeros(z.numel(), dtype=torch.bool, device=z.device)
     twin[1:] |= gaps
     twin[:-1] |= gaps
     return twin.double().mean().item()
