@@ -38,6 +38,11 @@ def moved(x, source):
     return 0.5 * x
 
 
+def asked_once(t):
+    """A score that was asked where it should be."""
+    return problems.refuse_other_times([t], t, sde.VPSDE())
+
+
 WITHOUT_DATA = {
     "child": Call(lambda: problems.child(generator()).initial_seed()),
     "continued": Call(lambda: problems.continued(sde.VPSDE()).alpha(-draws()[:, 0].sigmoid())),
@@ -52,7 +57,7 @@ WITHOUT_DATA = {
     ),
     "refuse_dependent_noise": Call(lambda: problems.refuse_dependent_noise(draws())),
     "refuse_loud_noise": Call(lambda: problems.refuse_loud_noise("estimate", 1.0, 1.0)),
-    "refuse_other_times": Call(lambda: problems.refuse_other_times([draws()[0, 0]], draws()[0, 0], sde.VPSDE())),
+    "refuse_other_times": Call(lambda: asked_once(draws()[0, 0])),
     "rms": Call(lambda: problems.rms(draws())),
     "seeded": Call(lambda: problems.seeded(3).initial_seed()),
 }
