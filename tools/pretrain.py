@@ -603,7 +603,7 @@ def passes(name):
 
 def commit():
     """Of which state of the repository this is, where Git can say it."""
-    said = subprocess.run(["git", "rev-parse", "HEAD"], cwd=FOLDER, capture_output=True, text=True, check=False)
+    said = subprocess.run(["git", "rev-parse", "HEAD"], cwd=FOLDER, capture_output=True, encoding="utf-8", check=False)
     return said.stdout.strip() or "unknown"
 
 
