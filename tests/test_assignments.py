@@ -202,7 +202,7 @@ WRONG = {
     "data of another scale": (
         "4_inverse_problem",
         {"sigma**2 * data_std**2 / (sigma**2 + alpha**2 * data_std**2)": "sigma**2 / (sigma**2 + alpha**2)"},
-        ["guided_held_back"],
+        ["guided_held_back", "sample_posterior_held_back"],
     ),
 }
 
