@@ -1,11 +1,14 @@
 """The first page's map and its hours, the words under which the search finds a chapter, and what a fold says."""
 
+import json
+
 import folds
 import front_door
 import pytest
 import search_words
 from bs4 import BeautifulSoup
 from docutils import nodes
+from sphinx.application import Sphinx
 
 FIRST = ("tour.html", "The tour", "all of it")
 PARTS = [("learn", [("a.html", "A & B", "one"), ("b.html", "B", "two")]), ("sample", [("c.html", "C", "three")])]
@@ -69,6 +72,35 @@ def test_a_place_is_found_by_its_term_in_both_languages_and_in_other_spellings()
     words = [word for word, anchor in found["noise_scales"] if anchor == "annealed"]
     for query in ("朗之万", "郎之万", "朗之万动力学", "退火"):
         assert any(query in word and len(query) >= len(word) / 2 for word in words) == (len(query) > 2), query
+
+
+def found_by_the_search(folder):
+    """The entries of a search index, each with the pages to which it leads."""
+    index = json.loads((folder / "html" / "searchindex.js").read_text(encoding="utf-8")[len("Search.setIndex(") : -1])
+    return {word: {index["docnames"][place[0]] for place in places} for word, places in index["indexentries"].items()}
+
+
+def test_the_search_remembers_the_terms_of_pages_that_have_not_changed(tmp_path):
+    pages = {
+        "index": "# Book\n\n```{toctree}\nglossary\nnoise_scales\nother\n```\n",
+        "glossary": "# Glossary\n\n" + GLOSSARY,
+        "noise_scales": "# Noise\n\n## The same arrow\n\n## Annealed\n",
+        "other": "# Other\n\n```{py:function} f()\n```\n",
+    }
+    for name, text in pages.items():
+        (tmp_path / f"{name}.md").write_text(text, encoding="utf-8")
+    settings = {"extensions": ["myst_parser", "search_words"], "suppress_warnings": ["*"]}
+
+    def built():
+        app = Sphinx(tmp_path, None, tmp_path / "html", tmp_path / "trees", "html", settings, status=None, warning=None)
+        app.build()
+        return found_by_the_search(tmp_path)
+
+    first = built()
+    assert first["tweedie"] == {"noise_scales"}
+    assert any("other" in places for places in first.values())
+    (tmp_path / "index.md").write_text(pages["index"] + "\nA line.\n", encoding="utf-8")
+    assert built() == first
 
 
 def cell(code, *outputs):

@@ -4,6 +4,9 @@ The search of Sphinx ranks the functions of the reference above the text that de
 only on the page that has it, the glossary. Each entry of the glossary ends with a link to the place where its term is
 treated. That place gets the term, in both languages and in other spellings, as an entry of the index, which the search
 puts first.
+
+When Sphinx builds over an earlier build, it takes from the old search index the words of pages that have not changed,
+and forgets their entries. So whenever a page has changed, those that have entries are written anew.
 """
 
 import re
@@ -52,20 +55,37 @@ def terms(glossary):
     return found
 
 
+def _places(app):
+    """What :func:`terms` finds in the glossary of a book, if it has one."""
+    path = Path(app.srcdir) / "glossary.md"
+    return terms(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def enter(app, document, name):
     """Adds the entries to a page that is the place for some terms."""
-    path = Path(app.srcdir) / "glossary.md"
-    if not path.exists():
-        return
     # Where several terms are treated in one place, each leads there.
-    words = terms(path.read_text(encoding="utf-8")).get(name, ())
+    words = _places(app).get(name, ())
     there = {anchor for section in document.findall(nodes.section) for anchor in section["ids"]}
     entries = [("single", word, anchor, "main", None) for word, anchor in words if not anchor or anchor in there]
     if entries:
         document.insert(0, addnodes.index(entries=entries))
 
 
+def anew(app, env):
+    """The pages that are to be written with those that have changed, lest the search forget their entries."""
+    if not getattr(app, "pages_have_changed", False):
+        return []
+    own = {name for name, entries in env.get_domain("index").entries.items() if entries}
+    return sorted((own | _places(app).keys()) & env.found_docs)
+
+
+def _remember(app, env, names):
+    app.pages_have_changed = bool(names)
+
+
 def setup(app):
     """Registers the extension."""
     app.connect("doctree-resolved", enter)
+    app.connect("env-before-read-docs", _remember)
+    app.connect("env-updated", anew)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
