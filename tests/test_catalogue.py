@@ -8,6 +8,9 @@ from catalogue import held_out, tuned
 
 from scorebook import coursework
 
+# One worker tries each answer, once.
+pytestmark = pytest.mark.xdist_group("catalogue")
+
 CATALOGUES = {"held_out": held_out.catalogue, "tuned": tuned.catalogue}
 
 
