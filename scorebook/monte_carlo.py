@@ -12,75 +12,17 @@ and, by the central limit theorem, :math:`\bar f_N \pm 1.96\,\mathrm{se}` covers
 once :math:`N` is large. Every measured number of this book carries such an error.
 """
 
-import numbers
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from statistics import NormalDist
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from scorebook.lab.arguments import finite, floating, real
-from scorebook.lab.tables import plus_minus
+from scorebook.lab.estimates import Estimate, mean_of, standard_error
 from scorebook.lab.types import Array, Number
 
 __all__ = ["Estimate", "control_variate", "effective_draws", "expectation", "running_expectation"]
-
-_SHOWN = 6
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Estimate:
-    r"""A mean over draws and its standard error; prints like ``0.501 ± 0.004 (n=10000)``.
-
-    Attributes:
-        mean: the average, any shape, in the units of ``f``; differentiable where the draws' values are.
-        standard_error: estimated standard deviation of ``mean``, the same shape and units, without gradient.
-            It is infinite after one draw, which says nothing about its own error.
-        n: number of draws behind it; a tensor ``(N,)`` where ``mean[k]`` rests on ``n[k]`` draws.
-
-    An index selects entries of all three: ``running[99]`` is the estimate after 100 draws.
-    """
-
-    mean: Tensor
-    standard_error: Tensor
-    n: int | Tensor
-
-    def interval(self, level: Number = 0.95) -> tuple[Tensor, Tensor]:
-        r"""Confidence interval that covers the truth with probability ``level``, once ``n`` is large.
-
-        .. math:: \bar f_N \pm \Phi^{-1}\!\left(\tfrac{1 + \text{level}}{2}\right) \mathrm{se}
-
-        Args:
-            level: probability of covering the truth, in (0, 1).
-
-        Returns:
-            Lower and upper end, each shaped like ``mean``.
-
-        Raises:
-            ValueError: if ``level`` is not in (0, 1).
-        """
-        if not isinstance(level, numbers.Real) or not 0 < level < 1:
-            raise ValueError(f"level must be a number between 0 and 1, got {level!r}")
-        quantile = NormalDist().inv_cdf((1 + float(level)) / 2)
-        half = quantile * self.standard_error
-        return self.mean - half, self.mean + half
-
-    def __getitem__(self, index: Any) -> "Estimate":
-        n = self.n[index] if isinstance(self.n, Tensor) else self.n
-        return Estimate(self.mean[index], self.standard_error[index], n)
-
-    def __repr__(self) -> str:
-        if self.mean.is_meta:
-            return f"estimate of shape {tuple(self.mean.shape)} on the meta device"
-        n = f"{self.n[0]}...{self.n[-1]}" if isinstance(self.n, Tensor) and self.n.ndim else self.n
-        if self.mean.ndim > 1 or self.mean.numel() > _SHOWN:
-            return f"{self.mean.numel()} estimates of shape {tuple(self.mean.shape)} (n={n})"
-        pairs = zip(self.mean.flatten().tolist(), self.standard_error.flatten().tolist(), strict=True)
-        texts = [plus_minus(*pair) for pair in pairs]
-        return f"{texts[0] if self.mean.ndim == 0 else '[' + ', '.join(texts) + ']'} (n={n})"
 
 
 def expectation(f: Callable[[Tensor], Tensor], x: Tensor) -> Estimate:
@@ -94,7 +36,7 @@ def expectation(f: Callable[[Tensor], Tensor], x: Tensor) -> Estimate:
         x: independent draws from ``p``, shape ``(N, *event)``.
 
     Returns:
-        :class:`Estimate` of shape ``(*out)``.
+        :class:`.Estimate` of shape ``(*out)``.
 
     Raises:
         ValueError: if ``x`` holds no draw, ``x`` or ``f(x)`` holds NaN or infinity, or ``f`` does not return one value
@@ -102,9 +44,7 @@ def expectation(f: Callable[[Tensor], Tensor], x: Tensor) -> Estimate:
 
     Source: Owen (2013), "Monte Carlo theory, methods and examples", sections 2.1 and 2.2.
     """
-    values = _values("f", f, _draws(x))
-    n = len(values)
-    return Estimate(values.mean(0), _standard_error(values.detach().var(0, correction=0), n - 1), n)
+    return mean_of(_values("f", f, _draws(x)))
 
 
 def running_expectation(f: Callable[[Tensor], Tensor], x: Tensor) -> Estimate:
@@ -115,7 +55,7 @@ def running_expectation(f: Callable[[Tensor], Tensor], x: Tensor) -> Estimate:
         x: independent draws in their order, shape ``(N, *event)``.
 
     Returns:
-        :class:`Estimate` of shape ``(N, *out)``, whose ``n`` is the tensor 1, 2, ... N.
+        :class:`.Estimate` of shape ``(N, *out)``, whose ``n`` is the tensor 1, 2, ... N.
 
     Raises:
         ValueError: as :func:`expectation`.
@@ -128,7 +68,7 @@ def running_expectation(f: Callable[[Tensor], Tensor], x: Tensor) -> Estimate:
     counts = n.reshape(-1, *[1] * (exact.ndim - 1))
     mean = (exact - centre).cumsum(0) / counts
     variance = ((exact - centre).detach().square().cumsum(0) / counts - mean.detach().square()).clamp(min=0)
-    error = _standard_error(variance, counts - 1)
+    error = standard_error(variance, counts - 1)
     return Estimate((centre + mean).to(values), error.to(values), n.to(values.device))
 
 
@@ -151,7 +91,7 @@ def control_variate(
         control_mean: exact mean of the control, a number or shape ``(k,)``.
 
     Returns:
-        :class:`Estimate`, a scalar.
+        :class:`.Estimate`, a scalar.
 
     Raises:
         ValueError: if an argument is not as described or holds NaN or infinity, or if there are no more than
@@ -179,7 +119,7 @@ def control_variate(
     offset, centred = controls.mean(0) - known, controls - controls.mean(0)
     beta = torch.linalg.pinv(centred) @ (values - values.mean())
     residual = values - values.mean() - centred @ beta
-    return Estimate(values.mean() - beta @ offset, _standard_error(residual.detach().square().mean(), n - k - 1), n)
+    return Estimate(values.mean() - beta @ offset, standard_error(residual.detach().square().mean(), n - k - 1), n)
 
 
 def effective_draws(log_weights: Tensor) -> Tensor:
@@ -223,13 +163,6 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
         stacklevel=2,
     )
     return effective_draws(log_weights)
-
-
-def _standard_error(mean_square: Tensor, freedom: int | Tensor) -> Tensor:
-    """Error of a mean from the mean squared deviation of its values; infinite where no degree of freedom is left."""
-    # mean_square * n / freedom is the unbiased variance of one value; a mean of n has 1 / n of it.
-    freedom = torch.as_tensor(freedom, dtype=mean_square.dtype, device=mean_square.device)
-    return torch.where(freedom > 0, (mean_square / freedom.clamp(min=1)).sqrt(), torch.inf)
 
 
 def _draws(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import public
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from sklearn.neighbors import KNeighborsClassifier
 from surface import log_prob, mixture, score
 from surface.plots import drawn
 from torch import nn
@@ -34,7 +35,7 @@ from scorebook import (
     sde,
     sliced_score_matching,
 )
-from scorebook.lab import arguments, datasets, metrics, networks, plots, tables, training
+from scorebook.lab import arguments, datasets, diagnostics, metrics, networks, plots, tables, training
 
 VP, VE = sde.VPSDE(), sde.VESDE()
 SIGMAS = torch.tensor([2.0, 1.0, 0.3], dtype=torch.float64)
@@ -140,9 +141,6 @@ CALLS = {
         {"step_size": 0.2, "n_steps": 4, "generator": 1, "trajectory": True},
     ),
     "langevin.autocorrelation": Keywords(lambda **k: langevin.autocorrelation(points(n=9), **k), {}, {"max_lag": 3}),
-    "monte_carlo.Estimate.interval": Keywords(
-        lambda **k: monte_carlo.expectation(lambda x: x[:, 0], points()).interval(**k), {}, {"level": 0.5}
-    ),
     "noise_scales.annealed_langevin": Keywords(
         lambda **k: noise_scales.annealed_langevin(score, points(), SIGMAS, **k),
         {"step_size": 0.1, "n_steps_each": 2, "generator": 0},
@@ -311,6 +309,23 @@ CALLS = {
     "datasets.digits": Keywords(datasets.digits, {}, {"split": "test"}),
     "datasets.coloured_digits": Keywords(datasets.coloured_digits, {}, {"split": "test"}),
     "datasets.mnist": Keywords(datasets.mnist, {}, {"split": "test"}),
+    "diagnostics.calibration": Keywords(
+        lambda **k: diagnostics.calibration(points(n=9)[:, None], points(4, 1), **k), {}, {"n_bins": 3}
+    ),
+    "diagnostics.copying": Keywords(
+        lambda **k: diagnostics.copying(points(n=9), points(4, 9), points(5, 9), **k), {}, {"usual": 0.9}
+    ),
+    "diagnostics.coverage": Keywords(
+        lambda **k: diagnostics.coverage(points(n=9)[:, None], points(4, 1), **k), {}, {"level": 0.1}
+    ),
+    "diagnostics.covered": Keywords(
+        lambda **k: diagnostics.covered(points(n=9)[:, None], points(4, 1), **k), {}, {"level": 0.1}
+    ),
+    "diagnostics.told_apart": Keywords(
+        lambda **k: diagnostics.told_apart(points(n=60), points(4, 60), **k),
+        {"generator": 0},
+        {"generator": 1, "classifier": KNeighborsClassifier(1)},
+    ),
     "distributed.over_ranks": Keywords(
         lambda **k: lab.over_ranks(lambda x, generator: x + torch.randn(x.shape, generator=generator), points(), **k),
         {"generator": 0},
@@ -323,6 +338,9 @@ CALLS = {
         lambda **k: mixture().diffuse(torch.linspace(0.2, 1, 5), torch.linspace(0.1, 2, 5)).sample(5, **k),
         {"generator": 0},
         {"generator": 1, "labels": True},
+    ),
+    "estimates.Estimate.interval": Keywords(
+        lambda **k: monte_carlo.expectation(lambda x: x[:, 0], points()).interval(**k), {}, {"level": 0.5}
     ),
     "metrics.sliced_wasserstein": Keywords(
         lambda **k: metrics.sliced_wasserstein(points(), points(4), **k),

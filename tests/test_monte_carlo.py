@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scorebook import monte_carlo
-from scorebook.monte_carlo import Estimate, control_variate, effective_draws, expectation, running_expectation
+from scorebook.monte_carlo import control_variate, effective_draws, expectation, running_expectation
 
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False)
 samples = st.lists(numbers, min_size=2, max_size=30).map(lambda v: torch.tensor(v, dtype=torch.float64))
@@ -151,24 +151,6 @@ def test_a_running_average_can_have_any_shape_and_a_gradient():
     assert running.mean.shape == running.standard_error.shape == (30, 2, 3)
     (gradient,) = torch.autograd.grad(running.mean[9].sum(), theta)
     torch.testing.assert_close(gradient, x[:10].mean(0))
-
-
-# Estimate
-
-
-@pytest.mark.parametrize(
-    ("mean", "error", "n", "text"),
-    [
-        (0.50132, 0.0041, 10000, "0.501 ± 0.004 (n=10000)"),
-        (-1.5, 0.0123, 50, "−1.500 ± 0.012 (n=50)"),
-        (2.0, math.inf, 1, "2.00 ± inf (n=1)"),
-        ([1.0, 2.0], [0.2, 0.3], 7, "[1.0 ± 0.2, 2.0 ± 0.3] (n=7)"),
-        ([1.0, 2.0], [0.2, 0.3], torch.tensor([3, 4]), "[1.0 ± 0.2, 2.0 ± 0.3] (n=3...4)"),
-        ([[1.0, 2.0]], [[0.2, 0.3]], 7, "2 estimates of shape (1, 2) (n=7)"),
-    ],
-)
-def test_an_estimate_prints_to_the_digit_at_which_its_error_begins(mean, error, n, text):
-    assert str(Estimate(torch.tensor(mean), torch.tensor(error), n)) == text
 
 
 def test_an_index_selects_mean_error_and_number_of_draws():

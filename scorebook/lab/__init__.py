@@ -2,6 +2,7 @@
 
 from scorebook.lab.datasets import checkerboard, coloured_digits, digits, full_mnist, hue, mnist, moons, swiss_roll
 from scorebook.lab.devices import device, use_one_thread
+from scorebook.lab.diagnostics import calibration, copying, coverage, covered, nearest, same_kind, told_apart
 from scorebook.lab.distributed import over_ranks, rank
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.live import live
@@ -22,10 +23,14 @@ __all__ = [
     "NoisyClassifier",
     "TimeMLP",
     "UNet",
+    "calibration",
     "checkerboard",
     "claims",
     "coloured_digits",
     "convert_prediction",
+    "copying",
+    "coverage",
+    "covered",
     "density",
     "device",
     "digits",
@@ -41,14 +46,17 @@ __all__ = [
     "mnist",
     "mode_weights",
     "moons",
+    "nearest",
     "over_ranks",
     "pretrained",
     "rank",
+    "same_kind",
     "samples",
     "score_field",
     "sliced_wasserstein",
     "swiss_roll",
     "table",
+    "told_apart",
     "trajectories",
     "use_one_thread",
     "use_style",

@@ -46,6 +46,7 @@ __all__ = [
     "standard_normal",
     "still_finite",
     "sum_over_event",
+    "two_samples",
     "uniform",
     "unit_time",
     "vectors",
@@ -276,6 +277,25 @@ def some_points(name: str, value: Tensor) -> None:
     if value.numel() == 0:
         raise ValueError(f"{name} must hold at least one point, shape (B, *event), got {tuple(value.shape)}")
     finite(name, value)
+
+
+def two_samples(name_x: str, x: Tensor, name_y: str, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two samples as vectors, shapes ``(n, d)`` and ``(m, d)``, in one precision, single at least.
+
+    Half precision is too coarse for sums over samples, and has no distances on a CPU.
+
+    Raises:
+        ValueError: if either holds no point or one that is not finite, or the points differ in shape.
+    """
+    for name, sample in ((name_x, x), (name_y, y)):
+        some_points(name, sample)
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(
+            f"{name_x} and {name_y} must agree in all but the first dimension, got {tuple(x.shape)} and "
+            f"{tuple(y.shape)}"
+        )
+    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    return vectors(x).to(dtype), vectors(y).to(dtype)
 
 
 def boolean(name: str, value: object) -> None:

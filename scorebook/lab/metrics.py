@@ -10,7 +10,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from scorebook.lab.arguments import positive_integer, some_points, standard_normal, vectors
+from scorebook.lab.arguments import positive_integer, standard_normal, two_samples
 from scorebook.lab.types import Integer, Number
 
 __all__ = ["energy_distance", "mode_weights", "sliced_wasserstein"]
@@ -55,7 +55,7 @@ def sliced_wasserstein(
 
     Source: Bonneel, Rabin, Peyré & Pfister (2015), Sliced and Radon Wasserstein barycenters, section 2.
     """
-    x, y = _pair("x", x, "y", y)
+    x, y = two_samples("x", x, "y", y)
     positive_integer("n_projections", n_projections)
     if isinstance(p, bool) or not isinstance(p, numbers.Real) or not 1 <= p < math.inf:
         raise ValueError(f"p must be a number of at least 1, got {p!r}")
@@ -94,7 +94,7 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
 
     Source: Székely & Rizzo (2013), Energy statistics, definition 1.
     """
-    x, y = _pair("x", x, "y", y)
+    x, y = two_samples("x", x, "y", y)
     for name, sample in (("x", x), ("y", y)):
         if len(sample) < 2:
             raise ValueError(f"{name} must hold at least 2 samples, got {len(sample)}")
@@ -117,24 +117,11 @@ def mode_weights(x: Tensor, means: Tensor) -> Tensor:
     Raises:
         ValueError: if ``x`` or ``means`` is empty or not finite, or the events differ in shape.
     """
-    x, means = _pair("x", x, "means", means)
+    x, means = two_samples("x", x, "means", means)
     modes = torch.arange(len(means), device=x.device)
     rows = max(1, _LARGEST_CHUNK // len(means))
     counts = [(_distances(part, means).argmin(1).unsqueeze(1) == modes).sum(0) for part in x.split(rows)]
     return torch.stack(counts).sum(0).to(x.dtype) / len(x)
-
-
-def _pair(name_x: str, x: Tensor, name_y: str, y: Tensor) -> tuple[Tensor, Tensor]:
-    for name, sample in ((name_x, x), (name_y, y)):
-        some_points(name, sample)
-    if x.shape[1:] != y.shape[1:]:
-        raise ValueError(
-            f"{name_x} and {name_y} must agree in all but the first dimension, got {tuple(x.shape)} and "
-            f"{tuple(y.shape)}"
-        )
-    # Half precision is too coarse for sums over samples, and has no distances on a CPU.
-    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-    return vectors(x).to(dtype), vectors(y).to(dtype)
 
 
 def _shared_quantiles(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -38,6 +38,7 @@ DRIVEN = {
     "boolean": lambda: (points(), arguments.boolean("x", points() > 0))[0],
     "fits": lambda: (points(), arguments.fits("x", points(), points()))[0],
     "some_points": lambda: (points(), arguments.some_points("x", points()))[0],
+    "two_samples": lambda: arguments.two_samples("x", points(), "y", points()),
     "finite": lambda: (points(), arguments.finite("x", points()))[0],
     "floating": lambda: (points(), arguments.floating("x", points()))[0],
     "integers": lambda: arguments.integers("labels", labels()),

@@ -4,7 +4,6 @@ from meta_device import points, times
 from scorebook import monte_carlo
 
 DRIVEN = {
-    "Estimate.interval": lambda: monte_carlo.expectation(lambda x: x, points()).interval(),
     "control_variate": lambda: monte_carlo.control_variate(lambda x: x[:, 0], lambda x: x, points(), 0.0),
     "effective_draws": lambda: monte_carlo.effective_draws(times()),
     "expectation": lambda: [monte_carlo.expectation(f, points()) for f in (lambda x: x, lambda x: x[:, 0] > 0)],

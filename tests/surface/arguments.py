@@ -1,7 +1,7 @@
 """The surface of ``scorebook.lab.arguments``."""
 
 from scorebook.lab import arguments
-from surface import Call, generator, labels, per_row, points
+from surface import Call, Data, generator, labels, per_row, points
 
 
 def read_together(x):
@@ -12,8 +12,11 @@ def read_together(x):
     return x
 
 
+OTHER = Data(lambda random, n, event: random.standard_normal((4, *event)), rows=False)
+
 CALLS = {
     "some_points": Call(lambda x: arguments.some_points("x", x) or x, x=points(), by_row=True),
+    "two_samples": Call(lambda x, y: arguments.two_samples("x", x, "y", y), x=points(), y=OTHER, dtype_of="widest"),
     "unit_time": Call(lambda t: arguments.unit_time(t), t=per_row(0.0, 1.0), by_row=True),
     "expand": Call(lambda value, x: arguments.expand(value, x) * x, value=per_row(0.1, 2.0), x=points(), by_row=True),
     "finite": Call(lambda x: arguments.finite("x", x) or x, x=points(), by_row=True),

@@ -3,7 +3,7 @@
 import torch
 
 from scorebook import monte_carlo
-from surface import Call, Number, constant, given, points
+from surface import Call, constant, given, points
 
 
 def estimate(result):
@@ -30,9 +30,6 @@ def controlled(x, control_mean):
 
 
 CALLS = {
-    "Estimate.interval": Call(
-        lambda level: monte_carlo.Estimate(torch.ones(2), torch.ones(2), 10).interval(level), level=Number(0.9)
-    ),
     "control_variate": Call(controlled, x=points(), control_mean=constant(0.0)),
     "effective_draws": Call(
         lambda log_weights: monte_carlo.effective_draws(log_weights), log_weights=points(means=(-torch.inf,))
@@ -40,7 +37,3 @@ CALLS = {
     "expectation": Call(lambda x: estimate(monte_carlo.expectation(squares, x)), x=points()),
     "running_expectation": Call(lambda x: estimate(monte_carlo.running_expectation(squares, x)), x=points()),
 }
-
-NO_DATA = {"Estimate": "holds what the functions of this module have measured"}
-
-WITHOUT_DATA = {"Estimate": Call(lambda x: repr(monte_carlo.Estimate(x, x.abs(), 10)), x=points())}
