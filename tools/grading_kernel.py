@@ -130,7 +130,7 @@ def main(role, socket_number, options, *arguments):
     stream = socket.socket(fileno=int(socket_number))
     module = types.ModuleType("_grading")
     vars(module).update((_student if role == "student" else _judge)(stream, json.loads(options)))
-    for name in ("remote", "confinement"):
+    for name in ("remote", "remote_graph", "remote_messages", "confinement"):
         del sys.modules[name]
     sys.modules["_grading"] = module
     sys.path[0] = ""
