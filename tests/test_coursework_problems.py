@@ -44,6 +44,25 @@ def test_both_kinds_of_sde_that_shrink_are_drawn():
     assert {type(problems.random_sde(generator(seed))) for seed in range(20)} == {VPSDE, SubVPSDE}
 
 
+def test_a_random_sde_forgets_most_of_its_points_and_not_all_at_once():
+    drawn = [problems.random_sde(generator(seed)) for seed in range(40)]
+    for name, low, high in (("beta_min", 0.5, 1.5), ("beta_max", 6.0, 12.0)):
+        values = [getattr(process, name) for process in drawn]
+        assert low <= min(values) < low + 0.1 * (high - low)
+        assert high - 0.1 * (high - low) < max(values) <= high
+
+
+def test_a_random_mixture_is_of_three_round_gaussians_none_of_which_is_lost():
+    drawn = [problems.random_mixture(2, generator(seed)) for seed in range(40)]
+    weights, means, variances = (
+        torch.stack([getattr(law, name) for law in drawn]) for name in ("weights", "means", "covariances")
+    )
+    assert (means.shape, variances.shape) == ((40, 3, 2), (40, 3))
+    assert 0.2 / 2.6 <= weights.min() < weights.max() <= 1.2 / 1.6
+    assert means.std().item() == pytest.approx(1.5, abs=4 * 1.5 / (2 * means.numel()) ** 0.5)
+    assert 0.1 <= variances.min() < 0.2 < 1.0 < variances.max() <= 1.1
+
+
 @pytest.mark.parametrize("process", [VPSDE(), VESDE()])
 def test_the_drift_is_its_rate_times_the_point(process):
     t, x = torch.linspace(0.1, 0.9, 5, dtype=DOUBLE), normal(5, 3)
@@ -58,6 +77,14 @@ def test_only_standard_noise_is_standard():
     z = normal(4096, 3)
     assert problems.is_standard(z)
     assert not any(problems.is_standard(other) for other in (1.1 * z, z + 0.1, z.sign() * 2))
+
+
+@pytest.mark.parametrize(("errors", "right"), [(-5.1, False), (-4.9, True), (4.9, True), (5.1, False)])
+def test_a_mean_and_a_spread_may_be_five_of_their_standard_errors_off(errors, right):
+    z = normal(4096, 3)
+    z = (z - z.mean()) / z.std()
+    assert problems.is_standard(z + errors / z.numel() ** 0.5) is right
+    assert problems.is_standard(z * (1 + errors / (2 * z.numel()) ** 0.5)) is right
 
 
 def test_a_function_that_couples_rows_is_refused():
@@ -141,6 +168,7 @@ def test_a_score_asked_at_another_time_is_refused_where_that_can_be_told():
         (process.sigma(t), "at σ"),
         (1 - t, "at 1 − t"),
         (t + 0.01, "another time"),
+        (1.0001 * t, "another time"),
         (t - 0.1, r"t \+ dt"),
     ):
         with pytest.raises(Refusal, match=words):

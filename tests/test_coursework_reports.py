@@ -126,6 +126,36 @@ def test_a_tensor_is_told_as_a_multiple_where_it_is_one(measured, words):
     assert field.finding() == words
 
 
+def test_a_multiple_that_reads_as_one_is_told_as_a_difference():
+    expected = number([1.0, 2.0, -300.0])  # whose multiples are no nearer to an offset
+    assert Answer.exact("field", 1.006 * expected, expected, 1e-6).finding() == "your field is 1.01 times the true one"
+    assert Answer.exact("field", 1.0004 * expected, expected, 1e-6).finding() == (
+        "your field is off by 0.040 % of the true one's size"
+    )
+
+
+def test_a_tensor_is_summed_up_by_its_greatest_gap_or_by_its_worst_entry():
+    measured, expected = number([30.0, 44.0, 1.0]), number([30.0, 40.0, 0.0])
+    size = (2500 / 3) ** 0.5
+    (exact,) = judge("check", [Answer.exact("field", measured, expected, 0.5)], [], verified="right").measurements
+    assert exact.quantity == "field: greatest difference from the truth, relative to its size"
+    assert (exact.measured, exact.expected, exact.standard_error) == (pytest.approx(4 / size), 0, 0)
+    assert exact.limit == pytest.approx(0.5)
+    noisy = Answer("field", measured, expected, number([1.0, 1.0, 0.1]), 0.1)
+    (worst,) = judge("check", [noisy], [], verified="right").measurements
+    assert worst.quantity == "field (the worst of 3)"
+    assert (worst.measured, worst.expected, worst.standard_error) == (1.0, 0.0, 0.1)
+    assert worst.limit == pytest.approx(5 * 0.1 + 0.1)
+
+
+def test_the_known_spread_of_a_draw_is_that_of_as_many():
+    draws = torch.linspace(-1, 1, 20, dtype=torch.float64)
+    answer = Answer.mean_of("step", draws, number(0.0), 0.0, right_std=0.5 * draws.std())
+    assert answer.right_error.item() == pytest.approx(0.5 * answer.standard_error.item())
+    assert not answer.is_loud
+    assert Answer.mean_of("step", draws, number(0.0), 0.0, right_std=0.49 * draws.std()).is_loud
+
+
 def test_a_number_that_should_be_zero_is_told_as_it_is():
     assert answer(0.7, 0.0, quantity="mean").finding() == "your mean is 0.7 where it should be 0"
 
@@ -149,7 +179,12 @@ def test_a_report_reads_well_in_a_terminal():
         ["step", "2.00", "±", "0.10", "1", "0.50", "✗"],
         ["<b>mean</b>", "1.00", "±", "0.10", "1", "0.50", "✓"],
     ]
-    assert max(map(len, repr(Report("check", False, "word " * 60)).splitlines())) <= 100
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+def test_a_line_of_a_report_is_as_full_as_a_hundred_letters_allow(length):
+    lines = repr(Report("check", False, f"{'w' * length} " * 300)).splitlines()
+    assert 100 - length <= min(map(len, lines[:-1])) <= max(map(len, lines)) <= 100
 
 
 def test_a_report_is_a_table_in_a_notebook_and_trusts_no_text():

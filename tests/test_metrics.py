@@ -83,10 +83,11 @@ def test_images_are_flattened():
     torch.testing.assert_close(sliced_wasserstein(x, y, generator=generator()), flat)
 
 
-def test_chunks_change_nothing(monkeypatch):
+@pytest.mark.parametrize("largest", [1, 700])
+def test_chunks_change_nothing(monkeypatch, largest):
     x, y = normal(60, 3), normal(40, 3, seed=1)
     whole = sliced_wasserstein(x, y, generator=generator()), energy_distance(x, y), mode_weights(x, y[:4])
-    monkeypatch.setattr(metrics, "_LARGEST_CHUNK", 700)
+    monkeypatch.setattr(metrics, "_LARGEST_CHUNK", largest)
     parts = sliced_wasserstein(x, y, generator=generator()), energy_distance(x, y), mode_weights(x, y[:4])
     torch.testing.assert_close(parts, whole)
 

@@ -163,6 +163,33 @@ def test_bad_input_is_named(match, call):
         call()
 
 
+@pytest.mark.parametrize("share", [1e-4, -1e-4])
+def test_an_adjoint_that_is_off_by_little_is_refused(share):
+    forward, adjoint, _ = blur()
+    with pytest.raises(ValueError, match="must agree"):
+        LinearObservation((forward, lambda y: (1 + share) * adjoint(y)), normal(1, 3), 0.3)
+
+
+def test_a_number_that_is_hardly_seen_hides_no_wrong_adjoint():
+    scale = torch.tensor([1.0, 1.0, 1e-9], dtype=F64)
+    with pytest.raises(ValueError, match="must agree"):
+        LinearObservation((lambda x: scale * x, lambda y: 2 * scale * y), normal(1, 3), 0.3)
+
+
+def test_conjugate_gradients_take_as_many_steps_as_the_observation_has_numbers():
+    spectrum = torch.logspace(-1, 1, 60, dtype=F64)
+    residual = normal(2, 60)
+    got = LinearObservation((lambda x: x * spectrum, lambda y: y * spectrum), residual[:1], 0.05).solve(residual, 1.0)
+    torch.testing.assert_close(got, residual / (spectrum**2 + 0.05**2), rtol=1e-8, atol=1e-8)
+
+
+def test_transforms_go_through_a_map_that_autograd_goes_through():
+    forward, adjoint, matrix = blur()
+    seen, x = LinearObservation((forward, adjoint), normal(1, 3), 0.3), normal(2, 6)
+    pushed = torch.func.jvp(seen.predict, (x,), (x,))[1]
+    torch.testing.assert_close(pushed, x @ matrix.mT)
+
+
 def test_conjugate_gradients_that_do_not_converge_say_so():
     wild = torch.diag(torch.logspace(0, 12, 20, dtype=torch.float32))
     seen = LinearObservation((lambda x: x @ wild, lambda y: y @ wild), torch.ones(1, 20), 1e-6)

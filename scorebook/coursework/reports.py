@@ -300,7 +300,7 @@ class Answer:
         resolution = _ALIKE * _rms(measured) + 3 * noise
         if _rms(measured - factor * expected) <= resolution and significant(factor.item(), 3) != significant(1.0, 3):
             return f"your {self.quantity} is {_times(factor.item())} the true one"
-        if _rms(measured - expected - offset) <= resolution:
+        if _rms(measured - expected - offset) <= torch.minimum(resolution, offset.abs() / 2):
             side = "large" if offset > 0 else "small"
             return f"your {self.quantity} is too {side} by {_number(offset.abs().item())} everywhere"
         gap = (_rms(measured - expected) / size.clamp(min=torch.finfo(torch.float64).tiny)).item()
