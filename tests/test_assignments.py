@@ -85,13 +85,9 @@ def outcomes(notebook):
     return found
 
 
-FOUR = ["1_score", "2_loss", "3_sampler", "4_inverse_problem"]
-
-
-def test_there_are_four_assignments_of_ten_points_and_the_page_names_them():
-    assert MASTERS[:4] == FOUR
+def test_assignments_have_ten_points_and_the_page_names_them():
     page = (ROOT / "book" / "coursework.md").read_text(encoding="utf-8")
-    for name in FOUR:
+    for name in MASTERS:
         assert f"| `{name}`" in page
         tests = of_role(nbformat.read(ROOT / "coursework" / f"{name}.ipynb", 4), "test")
         assert sum(cell.metadata.nbgrader.points for cell in tests) == 10
@@ -203,6 +199,16 @@ WRONG = {
         "4_inverse_problem",
         {"sigma**2 * data_std**2 / (sigma**2 + alpha**2 * data_std**2)": "sigma**2 / (sigma**2 + alpha**2)"},
         ["guided_held_back", "sample_posterior_held_back"],
+    ),
+    "a whole sampler": (
+        "5_whole_sampler",
+        {"sde.prior_std * ": "", "(1 + noise**2) / 2": "1"},
+        ["sampler", "between"],
+    ),
+    "less noise without less of the score": (
+        "5_whole_sampler",
+        {"(1 + noise**2) / 2 * g**2": "g**2"},
+        ["between_check", "between_held_back"],
     ),
 }
 

@@ -23,6 +23,11 @@ def euler(process, score, x, t, dt, *, generator):
     return x + drift * dt + process.diffusion(t) * dt.abs().sqrt() * noise
 
 
+def sampler(process, score, shape, *, n_steps, t_min, generator):
+    start = process.sample_prior(shape, generator=generator)
+    return sde.euler_maruyama(process, score, start, n_steps=n_steps, t_min=t_min, generator=generator)
+
+
 def observation():
     return controllable_generation.LinearObservation(
         torch.ones(1, 2, dtype=torch.float64), torch.ones(1, dtype=torch.float64), 0.5
@@ -49,6 +54,7 @@ BOOK = {
     ),
     "check_probability_flow": lambda seed: coursework.check_probability_flow(probability_flow.velocity, seed=seed),
     "check_reverse_step": lambda seed: coursework.check_reverse_step(euler, seed=seed),
+    "check_sampler": lambda seed: coursework.check_sampler(sampler, seed=seed),
     "check_score": lambda seed: coursework.check_score(MIXTURE.score, MIXTURE, seed=seed),
     "check_sde": lambda seed: coursework.check_sde(sde.SubVPSDE(), seed=seed),
 }
@@ -102,6 +108,7 @@ WRONG = {
     "check_log_prob": lambda: coursework.check_log_prob(stubbed),
     "check_probability_flow": lambda: coursework.check_probability_flow(stubbed),
     "check_reverse_step": lambda: coursework.check_reverse_step(stubbed),
+    "check_sampler": lambda: coursework.check_sampler(stubbed),
     "check_score": lambda: coursework.check_score(stubbed, MIXTURE),
     "check_sde": lambda: coursework.check_sde(stubbed),
 } | {

@@ -256,9 +256,17 @@ def test_a_wrong_reverse_step_is_named(name):
     graded.is_named(lambda seed: coursework.check_reverse_step(f, seed=seed), mistake)
 
 
+def noisy_sampler(process, score, shape, *, n_steps, t_min, generator):
+    """A right sampler, but for noise at its end, which the catalogue of mistakes then knows."""
+    start = process.sample_prior(shape, generator=generator)
+    x = sde.euler_maruyama(process, score, start, n_steps=n_steps, t_min=t_min, generator=generator)
+    return x + 0.2 * torch.randn(x.shape, generator=generator)
+
+
 CATALOGUES = {
     "sde alone": (lambda seed: coursework.check_sde(Process(), seed=seed), WRONG_SDES),
     "reverse step": (lambda seed: coursework.check_reverse_step(step(), seed=seed), WRONG_STEPS),
+    "sampler": (lambda seed: coursework.check_sampler(noisy_sampler, seed=seed), WRONG_STEPS),
 }
 
 

@@ -475,7 +475,7 @@ ONE_RESULT = {
         "learning": ("divergence", "loss", "score"),
         "probability_flow": ("log_prob", "probability_flow"),
         "sampling": ("annealed", "langevin"),
-        "sde": ("reverse_step", "sde"),
+        "sde": ("reverse_step", "sampler", "sde"),
     }.items()
     for name in names
 }

@@ -18,7 +18,7 @@ from scorebook.coursework.learning import check_divergence, check_loss, check_sc
 from scorebook.coursework.probability_flow import check_log_prob, check_probability_flow
 from scorebook.coursework.reports import Measurement, Report
 from scorebook.coursework.sampling import check_annealed, check_langevin
-from scorebook.coursework.sde import check_reverse_step, check_sde
+from scorebook.coursework.sde import check_reverse_step, check_sampler, check_sde
 
 __all__ = [
     "Measurement",
@@ -31,6 +31,7 @@ __all__ = [
     "check_loss",
     "check_probability_flow",
     "check_reverse_step",
+    "check_sampler",
     "check_score",
     "check_sde",
 ]

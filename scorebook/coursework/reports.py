@@ -294,6 +294,8 @@ class Answer:
             if e == 0:
                 return f"your {self.quantity} is {_number(m)} where it should be 0"
             return f"your {self.quantity} is {_times(m / e)} the right one ({_number(m)} for {_number(e)})"
+        if not expected.any():
+            return f"your {self.quantity} is up to {_number(measured.abs().max().item())} where it should be 0"
         factor = (measured @ expected) / (expected @ expected).clamp(min=torch.finfo(torch.float64).tiny)
         offset = (measured - expected).mean()
         size, noise = _rms(expected), _rms(as_given(self.standard_error, torch.float64))

@@ -1,4 +1,4 @@
-r"""Checks of an SDE that a student writes, and of a step back in its time.
+r"""Checks of an SDE that a student writes, of a step back in its time, and of a whole sampler.
 
 An SDE has to agree with itself,
 
@@ -6,10 +6,12 @@ An SDE has to agree with itself,
           g(t)^2 = \frac{d\sigma^2}{dt} - 2\,\frac{\alpha'(t)}{\alpha(t)}\,\sigma(t)^2 .
 
 A wrong step is a right step with other coefficients: one regression on state and score recovers them, and what remains
-is the noise.
+is the noise. A sampler shows each of its steps to the score that it asks: the states and times of the calls say what it
+started from, what each step did, and what became of the last state.
 """
 
 import functools
+import itertools
 import math
 import numbers
 from collections.abc import Callable
@@ -30,11 +32,11 @@ from scorebook.coursework.problems import (
     seeded,
 )
 from scorebook.coursework.reports import Answer, Mistake, Report, judge, slips, spelt
-from scorebook.lab.arguments import standard_normal
+from scorebook.lab.arguments import as_given, standard_normal
 from scorebook.lab.types import Integer, Number
 from scorebook.sde import SDE, VESDE, VPSDE, SubVPSDE
 
-__all__ = ["check_reverse_step", "check_sde"]
+__all__ = ["check_reverse_step", "check_sampler", "check_sde"]
 
 _DOUBLE = torch.float64
 
@@ -327,7 +329,7 @@ def check_reverse_step(step: Callable[..., Any], *, seed: Integer = 0, time_limi
         steps = [_Step(student, step, kind, generator) for kind in ("VP", "sub-VP", "VE")]
         refuse_coupled_rows(steps[0].run, steps[0].x[:32], generator)
         answers = _measured(steps)
-        mistakes = _steps_mistaken(steps)
+        mistakes = slips(*_steps_mistaken(steps))
         report = judge(
             "check_reverse_step",
             answers,
@@ -342,26 +344,53 @@ def check_reverse_step(step: Callable[..., Any], *, seed: Integer = 0, time_limi
     return under_guard("check_reverse_step", check, student, time_limit=time_limit)
 
 
-class _Step:
-    """One step of the student under one SDE, and what a regression on state and score tells of it."""
+class _Increment:
+    """What becomes of states in one step under one SDE, and what a regression on state and score tells of it."""
 
-    def __init__(self, student, step, kind, generator):
-        n, d = 2048, 8
-        self.student, self.step, self.generator = student, step, generator
-        self.process, self.t, self.dt = _telling_step(kind, generator)
-        self.x = 12.0 * standard_normal((n, d), generator=generator, dtype=_DOUBLE)
-        self.phase = 6.0 * torch.rand(d, generator=generator, dtype=_DOUBLE)
-        self.asked = []
-        self.new = self.run(self.x, child(generator))
-        refuse_other_times(self.asked, self.t, self.process, dt=self.dt)
-        self.g, self.rate = self.process.diffusion(self.t), drift_rate(self.process, self.t.reshape(1))[0]
-        self.size = self.g * self.dt.abs().sqrt()
+    def __init__(self, process, t, dt, x, s, new):
+        self.process, self.t, self.dt, self.x, self.s, self.new = process, t, dt, x, s, new
+        self.g, self.rate = process.diffusion(t), drift_rate(process, t.reshape(1))[0]
+        self.size = self.g * dt.abs().sqrt()
         # In units of what they should be; where there is no drift, of the pull that goes with g under VP.
         self.pull = self.rate if self.rate != 0 else -0.5 * self.g**2
         self.regress()
 
     def __str__(self):
         return f"{self.process!r}, t = {spelt(self.t)}, dt = {spelt(self.dt)}"
+
+    def regress(self):
+        """Coefficients of state and score and the mean of the rest, with their errors; the rest, and its spread."""
+        change = self.new - self.x
+        n = change.numel()
+        columns = torch.stack(
+            [
+                self.pull * self.dt * self.x.flatten(),
+                -(self.g**2) * self.dt * self.s.flatten(),
+                self.size * torch.ones(n, dtype=_DOUBLE),
+            ],
+            1,
+        )
+        gram = torch.linalg.inv(columns.mT @ columns)
+        self.coefficients = gram @ (columns.mT @ change.flatten())
+        self.rest = change - (columns @ self.coefficients).reshape(change.shape)
+        spread = (self.rest.square().sum() / (n - 3)).sqrt()
+        self.spread = spread if spread > 1e-4 * self.size else 0 * spread  # rounding is no noise
+        self.errors, self.right_errors = (std * gram.diagonal().sqrt() for std in (self.spread, self.size))
+
+
+class _Step(_Increment):
+    """One step of the student under one SDE."""
+
+    def __init__(self, student, step, kind, generator):
+        n, d = 2048, 8
+        self.student, self.step, self.generator = student, step, generator
+        self.process, self.t, self.dt = _telling_step(kind, generator)
+        x = 12.0 * standard_normal((n, d), generator=generator, dtype=_DOUBLE)
+        self.phase = 6.0 * torch.rand(d, generator=generator, dtype=_DOUBLE)
+        self.asked = []
+        new = self.run(x, child(generator))
+        refuse_other_times(self.asked, self.t, self.process, dt=self.dt)
+        super().__init__(self.process, self.t, self.dt, x, self.score(x, self.t), new)
 
     def score(self, x, t):
         """A score that no multiple of the state comes near."""
@@ -374,25 +403,6 @@ class _Step:
             self.step, self.process, self.score, x.clone(), self.t.clone(), self.dt.clone(), generator=source
         )
         return self.student.tensor(result, x.shape, "what your step returns")
-
-    def regress(self):
-        """Coefficients of state and score and the mean of the rest, with their errors; the rest, and its spread."""
-        s, change = self.score(self.x, self.t), self.new - self.x
-        n = change.numel()
-        columns = torch.stack(
-            [
-                self.pull * self.dt * self.x.flatten(),
-                -(self.g**2) * self.dt * s.flatten(),
-                self.size * torch.ones(n, dtype=_DOUBLE),
-            ],
-            1,
-        )
-        gram = torch.linalg.inv(columns.mT @ columns)
-        self.coefficients = gram @ (columns.mT @ change.flatten())
-        self.rest = change - (columns @ self.coefficients).reshape(change.shape)
-        spread = (self.rest.square().sum() / (n - 3)).sqrt()
-        self.spread = spread if spread > 1e-4 * self.size else 0 * spread  # rounding is no noise
-        self.errors, self.right_errors = (std * gram.diagonal().sqrt() for std in (self.spread, self.size))
 
     def refuse_dependent_noise(self, *, exact):
         """Refuse noise that is not drawn anew; ``exact`` says that drift and score are right."""
@@ -454,7 +464,9 @@ def _measured(steps) -> list[Answer]:
     return answers
 
 
-def _steps_mistaken(steps) -> list[Mistake]:
+def _steps_mistaken(steps) -> tuple[Callable[..., dict[str, Any]], list[tuple[str, str, dict[str, Any]]]]:
+    """What is measured of steps as a formula of their parts, and the parts as the usual mistakes have them."""
+
     def each(value):
         return torch.stack([torch.as_tensor(value(one), dtype=_DOUBLE) for one in steps])
 
@@ -477,7 +489,7 @@ def _steps_mistaken(steps) -> list[Mistake]:
             "noise's fourth moment": all_three(law[2]),
         }
 
-    return slips(formula, [
+    return formula, [
         ("no_root_dt", "the noise lacks its √dt", {"noise": 1 / root}),
         ("dt_for_root", "the noise is multiplied by dt, where √dt is needed", {"noise": root}),
         ("squared_diffusion", "the noise is multiplied by g², where g is needed", {"noise": g}),
@@ -517,4 +529,401 @@ def _steps_mistaken(steps) -> list[Mistake]:
         ("uniform_noise", "the noise is uniform on [−1, 1], not normal", {"law": symmetric}),
         ("no_step", "drift and score are not multiplied by dt", {"drift": moved / dt, "score": 1 / dt}),
         ("no_change", "the state does not change", {"drift": 0 * moved, "score": 0.0, "noise": 0.0}),
-    ])  # fmt: skip
+    ]  # fmt: skip
+
+
+def check_sampler(sampler: Callable[..., Any], *, seed: Integer = 0, time_limit: Number | None = 30.0) -> Report:
+    r"""Hold a whole sampler of the reverse-time SDE against what it has to do, from the prior to the last state.
+
+    .. math:: x \sim N(0, \sigma_1^2 I), \qquad
+              x \leftarrow x + \left[f(x, t_k) - g(t_k)^2\, s(x, t_k)\right] \Delta t
+              + g(t_k) \sqrt{|\Delta t|}\; z_k, \qquad
+              \hat x_0 = \frac{x + \sigma(t_{min})^2\, s(x, t_{min})}{\alpha(t_{min})}
+
+    on equal steps from 1 down to ``t_min``. The score is asked once in each step, for all samples at once, and once for
+    the denoising at the end, which adds no noise: ``n_steps + 1`` calls. It notes the states and times at which it is
+    asked, under all three kinds of SDE, each with another number of steps.
+
+    Args:
+        sampler: the student's callable ``sampler(sde, score, shape, *, n_steps, t_min, generator) -> tensor`` of that
+            shape. ``sde`` is one of the book's, with its ``prior_std``; ``score(x, t) -> tensor like x``, ``shape`` is
+            ``(B, d)``. It may do without ``generator``.
+        seed: of SDEs, least time and noise.
+        time_limit: processor seconds for the student's code; None for no limit.
+
+    Returns:
+        The report.
+
+    Source: Song et al. (2021), eq. 6 and appendix D; Jolicoeur-Martineau et al. (2021) for the denoising.
+    """
+    student = Student("sampler(sde, score, shape, n_steps=..., t_min=..., generator=generator)", ("SDEs", "Sampling"))
+    generator = seeded(seed)
+
+    def check():
+        kinds = ("VP", "sub-VP", "VE")
+        runs = [_Run(student, sampler, kind, k, generator) for kind, k in zip(kinds, (4, 3, 5), strict=True)]
+        _refuse_fixed_steps(runs)
+        for run in runs:
+            run.refuse_other_calls()
+            run.refuse_a_start_at_zero()
+        rows = 64
+        refuse_coupled_rows(
+            lambda offset, source: runs[0].sampled(source, offset),
+            torch.ones(rows, runs[0].shape[1]).double(),
+            generator,
+        )
+        steps = [step for run in runs for step in run.steps()]
+        ends = [_End(run) for run in runs]
+        answers = _started(runs) + _measured(steps) + _ended(ends)
+        report = judge(
+            "check_sampler",
+            answers,
+            _samplers_mistaken(runs, steps, ends),
+            verified="start, steps and end of your sampler are right, under all three kinds of SDE",
+        )
+        if report.mistake is None:
+            for run in runs:
+                run.refuse_dependent_noise(steps)
+        return report
+
+    return under_guard("check_sampler", check, student, time_limit=time_limit)
+
+
+class _Run:
+    """A run of a student's sampler under one SDE: the states and times at which it asked for the score."""
+
+    _KEPT = 64
+
+    def __init__(self, student, sampler, kind, n_steps, generator):
+        self.student, self.sampler, self.n_steps, self.generator = student, sampler, n_steps, generator
+        low, high, last = torch.rand(3, generator=generator, dtype=_DOUBLE).tolist()
+        self.process: SDE = {
+            "VP": VPSDE(0.5 + 0.5 * low, 14 + 4 * high),
+            "sub-VP": SubVPSDE(0.5 + 0.5 * low, 14 + 4 * high),
+            "VE": VESDE(0.2 + 0.1 * low, 3 + 2 * high),
+        }[kind]
+        self.t_min = 0.2 + 0.15 * last
+        self.due = torch.linspace(1, self.t_min, n_steps + 1, dtype=_DOUBLE)
+        self.shape = (2048, 8)
+        self.phase = 6.0 * torch.rand(self.shape[1], generator=generator, dtype=_DOUBLE)
+        self.states, self.times = [], []
+        self.end = self.sampled(child(generator), self.phase.expand(self.shape), note=True)
+
+    def __str__(self):
+        return f"{self.process!r}, n_steps = {self.n_steps}, t_min = {self.t_min:.3g}"
+
+    def sampled(self, source, phase, *, note=False):
+        """The student's samples, under a score with a phase for each row."""
+        shape = tuple(phase.shape)
+
+        def score(x, t):
+            if tuple(x.shape) != shape:
+                raise Refusal(
+                    f"the score is asked for points of shape {tuple(x.shape)}: ask it for all samples at once, {shape}",
+                    "calls",
+                )
+            if note:
+                self._note(x, t)
+            return (4.0 * torch.sin(2.0 * x.to(_DOUBLE) + phase)).to(x.dtype)
+
+        result = self.student.call(
+            self.sampler,
+            self.process,
+            score,
+            shape,
+            n_steps=self.n_steps,
+            t_min=self.t_min,
+            generator=source,
+        )
+        return self.student.tensor(result, shape, "what your sampler returns")
+
+    def _note(self, x, t):
+        times = as_given(t, _DOUBLE).flatten()
+        if bool((times != times[0]).any()):
+            raise Refusal("the score is asked at several times at once: all samples are at the same time", "wrong_time")
+        if len(self.times) < self._KEPT:
+            self.states.append(self.student.tensor(x, self.shape, "a state for which the score is asked"))
+        self.times.append(times[0].item())
+
+    def score(self, k):
+        """The score as it was given in a call."""
+        return 4.0 * torch.sin(2.0 * self.states[k] + self.phase)
+
+    def steps(self) -> list[_Increment]:
+        """The steps from one call to the next, at the times at which they should be made."""
+        return [
+            _Increment(self.process, t, later - t, self.states[k], self.score(k), self.states[k + 1])
+            for k, (t, later) in enumerate(itertools.pairwise(self.due))
+        ]
+
+    def refuse_other_calls(self):
+        """Refuse a sampler that asks for the score more or less often than it should, or at other times."""
+        asked = torch.tensor(self.times, dtype=_DOUBLE)
+        if _same_times(asked, self.due):
+            return
+        words, key = self._named(asked)
+        numbers = len(asked), len(self.due)
+        calls = "" if numbers[0] == numbers[1] else f" in {numbers[0]} calls"
+        right = "" if numbers[0] == numbers[1] else f" in {numbers[1]} calls"
+        raise Refusal(
+            f"{words}. Under {self} the score is asked at t = {_listed(asked)}{calls}, and {_listed(self.due)}{right} "
+            "would be right",
+            key,
+        )
+
+    def refuse_a_start_at_zero(self):
+        """Refuse a sampler whose first states are all 0, on which no regression is possible."""
+        if not self.states[0].any():
+            raise Refusal(
+                f"all samples start at 0 under {self}, where noise of standard deviation {self.process.prior_std:.3g} "
+                "would be right",
+                "no_prior",
+            )
+
+    def _named(self, asked) -> tuple[str, str]:
+        n, due = self.n_steps, self.due
+        if len(asked) == 0:
+            return "the score is never asked", "no_score"
+        if _same_times(asked, due[:-1]):
+            if _End(self).is_denoised():
+                return "the last step is missing: the state before it is denoised, at its own time", "no_last_step"
+            return "the denoising at the end is missing, with its call of the score at t_min", "no_denoising"
+        if _same_times(asked, torch.cat([due[:-2], due[-1:]])):
+            return "the last step is missing: the state before it is denoised as if it were at t_min", "no_last_step"
+        up = due.flip(0)
+        if any(_same_times(asked, times) for times in (up, up[:-1], up[1:], torch.cat([up[:-1], due[-1:]]))):
+            return "the grid has the wrong direction: it goes from the data up to the noise", "grid_direction"
+
+        def grids(points, last):
+            grid = torch.linspace(1, last, points, dtype=_DOUBLE)
+            return (grid, grid[:-1], torch.cat([grid[:-1], due[-1:]]))
+
+        number = torch.arange(n + 1, dtype=_DOUBLE)
+        known: list[tuple[str, str, list[Tensor]]] = [
+            ("the grid has n_steps points, and so one step too few", "step_missing", [*grids(n, self.t_min)]),
+            ("there is one step too many", "extra_step", [*grids(n + 2, self.t_min)]),
+            (
+                "t_min is ignored",
+                "t_min_ignored",
+                [g for last in (0.0, 1e-3, 1e-5, 1e-2, 1e-4) for g in grids(n + 1, last)]
+                + [1 - number[:-1] / n],
+            ),
+            (
+                "the score is asked at the time which the step reaches, t + dt, not at that from which it starts",
+                "time_reached",
+                [torch.cat([due[1:], due[-1:]]), due[1:]],
+            ),
+            (
+                "the score is asked in the middle of each step, not at the time from which it starts",
+                "wrong_time",
+                [torch.cat([(due[1:] + due[:-1]) / 2, due[-1:]]), (due[1:] + due[:-1]) / 2],
+            ),
+            (
+                "the score is asked at σ(t), where the time t is wanted",
+                "noise_scale",
+                self._ends(self.process.sigma(due)),
+            ),
+            ("the score is asked at 1 − t, where the time t is wanted", "wrong_time", self._ends(1 - due)),
+            (
+                "the score is asked at the number of the step, where the time t is wanted",
+                "wrong_time",
+                self._ends(number) + self._ends(number.flip(0)),
+            ),
+            (
+                "the score is asked at the same time in all steps",
+                "wrong_time",
+                self._ends(torch.full_like(due, asked[0])),
+            ),
+            (
+                "the score is asked twice in each step: ask once and keep it",
+                "double_calls",
+                [torch.cat([due[:-1].repeat_interleave(2), due[-1:]]), due.repeat_interleave(2)],
+            ),
+            ("the score is asked once more at the end", "extra_call", [torch.cat([due, due[-1:]])]),
+            ("the score is asked once more at the start", "extra_call", [torch.cat([due[:1], due])]),
+            (
+                "the score is asked once more, at time 0",
+                "extra_call",
+                [torch.cat([due, torch.zeros(1, dtype=_DOUBLE)])],
+            ),
+        ]  # fmt: skip
+        for words, key, grids_of in known:
+            if any(_same_times(asked, times) for times in grids_of):
+                return words, key
+        if len(asked) != len(due):
+            return f"the score is asked {len(asked)} times, where n_steps + 1 = {len(due)} is right", "calls"
+        ends = abs(asked[0] - 1) < 1e-4 and abs(asked[-1] - self.t_min) < 1e-4
+        if ends and bool((asked.diff() < 0).all()):
+            return "the steps are not equal", "wrong_spacing"
+        return "the score is asked at other times than those of the grid", "wrong_time"
+
+    def _ends(self, times):
+        """Times that are wrong throughout, or everywhere but in the last call."""
+        return [times, torch.cat([times[:-1], self.due[-1:]]), times[:-1]]
+
+    def refuse_dependent_noise(self, steps):
+        """Refuse a start or noise that is not drawn anew for each run, sample, coordinate and step."""
+        first = self.states[0] / self.process.prior_std
+        mine = [step for step in steps if step.process is self.process]
+        kept, (self.states, self.times) = self.states, ([], [])
+        self.sampled(child(self.generator), self.phase.expand(self.shape), note=True)
+        again, self.states = self.states[0] / self.process.prior_std, kept
+        refuse_dependent_noise(first, again)
+        noises = [first, *(step.rest / step.size for step in mine)]
+        for step, noise in zip(mine, noises[1:], strict=True):
+            drift = step.process.drift(step.x, step.t) - step.g**2 * step.s
+            exact = (step.new - step.x - drift * step.dt) / step.size
+            if step.spread > 0 and exact.std(0).max() < 1e-2:
+                raise Refusal(
+                    f"all points of the batch get the same noise, in the step at {step}: draw it in the shape of x",
+                    "shared_noise",
+                )
+            refuse_dependent_noise(noise)
+        for k, (one, other) in enumerate(itertools.pairwise(noises)):
+            if other.std() > 0 and torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1].abs() > 0.3:
+                where = "of the start" if k == 0 else f"of step {k}"
+                raise Refusal(
+                    f"the noise {where} comes again in step {k + 1}, under {self}: draw it anew in each step",
+                    "same_noise",
+                )
+
+
+def _refuse_fixed_steps(runs):
+    counts = {len(run.times) for run in runs}
+    if len(counts) == 1 and counts != {0}:
+        (count,) = counts
+        asked = ", ".join(str(run.n_steps) for run in runs)
+        raise Refusal(
+            f"n_steps is ignored: the score is asked {count} times, whether n_steps is {asked}; n_steps + 1 calls "
+            "would be right",
+            "fixed_steps",
+        )
+
+
+def _same_times(one, other) -> bool:
+    return one.shape == other.shape and bool(((one - other).abs() < 1e-4 * other.abs().clamp(min=0.1)).all())
+
+
+def _listed(times) -> str:
+    numbers = [f"{t:.3g}" for t in times[:8].tolist()]
+    return ", ".join(numbers) + (", …" if len(times) > 8 else "")
+
+
+class _End:
+    """What a sampler makes of its last state: the coefficients of state and score, and the noise that is left."""
+
+    def __init__(self, run):
+        k = len(run.states) - 1
+        self.run, self.t = run, torch.tensor(run.times[k], dtype=_DOUBLE).clamp(0, 1)
+        self.alpha, self.sigma = run.process.alpha(self.t), run.process.sigma(self.t)
+        columns = torch.stack(
+            [
+                run.states[k].flatten() / self.alpha,
+                self.sigma**2 / self.alpha * run.score(k).flatten(),
+                torch.ones(run.end.numel(), dtype=_DOUBLE),
+            ],
+            1,
+        )
+        gram = torch.linalg.inv(columns.mT @ columns)
+        self.coefficients = gram @ (columns.mT @ run.end.flatten())
+        spread = (run.end.flatten() - columns @ self.coefficients).std()
+        self.noise, self.errors = spread / self.sigma, spread * gram.diagonal().sqrt()
+
+    def is_denoised(self) -> bool:
+        """Whether it is the denoised state at the time of the last call."""
+        return bool((self.coefficients[:2] - 1).abs().max() < 1e-2 and self.noise < 1e-2)
+
+
+def _started(runs) -> list[Answer]:
+    starts = torch.stack([run.states[0] / run.process.prior_std for run in runs])
+    n, ones = starts[0].numel(), torch.ones(len(runs), dtype=_DOUBLE)
+
+    def where(row):
+        return f"the start under {runs[row].process!r}, in units of its prior_std,"
+
+    std = starts.flatten(1).std(1)
+    answers = [
+        Answer("start's mean", starts.flatten(1).mean(1), 0 * ones, std / n**0.5, 1e-6, ones / n**0.5, where),
+        Answer("start's standard deviation", std, ones, std / (2 * n) ** 0.5, 1e-6, ones / (2 * n) ** 0.5, where),
+    ]
+    if bool((std > 0).all()):
+        flat = starts.flatten(1)
+        fourth = (((flat - flat.mean(1, keepdim=True)) / std[:, None]) ** 4).mean(1)
+        answers.append(Answer("start's fourth moment", fourth, 3 * ones, math.sqrt(96 / n), 1e-3, where=where))
+    return answers
+
+
+def _ended(ends) -> list[Answer]:
+    ones = torch.ones(len(ends), dtype=_DOUBLE)
+
+    def where(row):
+        return f"the end under {ends[row].run}"
+
+    values, errors = (torch.stack([getattr(end, name) for end in ends]) for name in ("coefficients", "errors"))
+    noise = torch.stack([end.noise for end in ends])
+    return [
+        Answer("coefficient of x/α at the end", values[:, 0], ones, errors[:, 0], 1e-3, where=where),
+        Answer("coefficient of σ² s/α at the end", values[:, 1], ones, errors[:, 1], 5e-3, where=where),
+        Answer("noise at the end, over σ", noise, 0 * ones, 0.0, 5e-3, where=where),
+    ]
+
+
+def _samplers_mistaken(runs, steps, ends) -> list[Mistake]:
+    of_steps, wrong_steps = _steps_mistaken(steps)
+
+    def each(value, things):
+        return torch.stack([torch.as_tensor(value(one), dtype=_DOUBLE) for one in things])
+
+    def every(value):
+        return torch.as_tensor(value, dtype=_DOUBLE) * torch.ones(len(runs), dtype=_DOUBLE)
+
+    prior = each(lambda run: run.process.prior_std, runs)
+    data = each(lambda run: run.process.sigma(0.0), runs)
+    alpha, sigma = each(lambda end: end.alpha, ends), each(lambda end: end.sigma, ends)
+    found = each(lambda end: end.noise, ends)
+    t = each(lambda end: end.t, ends)
+    g = each(lambda end: end.run.process.diffusion(end.t), ends)
+    rate = each(lambda end: drift_rate(end.run.process, end.t.reshape(1))[0], ends)
+    standard, uniform, symmetric = (0.0, 1.0, 3.0), (0.5, 12**-0.5, 1.8), (0.0, 3**-0.5, 1.8)
+    last = torch.tensor([0.0 if k == run.n_steps - 1 else 1.0 for run in runs for k in range(run.n_steps)]).double()
+
+    def formula(start=1.0, start_law=standard, state=1.0, tweedie=1.0, left=0.0, **parts):
+        return of_steps(**parts) | {
+            "start's mean": every(start * start_law[0]),
+            "start's standard deviation": every(start * start_law[1]),
+            "start's fourth moment": every(start_law[2]),
+            "coefficient of x/α at the end": every(state),
+            "coefficient of σ² s/α at the end": every(tweedie),
+            "noise at the end, over σ": every(left),
+        }
+
+    step = {"state": alpha * (1 - rate * t), "tweedie": alpha * g**2 * t / sigma**2}
+    entries: list[tuple[str, str, dict[str, Any]]] = [
+        ("prior_std", "it starts from N(0, I), not with the standard deviation of the prior", {"start": 1 / prior}),
+        ("prior_std", "the start is multiplied by the prior's variance, not its standard deviation", {"start": prior}),
+        ("prior_std", "it starts with the root of the prior's standard deviation", {"start": prior**-0.5}),
+        ("prior_std", "it starts with σ(t_min), not with the prior's standard deviation", {"start": sigma / prior}),
+        ("prior_std", "it starts with σ(0), not with the standard deviation of the prior", {"start": data / prior}),
+        ("uniform_noise", "the start is drawn with rand, uniform on [0, 1], not with randn", {"start_law": uniform}),
+        ("uniform_noise", "the start is uniform on [−1, 1], not normal", {"start_law": symmetric}),
+        ("no_last_noise", "the last step has no noise: only the denoising has none", {"noise": last}),
+        ("no_denoising", "the last state is returned as it is, not denoised", {"state": alpha, "tweedie": 0.0}),
+        ("no_denoising", "the last state is divided by α, and its noise is not taken away", {"tweedie": 0.0}),
+        ("no_denoising", "at the end stands one more step of the reverse SDE, to time 0, not the denoising", step),
+        (
+            "no_denoising",
+            "at the end stands one more step of the reverse SDE, with noise, not the denoising",
+            step | {"left": g * t.sqrt() / sigma},
+        ),
+        ("denoising_variance", "the denoising adds σ s, where σ² s is needed", {"tweedie": 1 / sigma}),
+        ("denoising_variance", "the denoising adds s, without σ²", {"tweedie": 1 / sigma**2}),
+        ("denoising_variance", "the denoising adds g² s, where σ² s is needed", {"tweedie": g**2 / sigma**2}),
+        ("denoising_sign", "the denoising goes down the score, not up", {"tweedie": -1.0}),
+        ("no_alpha", "the denoised point lacks its 1/α", {"state": alpha, "tweedie": alpha}),
+        ("no_alpha", "in the denoised point x is not divided by α", {"state": alpha}),
+        ("no_alpha", "in the denoised point σ² s is not divided by α", {"tweedie": alpha}),
+        ("no_alpha", "the denoised point is multiplied by α, not divided", {"state": alpha**2, "tweedie": alpha**2}),
+    ]  # fmt: skip
+    if bool((found > 2e-2).all()):
+        entries.append(("noisy_end", "noise is added after the denoising: the last state has none", {"left": found}))
+    return slips(formula, wrong_steps + entries)

@@ -141,6 +141,7 @@ CHECKS = {
     "annealed": lambda f, seed: coursework.check_annealed(f, seed=seed),
     "sde": lambda f, seed: coursework.check_sde(f(), reference=sde.VPSDE(), seed=seed),
     "sde alone": lambda f, seed: coursework.check_sde(f(), seed=seed),
+    "sampler": lambda f, seed: coursework.check_sampler(f, seed=seed),
     "reverse step": lambda f, seed: coursework.check_reverse_step(f, seed=seed),
     "flow": lambda f, seed: coursework.check_probability_flow(f, seed=seed),
     "log prob": lambda f, seed: coursework.check_log_prob(f, seed=seed),
@@ -206,6 +207,10 @@ class Catalogue:
             return function
 
         return keep
+
+    def include(self, other):
+        """Takes in the answers of another catalogue."""
+        self.answers += other.answers
 
     def add(self, kind, name, function, *mistakes):
         """An answer under a name of its own."""
