@@ -81,7 +81,7 @@ def cosine_for_sine(x, prediction, alpha_bar):
     return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * prediction
 
 
-@wrong("score to clean", "no_root", "no_alpha")
+@wrong("score to clean", "std_for_variance|no_root", "no_alpha")
 def std_and_no_alpha(x, prediction, alpha_bar):
     return x + (1 - alpha_bar).sqrt() * prediction
 

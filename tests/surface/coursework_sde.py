@@ -23,7 +23,7 @@ def euler(process, score, x, t, dt, *, generator):
 
 def sampler(process, score, shape, *, n_steps, t_min, generator):
     """A right sampler of the reverse-time SDE."""
-    start = process.sample_prior(shape, generator=generator)
+    start = process.sample_prior(shape, generator=generator, dtype=torch.float32)
     return sde.euler_maruyama(process, score, start, n_steps=n_steps, t_min=t_min, generator=generator)
 
 
