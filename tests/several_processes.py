@@ -25,7 +25,7 @@ from scorebook.lab.distributed import n_ranks
 from scorebook.score_matching import implicit_score_matching_loss, score_of
 
 PROCESS = sde.VPSDE()
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "train_digits.py"
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 LONGEST = 1200  # seconds, on a machine that does much else
 
 
@@ -255,12 +255,12 @@ def no_room(state, path):
 
 def who_does_what(folder):
     """Who shows a bar, who writes, and when a clock that is ahead on one rank stops the run."""
-    bars, writes, bar, write, watched = [], [], training.tqdm, training.write, training._is_watched
-    training._is_watched = lambda: True
+    bars, writes, bar, write, watched = [], [], training.tqdm, training.write, training.is_watched
+    training.is_watched = lambda: True
     training.tqdm = lambda **options: (bars.append(not options["disable"]), bar(**options | {"disable": True}))[1]
     training.write = lambda state, path: (writes.append(state["step"]), write(state, path))
     train(perceptron(), shrinking, checkpoint=folder / "who.pt", checkpoint_every=4)
-    training._is_watched, training.tqdm, training.write = watched, bar, write
+    training.is_watched, training.tqdm, training.write = watched, bar, write
 
     def hurry(value):
         training.time = Ahead()
@@ -328,12 +328,23 @@ def fails_on_the_last(x):
 def example(folder):
     """What the example of the book says, run for a few steps in this folder."""
     options = ["--n-steps", 5, "--n-samples", 7, "--batch-size", 65, "--checkpoint", "example.pt"]
+    return said_by("train_digits.py", options, folder)
+
+
+def large_example(folder):
+    """What the example with large digits says, in mixed precision."""
+    options = ["--n-steps", 3, "--n-samples", 5, "--n-told", 2, "--batch-size", 5, "--width", 8, "--chunk-size", 2]
+    return said_by("train_mnist.py", [*options, "--bfloat16", "--checkpoint", "large.pt"], folder)
+
+
+def said_by(script, options, folder):
+    """What a script of the examples says that runs in this folder."""
     arguments, before = sys.argv, Path.cwd()
     os.chdir(folder)
-    sys.argv = ["train_digits.py", *map(str, options)]
+    sys.argv = [script, *map(str, options)]
     try:
         with redirect_stdout(StringIO()) as said:
-            runpy.run_path(EXAMPLE)
+            runpy.run_path(EXAMPLES / script)
     finally:
         sys.argv = arguments
         os.chdir(before)

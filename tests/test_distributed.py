@@ -16,17 +16,18 @@ import pytest
 import several_processes as alone
 import torch
 
-from scorebook import lab
+from benchmarks import divergence
+from scorebook import lab, probability_flow, sde
 from scorebook.lab import distributed
 from scorebook.lab.arguments import standard_normal
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 EVERYTHING = ["deterministic", "noisy", "draws", "statistics", "resumed", "relay", "faults", "who_does_what", "rows"]
-EVERYTHING += ["wrapped", "example"]
+EVERYTHING += ["wrapped", "example", "large_example"]
 pytestmark = pytest.mark.xdist_group("ranks")
 
-ALONE = ["deterministic", "noisy", "relay", "rows", "example"]
+ALONE = ["deterministic", "noisy", "relay", "rows", "example", "large_example"]
 
 
 def torchrun(n, *command, log):
@@ -301,16 +302,129 @@ def test_the_example_of_the_page_runs_on_one_process_and_on_two(folder, several)
     assert len(samples.unique(dim=0)) == 7
 
 
+@pytest.mark.parametrize("several", ["one", "two"], indirect=True)
+def test_the_large_example_runs_on_one_process_and_on_two_in_mixed_precision(folder, several):
+    first, *others = several if isinstance(several, list) else [several]
+    assert re.fullmatch(r"3 steps, loss \d+\.\d, held-out bits/dim \d+\.\d+\n", first["large_example"]["said"])
+    assert [rank["large_example"]["said"] for rank in others] == [""] * len(others)
+    own = folder / str(1 + len(others))
+    state = torch.load(own / "large.pt")
+    assert state["settings"]["autocast"] == "bfloat16"
+    weight, mean = (state[of]["network.down_1.inner.weight"] for of in ("model", "average"))
+    assert (weight.dtype, mean.dtype) == (torch.float32, torch.float32)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    samples = torch.load(own / "trained_mnist.pt")["samples"]
+    assert samples.shape == (5, 1, 28, 28)
+    assert len(samples.unique(dim=0)) == 5
+
+
 def test_the_page_shows_the_example_and_every_command_on_it_runs_that():
     page, example = (ROOT / name for name in ("book/several_devices.md", "examples/train_digits.py"))
     text = page.read_text(encoding="utf-8")
     (shown,) = re.findall(r"\{literalinclude\} (\S+)", text)
     assert (page.parent / shown).resolve() == example
     commands = re.findall(r"^torchrun (?:.*\\\n)*.*", text, re.M)
-    assert len(commands) == 4
-    assert {script for command in commands for script in re.findall(r"\S+\.py", command)} == {
-        "examples/train_digits.py"
-    }
+    assert len(commands) == 5
+    scripts = [script for command in commands for script in re.findall(r"\S+\.py", command)]
+    assert set(scripts) == {"examples/train_digits.py", "examples/train_mnist.py"}
+    (options,) = (command.split()[4:] for command in commands if "mnist" in command)
+    said = (ROOT / "examples/train_mnist.py").read_text(encoding="utf-8")
+    assert all(f'"{option}"' in said for option in options if option.startswith("--"))
+
+
+# Some rows at a time
+
+
+def doubled(x, y):
+    return 2 * x + y
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
+def test_rows_in_chunks_are_those_of_one_call_in_order(chunk_size):
+    x, y, sizes = torch.arange(7.0), torch.ones(7), []
+
+    def function(x, y):
+        sizes.append(len(x))
+        return doubled(x, y)
+
+    assert torch.equal(lab.in_chunks(function, x, y, chunk_size=chunk_size), doubled(x, y))
+    assert sum(sizes) == 7
+    assert set(sizes[:-1]) <= {chunk_size}
+    assert 1 <= sizes[-1] <= chunk_size
+
+
+def test_one_chunk_draws_after_the_other_from_one_generator():
+    def draw(x, generator):
+        return torch.randn(x.shape, generator=generator)
+
+    drawn = lab.in_chunks(draw, torch.zeros(7), chunk_size=3, generator=alone.seeded())
+    generator = alone.seeded()
+    assert torch.equal(drawn, torch.cat([torch.randn(n, generator=generator) for n in (3, 3, 1)]))
+
+
+def peak_of_sampling(n, chunk_size):
+    """The most that tensors take up while n pictures are drawn, beyond noise and results."""
+    vp = sde.VPSDE()
+    model = sde.ScoreModel(lab.UNet(1, width=8, generator=alone.seeded()), vp)
+    noise = vp.sample_prior((n, 1, 12, 12), generator=alone.seeded())
+
+    def draw(z):
+        return probability_flow.sample(vp, model, z, n_steps=2)
+
+    return divergence.peak_bytes(lambda: lab.in_chunks(draw, noise, chunk_size=chunk_size)) - noise.nbytes
+
+
+def test_the_memory_of_sampling_in_chunks_is_that_of_a_chunk():
+    """Beside the results: ten times the rows take no more in chunks, and ten times as much at once."""
+    few, many, at_once = peak_of_sampling(20, 20), peak_of_sampling(200, 20), peak_of_sampling(200, 200)
+    assert many < 1.1 * few
+    assert at_once > 5 * few
+
+
+def test_a_bar_counts_the_rows_of_the_chunks_where_somebody_watches(monkeypatch):
+    class Bar:
+        def __init__(self, total, disable, **options):
+            self.total, self.shown, self.counted = total, not disable, 0
+            bars.append(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.total -= self.counted
+
+        def update(self, n):
+            self.counted += n
+
+    bars = []
+    monkeypatch.setattr(distributed, "tqdm", Bar)
+    x = torch.zeros(7)
+    for watched in (True, False):
+        monkeypatch.setattr(distributed, "is_watched", lambda watched=watched: watched)
+        lab.in_chunks(lambda x: x, x, chunk_size=3)
+        lab.in_chunks(lambda x: x, x, chunk_size=3, progress=False)
+        lab.in_chunks(lambda x: x, x)  # a single chunk needs none
+    assert [bar.shown for bar in bars] == [True] + 5 * [False]
+    assert {bar.total for bar in bars} == {0}
+
+
+@pytest.mark.parametrize(
+    ("message", "function", "keywords"),
+    [
+        ("chunk_size must be a positive integer, got 0", doubled, {"chunk_size": 0}),
+        ("function must return one row for each of 3 rows, got shape", lambda x, y: x[:1], {"chunk_size": 3}),
+        ("function must return one row for each of 3 rows, got float", lambda x, y: 1.0, {}),
+        (
+            r"all chunks, got \(1,\) torch.float32 and before \(3,\)",
+            lambda x, y: x.expand(len(x), len(x)),
+            {},
+        ),
+        ("torch.float64 and before", lambda x, y: x if x[0] == 0 else x.double(), {}),
+    ],
+)
+def test_what_does_not_fit_together_in_chunks_is_refused(message, function, keywords):
+    with pytest.raises(ValueError, match=message):
+        lab.in_chunks(function, torch.arange(7.0), torch.ones(7), **({"chunk_size": 3} | keywords))
 
 
 # One process

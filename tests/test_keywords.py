@@ -326,6 +326,13 @@ CALLS = {
         {"generator": 0},
         {"generator": 1, "classifier": KNeighborsClassifier(1)},
     ),
+    "distributed.in_chunks": Keywords(
+        lambda **k: lab.in_chunks(
+            lambda x, generator: x + len(x) + torch.randn(x.shape, generator=generator), points(), **k
+        ),
+        {"generator": 0, "chunk_size": 2},
+        {"generator": 1, "chunk_size": 3},
+    ),
     "distributed.over_ranks": Keywords(
         lambda **k: lab.over_ranks(lambda x, generator: x + torch.randn(x.shape, generator=generator), points(), **k),
         {"generator": 0},
@@ -465,6 +472,7 @@ ONE_RESULT = {
     "coursework_reports.Answer.mean_of": f"{TESTED} test_coursework_reports",
     "coursework_reports.Answer.misfit": f"{TESTED} test_coursework_reports",
     "coursework_reports.slips": f"{TESTED} test_catalogue",
+    "distributed.in_chunks.progress": "shows a bar, in test_distributed",
     "fingerprints.describe": f"{TESTED} test_fingerprints",
     "training.fit": f"{TESTED} test_training",
     "widgets.explorer": f"{TESTED} test_widgets",

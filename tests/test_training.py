@@ -21,8 +21,9 @@ from small_run import (
 )
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from scorebook.lab.networks import TimeMLP
+from scorebook.lab.networks import TimeMLP, UNet
 from scorebook.lab.training import History, fit
+from scorebook.score_matching import implicit_score_matching_loss, score_of
 
 
 def fail(value):
@@ -379,6 +380,110 @@ def test_a_person_sees_a_bar_that_goes_away(capfd, monkeypatch):
     assert capfd.readouterr() == ("", "")
 
 
+# Mixed precision
+
+
+class Watched(torch.nn.Module):
+    """Two layers that note in which types they compute, by themselves or called by their own forward."""
+
+    def __init__(self, calls_itself=False):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(2, 16), torch.nn.Linear(16, 2)
+        self.calls_itself, self.within, self.products = calls_itself, [], []
+
+    def forward(self, x, again=True):
+        if self.calls_itself and again:
+            return {"field": self(x, again=False)["field"], "rest": (x, 3)}
+        hidden = self.first(x).tanh()
+        self.within.append(hidden.dtype)
+        return {"field": self.second(hidden), "rest": (x, 3)}
+
+
+@pytest.mark.parametrize("calls_itself", [False, True])
+@pytest.mark.parametrize("around", [None, torch.float16], ids=["alone", "within another autocast"])
+def test_in_mixed_precision_the_network_alone_is_in_the_lower_one(calls_itself, around):
+    seen = []
+
+    def loss(model, x):
+        out = model(x)
+        product = x.T @ x  # of the loss, which is not rounded
+        seen.append((out["field"].dtype, out["rest"][0].dtype, out["rest"][1], product.dtype))
+        return (out["field"] + x).square().sum(1).mean() + 0 * product.sum()
+
+    model = Watched(calls_itself)
+    with torch.autocast("cpu", around or torch.bfloat16, enabled=around is not None):
+        history = fit(model, loss, DATA[0], n_steps=20, lr=1e-2, generator=seeded(2), autocast=torch.bfloat16)
+    assert set(model.within) == {torch.bfloat16}
+    assert set(seen) == {(torch.float32, torch.float32, 3, around or torch.float32)}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert history.loss[-1] < history.loss[0] / 2
+    model(DATA[0])  # afterwards it is as before
+    assert model.within[-1] == torch.float32
+    assert not model._forward_pre_hooks
+    assert not model._forward_hooks
+
+
+def test_mixed_precision_takes_nearly_the_course_of_full_precision():
+    full, mixed = train(60, lr=1e-2), train(60, lr=1e-2, autocast=torch.bfloat16)
+    assert not torch.equal(full[1].loss, mixed[1].loss)
+    torch.testing.assert_close(mixed[1].loss, full[1].loss, rtol=0.05, atol=0.02)
+    # Averaged weights that were kept in bfloat16 would move by steps of a half per cent, or not at all.
+    moved = torch.cat([(a - b).flatten() for a, b in zip(mixed[0].parameters(), network().parameters(), strict=True)])
+    assert (moved != moved.bfloat16().float()).float().mean() > 0.9
+
+
+def test_an_energy_is_trained_by_its_score_in_mixed_precision():
+    """Its gradient is taken within the loss, and backwards it goes once more."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.SiLU(), torch.nn.Linear(32, 1))
+
+    def loss(model, x):
+        return implicit_score_matching_loss(lambda x: score_of(lambda x: model(x).squeeze(1), x), x)
+
+    x = torch.randn(500, 2, generator=seeded(3))
+    history = fit(model, loss, x, n_steps=200, lr=1e-2, generator=seeded(2), autocast=torch.bfloat16)
+    # The least there is for a Gaussian is -d/2 = -1.
+    assert history.loss[-20:].mean().item() == pytest.approx(-1, abs=0.15)
+
+
+def test_mixed_precision_goes_on_to_the_same_bits_and_is_a_setting_of_the_run(tmp_path):
+    def mixed(n, **kw):
+        return train(n, autocast=torch.bfloat16, **kw)
+
+    mixed(13, checkpoint=tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"with autocast='bfloat16', not None; .* changed=\['autocast'\]"):
+        train(40, checkpoint=tmp_path / "c.pt")
+    assert_same_run(mixed(40, checkpoint=tmp_path / "c.pt"), mixed(40))
+    train(41, checkpoint=tmp_path / "c.pt", changed=["autocast", "loss"])
+
+
+def test_a_loss_that_fails_leaves_no_autocast_behind():
+    model = Watched()
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        fit(model, lambda model, x: model(x[:, :1])["field"].sum(), DATA[0], n_steps=2, autocast=torch.bfloat16)
+    assert not torch.is_autocast_enabled("cpu")
+    assert not model._forward_hooks
+
+
+# Formats of memory
+
+
+def test_weights_with_channels_last_train_to_the_same_and_stay_so():
+    x = torch.randn(12, 2, 8, 8, generator=seeded(4))
+
+    def loss(model, x, generator):
+        t = torch.rand(len(x), generator=generator)
+        return (model(x, t) + x).square().mean()
+
+    models = [UNet(2, width=8, generator=seeded(5)) for _ in range(2)]
+    models[1].to(memory_format=torch.channels_last)
+    losses = [fit(m, loss, x, n_steps=6, batch_size=4, lr=1e-2, generator=seeded(6)).loss for m in models]
+    torch.testing.assert_close(losses[1], losses[0])
+    for plain, last in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(last, plain, rtol=1e-2, atol=1e-3)
+        assert last.ndim != 4 or last.is_contiguous(memory_format=torch.channels_last)
+
+
 # What is refused
 
 
@@ -404,6 +509,9 @@ NAN[5, 1] = math.nan
         (r"ema_decay must lie in \(0, 1\) or be None, got 1.0", wrong(ema_decay=1.0)),
         (r"ema_decay must lie in \(0, 1\) or be None, got 0", wrong(ema_decay=0)),
         ("schedule must be one of 'constant', 'cosine', got 'linear'", wrong(schedule="linear")),
+        ("autocast must be torch.bfloat16 or None, got torch.float16, in which gradients", wrong(autocast=torch.half)),
+        ("autocast must be torch.bfloat16 or None, got 'bfloat16'", wrong(autocast="bfloat16")),
+        ("autocast must be torch.bfloat16 or None, got torch.float32", wrong(autocast=torch.float32)),
         ("generator must be a torch.Generator or None, got 0", wrong(generator=0)),
         ("model must be a torch.nn.Module, got function", wrong(model=denoising)),
         ("model must have at least one parameter", wrong(model=torch.nn.ReLU())),

@@ -3,7 +3,7 @@
 from scorebook.lab.datasets import checkerboard, coloured_digits, digits, full_mnist, hue, mnist, moons, swiss_roll
 from scorebook.lab.devices import device, use_one_thread
 from scorebook.lab.diagnostics import calibration, copying, coverage, covered, nearest, same_kind, told_apart
-from scorebook.lab.distributed import over_ranks, rank
+from scorebook.lab.distributed import in_chunks, over_ranks, rank
 from scorebook.lab.distributions import GaussianMixture
 from scorebook.lab.live import live
 from scorebook.lab.metrics import energy_distance, mode_weights, sliced_wasserstein
@@ -41,6 +41,7 @@ __all__ = [
     "held_out_loss",
     "hue",
     "image_grid",
+    "in_chunks",
     "initialise",
     "live",
     "mnist",

@@ -9,13 +9,14 @@ On the CPU the book computes on one core: every notebook calls :func:`use_one_th
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 import torch
 
 from scorebook.lab.arguments import one_of
 
-__all__ = ["device", "processor", "use_one_thread"]
+__all__ = ["device", "is_watched", "processor", "use_one_thread"]
 
 _VARIABLE = "SCOREBOOK_DEVICE"
 
@@ -81,3 +82,11 @@ def _present() -> list[str]:
     """Names of the devices that are here, the preferred one first."""
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     return [name for name, is_here in here.items() if is_here]
+
+
+def is_watched() -> bool:
+    """Whether a person sees a progress bar: a terminal, Colab or a live Jupyter, not a page being built or a log.
+
+    Jupyter names the open notebook to the kernels it starts; programs that execute notebooks do not.
+    """
+    return sys.stderr.isatty() or "google.colab" in sys.modules or "JPY_SESSION_NAME" in os.environ

@@ -10,9 +10,11 @@ where :math:`\bar\ell_r` is the mean over the rows of rank :math:`r`. So the pro
 two things hold. What is to be the same on all ranks, the weights and the order of the data, comes from rank 0. What is
 to be independent, the noise of different rows, comes from a generator of each rank (:func:`own_generator`).
 
+What one process has to do for many rows it can do for some at a time: :func:`in_chunks`.
+
 Started without ``torchrun`` there is one process, and each function here does without the others what it says. All but
-:func:`rank`, :func:`n_ranks` and :func:`over_ranks` are what :func:`~scorebook.lab.training.fit` is made of: they want
-the processes to be joined, and to be called on every rank.
+:func:`rank`, :func:`n_ranks`, :func:`over_ranks` and :func:`in_chunks` are what
+:func:`~scorebook.lab.training.fit` is made of: they want the processes to be joined, and to be called on every rank.
 """
 
 import atexit
@@ -24,6 +26,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tqdm import tqdm
+
+from scorebook.lab.arguments import positive_integer
+from scorebook.lab.devices import is_watched
+from scorebook.lab.types import Integer
 
 __all__ = [
     "alike",
@@ -31,6 +38,7 @@ __all__ = [
     "common_state",
     "copy_from_first",
     "from_first",
+    "in_chunks",
     "join",
     "n_ranks",
     "over_ranks",
@@ -103,6 +111,65 @@ def over_ranks(function: Callable[..., Tensor], *tensors: Tensor, generator: tor
         error = caught
     _raise_together(error)
     return _gathered_rows(result, n, tensors[0].device)
+
+
+def in_chunks(
+    function: Callable[..., Tensor],
+    *tensors: Tensor,
+    chunk_size: Integer = 500,
+    generator: torch.Generator | None = None,
+    progress: bool = True,
+) -> Tensor:
+    """Give a function some of the rows at a time, and put the results for all of them together, in order.
+
+    What the function needs in memory then depends on the chunk and not on the number of rows; beside it there are the
+    rows and the results, and the time is linear. Ten thousand digits, whose labels go along with their noise::
+
+        def draw(z, label):
+            return probability_flow.sample(process, control.given(model, label=label), z, n_steps=16)
+
+        x = lab.in_chunks(draw, noise, labels)
+
+    On several GPUs each takes its share in chunks: ``lab.over_ranks(lambda z: lab.in_chunks(draw, z), noise)``.
+
+    Args:
+        function: callable ``(*rows) -> tensor`` with one result for each row, shape ``(n, *any)``; called with
+            ``generator=`` if one is given. No gradient flows through it. Results may lie on another device than the
+            rows, such as a CPU with more memory.
+        tensors: at least one, with as many rows each.
+        chunk_size: rows at a time, the last ones excepted, which may be fewer.
+        generator: source of randomness, from which one chunk draws after the other. The results then depend on
+            ``chunk_size``, and are what they would be in distribution.
+        progress: show a bar while a person is watching; a page that is built or a log shows none.
+
+    Returns:
+        The results of all rows, shape ``(N, *any)``. Those of a function that treats each row by itself are, to
+        rounding, those of one call with all rows. An adaptive solver chooses its steps for each chunk.
+
+    Raises:
+        ValueError: if ``tensors`` or ``chunk_size`` are not as described, if the function does not return a row for
+            each row, or rows of another shape or type than before.
+    """
+    n, size = _checked_rows(tensors), positive_integer("chunk_size", chunk_size)
+    keywords = {} if generator is None else {"generator": generator}
+    whole: Tensor | None = None
+    shown = progress and rank() == 0 and n > size and is_watched()
+    with tqdm(total=n, leave=False, mininterval=0.2, disable=not shown) as bar:
+        for start in range(0, n, size):
+            rows = [tensor[start : start + size] for tensor in tensors]
+            result = _checked_result(function(*rows, **keywords), len(rows[0]))
+            if whole is None:
+                whole = result.new_empty(n, *result.shape[1:])
+            if (result.shape[1:], result.dtype) != (whole.shape[1:], whole.dtype):
+                raise ValueError(
+                    f"function must return rows alike for all chunks, got {tuple(result.shape[1:])} {result.dtype} "
+                    f"and before {tuple(whole.shape[1:])} {whole.dtype}"
+                )
+            whole[start : start + size] = result
+            del result
+            bar.update(len(rows[0]))
+    assert whole is not None
+    return whole
 
 
 def join(device: torch.device | str | None = None) -> None:

@@ -1,14 +1,18 @@
 """How a loss is called, whatever callable it is, and what must come back.
 
 A loss is called as ``loss(model, *batch)``, with the data by name where they are a dictionary, and with ``generator=``
-where it takes one.
+where it takes one. In mixed precision the model computes in the lower one, and the loss in float32.
 """
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import Parameter, signature
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from scorebook.lab.types import Loss
 
@@ -24,15 +28,50 @@ class Objective(nn.Module):
     Args:
         model: the module that is trained.
         loss: callable that gives a scalar tensor with a gradient.
+        autocast: type in which the model multiplies matrices and convolves; ``None`` for that of its weights.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss):
+    def __init__(self, model: nn.Module, loss: Loss, autocast: torch.dtype | None = None):
         super().__init__()
-        self.model, self.loss = model, in_place(loss)
+        self.model, self.loss, self.autocast = model, in_place(loss), autocast
 
     def forward(self, *batch: Any, **keywords: Any) -> Tensor:
         """The loss of a batch, once it is known to be a scalar that depends on the model."""
-        return _with_gradient(self.loss(self.model, *batch, **keywords))
+        with _in_lower_precision(self.model, self.autocast):
+            return _with_gradient(self.loss(self.model, *batch, **keywords))
+
+
+@contextmanager
+def _in_lower_precision(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """Within it each call of a model runs under ``torch.autocast``, and what it returns in that type comes as float32.
+
+    Autocast around the loss as a whole would round the products of the loss too, such as those of a divergence.
+
+    Args:
+        model: the module that is called.
+        dtype: a lower precision; ``None`` changes nothing.
+    """
+    if dtype is None:
+        yield
+        return
+    entered: list[torch.autocast] = []  # a model may call itself
+
+    def enter(*_: Any) -> None:
+        entered.append(torch.autocast(next(model.parameters()).device.type, dtype))
+        entered[-1].__enter__()
+
+    def leave(_model: nn.Module, _arguments: Any, result: Any) -> Any:
+        entered.pop().__exit__(None, None, None)
+        return tree_map_only(Tensor, lambda x: x.float() if x.dtype == dtype else x, result)
+
+    hooks = [model.register_forward_pre_hook(enter), model.register_forward_hook(leave, always_call=True)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        while entered:
+            entered.pop().__exit__(None, None, None)
 
 
 def _with_gradient(loss: Any) -> Tensor:

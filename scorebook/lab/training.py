@@ -32,7 +32,6 @@ import hashlib
 import math
 import numbers
 import os
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -48,6 +47,7 @@ from tqdm import tqdm
 from scorebook.lab.arguments import one_of, one_read, positive, positive_integer
 from scorebook.lab.batches import GlobalDraws, batch_size_of, rows_of
 from scorebook.lab.checkpoints import HeldInterrupt, read, readable, usable_path, write
+from scorebook.lab.devices import is_watched
 from scorebook.lab.distributed import (
     alike,
     any_rank,
@@ -69,7 +69,9 @@ from scorebook.lab.weights import Average, Keepsakes, Precise, check_extra_state
 
 __all__ = ["History", "fit", "held_out_loss"]
 
-_Changeable: TypeAlias = Literal["batch_size", "lr", "ema_decay", "clip", "schedule", "data", "loss", "model"]
+_Changeable: TypeAlias = Literal[
+    "batch_size", "lr", "ema_decay", "clip", "schedule", "autocast", "data", "loss", "model"
+]
 _MAY_CHANGE = get_args(_Changeable)
 _MOST_BATCHES, _FEWEST_BATCHES = 100, 10
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -124,6 +126,7 @@ def fit(
     clip: Number | None = 1.0,
     schedule: Literal["constant", "cosine"] = "constant",
     max_seconds: Number | None = None,
+    autocast: torch.dtype | None = None,
 ) -> History:
     """Train ``model`` in place; afterwards it holds the averaged weights and is in evaluation mode.
 
@@ -137,8 +140,8 @@ def fit(
     At the end it sees one epoch more, a hundred batches at most, for its statistics under the averaged weights.
 
     It does the same within ``torch.inference_mode()``, ``torch.no_grad()`` and under any default type or device. Within
-    ``torch.autocast`` it trains in that precision; the weights and their average stay in their own. For float16 prefer
-    bfloat16: gradients are not rescaled, and those below 6e-8 are lost.
+    ``torch.autocast`` it trains in that precision, loss and all; the weights and their average stay in their own. The
+    argument ``autocast`` is the better way: it lowers the precision of the network alone.
 
     A script that calls it runs unchanged on several GPUs or machines, as ``torchrun --nproc-per-node 4 train.py``, if
     it puts the model on :func:`~scorebook.lab.devices.device` and gives the same arguments in each process. The
@@ -168,9 +171,9 @@ def fit(
         checkpoint_every: number of steps between two writings; it is also written at the end and on Ctrl-C.
         resume: go on from ``checkpoint`` if it exists. ``False`` begins anew and replaces it.
         changed: names of what may differ on purpose from the run in ``checkpoint``: ``"lr"``, ``"batch_size"``,
-            ``"clip"``, ``"ema_decay"``, ``"schedule"``, ``"data"``, ``"loss"``, ``"model"`` (its attributes, the
-            modes of its modules, which weights are trained; weights of other shapes never fit). The run goes on with
-            the new from its next step, with other data from a new epoch.
+            ``"clip"``, ``"ema_decay"``, ``"schedule"``, ``"autocast"``, ``"data"``, ``"loss"``, ``"model"`` (its
+            attributes, the modes of its modules, which weights are trained; weights of other shapes never fit). The
+            run goes on with the new from its next step, with other data from a new epoch.
         progress: show a bar while a person is watching; a page that is built or a log shows none.
         clip: greatest norm of the gradient, all parameters together; ``None`` for no limit.
         schedule: ``"constant"``, or ``"cosine"``, which lowers the step size to 0 along half a cosine over
@@ -179,6 +182,11 @@ def fit(
             on for longer than first asked, or a constant run comes to its end.
         max_seconds: stop after the step that exceeds this wall time of this call. What you get then depends on the
             speed of the machine, so do not combine it with a claim that must repeat exactly.
+        autocast: ``torch.bfloat16`` for mixed precision: in each call of ``model`` matrices are multiplied and
+            convolved in it, under :class:`torch.autocast`, and what the call returns comes to the loss as float32. The
+            loss, the weights, Adam's moments and the moving average stay as they are without it. It pays on GPUs with
+            units for bfloat16 (Ampere and later). ``float16`` is refused: gradients below 6e-8 would be lost, unless
+            they were rescaled.
 
     Returns:
         The :class:`History` of the run.
@@ -214,6 +222,7 @@ def fit(
     if ema_decay is not None and not (isinstance(ema_decay, numbers.Real) and 0 < ema_decay < 1):
         raise ValueError(f"ema_decay must lie in (0, 1) or be None, got {ema_decay!r}")
     one_of("schedule", schedule, ("constant", "cosine"))
+    _check_autocast(autocast)
     changed = (changed,) if isinstance(changed, str) else tuple(changed)
     for name in changed:
         one_of("changed", name, _MAY_CHANGE)
@@ -230,6 +239,7 @@ def fit(
         "ema_decay": None if ema_decay is None else float(ema_decay),
         "clip": None if clip is None else float(clip),
         "schedule": schedule if schedule == "constant" else f"{schedule} over {n_steps} steps",
+        "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
     }
     join(parameters[0].device)
     alike(
@@ -255,7 +265,7 @@ def fit(
     began = time.perf_counter()
     earlier = run.seconds
     out_of_time = complete = False
-    shown = progress and rank() == 0 and _is_watched()
+    shown = progress and rank() == 0 and is_watched()
     bar = tqdm(total=n_steps, initial=run.step, leave=False, mininterval=0.2, disable=not shown)
     try:
         with bar, HeldInterrupt() as interrupt:
@@ -379,7 +389,7 @@ class _Run:
         self.device = self.parameters[0].device
         self.modes, self.says_modes = [(module, module.training) for module in model.modules()], model.training
         self.frozen = _set_to_training(model)
-        self.objective = Objective(model, loss)
+        self.objective = Objective(model, loss, None if settings["autocast"] is None else torch.bfloat16)
         self.shared_objective: nn.Module = self.objective
         if n_ranks() > 1:  # from here on every rank has the weights of the first
             self.shared_objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
@@ -678,6 +688,16 @@ def _checked_generator(generator: torch.Generator | None) -> torch.Generator:
     return generator
 
 
+def _check_autocast(dtype: Any) -> None:
+    if dtype is torch.float16:
+        raise ValueError(
+            "autocast must be torch.bfloat16 or None, got torch.float16, in which gradients below 6e-8 are lost unless "
+            "they are rescaled; bfloat16 has the range of float32"
+        )
+    if dtype is not None and dtype is not torch.bfloat16:
+        raise ValueError(f"autocast must be torch.bfloat16 or None, got {dtype!r}")
+
+
 def _trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -716,11 +736,3 @@ def _set_to_training(model: nn.Module) -> list[str]:
 
 def _has_extra_state(module: nn.Module) -> bool:
     return type(module).get_extra_state is not nn.Module.get_extra_state
-
-
-def _is_watched() -> bool:
-    """Whether a person sees the bar: a terminal, Colab or a live Jupyter, not a page being built or a log.
-
-    Jupyter names the open notebook to the kernels it starts; programs that execute notebooks do not.
-    """
-    return sys.stderr.isatty() or "google.colab" in sys.modules or "JPY_SESSION_NAME" in os.environ

@@ -4,6 +4,7 @@ from meta_device import labels, points
 from scorebook.lab import distributed
 
 DRIVEN = {
+    "in_chunks": lambda: distributed.in_chunks(lambda x, label: x + label[:, None], points(), labels(), chunk_size=2),
     "over_ranks": lambda: distributed.over_ranks(lambda x, label: x + label[:, None], points(), labels()),
     "share": lambda: distributed.share(points()),
     "summed": lambda: distributed.summed(points()),

@@ -3,10 +3,11 @@
 from scorebook.lab import devices
 from surface import Call
 
-NO_DATA = {"device": "takes nothing", "processor": "takes nothing", "use_one_thread": "takes nothing"}
+NO_DATA = dict.fromkeys(("device", "is_watched", "processor", "use_one_thread"), "takes nothing")
 
 WITHOUT_DATA = {
     "device": Call(devices.device),
+    "is_watched": Call(devices.is_watched),
     "processor": Call(devices.processor),
     "use_one_thread": Call(devices.use_one_thread),
 }

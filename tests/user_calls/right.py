@@ -112,6 +112,8 @@ lab.fit(network, lambda model, x: model(x).square().mean(), x, n_steps=1, progre
 loss: Loss = functools.partial(sliced_score_matching.sliced_score_matching_loss, n_projections=2)
 lab.fit(network, loss, {"x": x.numpy()}, n_steps=np.int64(1), changed="lr", progress=False)
 lab.fit(network, loss, torch.utils.data.TensorDataset(x), n_steps=1, progress=False)
+drawn = lab.in_chunks(lambda z: sde.VPSDE().denoise(lambda x, t: -x, z, 0.5), x, chunk_size=np.int64(2))
+lab.fit(network, loss, x, n_steps=1, autocast=torch.bfloat16, changed=["autocast"], progress=False)
 lab.fit(network, loss, x, n_steps=1, batch_size=4, ema_decay=None, generator=generator, progress=False)
 
 

@@ -97,6 +97,8 @@ lab.fit(network, score_matching.implicit_score_matching_loss, x, n_steps=1, prog
 lab.fit(lambda x: -x, score_matching.implicit_score_matching_loss, x, n_steps=1)
 lab.fit(network, "mse", x, n_steps=1)
 lab.fit(network, score_matching.implicit_score_matching_loss, x, n_steps=1, schedule="linear")
+lab.fit(network, score_matching.implicit_score_matching_loss, x, n_steps=1, autocast="bfloat16")
+lab.in_chunks(lambda x: -x, x, chunk_size=0.5)
 process.exact_score(mixture.score)(x, 0.5)
 WithoutSigma()
 sde.ScoreModel(network)
