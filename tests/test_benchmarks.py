@@ -105,6 +105,15 @@ def test_samples_that_are_shifted_on_a_line_are_as_far_off_as_the_shift(shift):
     assert distance((quantiles + shift)[:, None]) == pytest.approx(abs(shift), abs=2e-4)
 
 
+def test_the_quantiles_of_a_normal_law_are_its_own():
+    law = lab.GaussianMixture(
+        [1.0], torch.tensor([[0.3]], dtype=torch.float64), torch.tensor([4.0], dtype=torch.float64)
+    )
+    distance = distances.sliced_wasserstein_to(law, 1000, torch.Generator().manual_seed(0))
+    quantiles = 0.3 + 2 * torch.special.ndtri((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
+    assert distance(quantiles[:, None]) < 1e-6
+
+
 @pytest.mark.parametrize("covariances", [[1e-10], [[[1e-10, 0.0], [0.0, 1e-10]]]])
 def test_along_each_direction_counts_how_far_the_points_are_off_in_it(covariances):
     offset = torch.tensor([0.5, -1.0], dtype=torch.float64)
@@ -329,6 +338,7 @@ def test_the_figure_of_the_divergence_draws_a_line_for_each_way():
         ]
     )
     assert len({line.get_linestyle() for line in picture.axes[2].lines}) > 1
+    assert [ax.get_xlabel() for ax in picture.axes] == [""] * 4 + ["dimension"] * 2
     assert "each of exact divergence, training step and likelihood:" in alt
 
 
@@ -398,6 +408,15 @@ def test_how_it_was_measured_is_told_in_full():
         "Measured on 2 January 2026 in 1 minute on a processor, 2 threads on 2 cores; 0.1 processes at work on average "
         "in the minute before; 5 repetitions; Python 3.11.0, scorebook 0.1.0; commit 0123456789."
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.0, "1 minute"), (29, "1 minute"), (91, "2 minutes"), (600, "10 min")]
+)
+def test_minutes_are_rounded_and_none_is_one(seconds, words):
+    results = invented_results()
+    results["overhead"]["about"]["seconds"] = seconds
+    assert f"in {words}" in benchmark_page.measured(results, "overhead")
 
 
 @pytest.mark.parametrize(

@@ -363,6 +363,29 @@ def test_the_place_of_an_error_is_in_the_students_file():
     assert isinstance(report.cause, ValueError)
 
 
+@pytest.mark.parametrize(
+    ("shape", "wanted", "words"),
+    [
+        ((), (5,), ": one number for the whole batch instead of one for each point"),
+        ((), (5, 2), ": one number for the whole batch instead of one for each point"),
+        ((5, 1), (5,), ": drop the last axis, or it meets a row and makes a table"),
+        ((5, 5), (5,), ": a column met a row, (B, 1) and (B,), and made a table"),
+        *[(shape, (5,), "") for shape in ((4,), (1, 5), (5, 2), (4, 4), (4, 5), (5, 4))],
+        *[((5,), (5, 2), ""), ((5, 5), (5, 2), ""), ((5, 2, 1), (5, 2), ""), ((1,), (), "")],
+    ],
+)
+def test_a_wrong_shape_is_told_with_how_one_comes_to_it(shape, wanted, words):
+    with pytest.raises(guard.Refusal) as refused:
+        Student("f()").tensor(torch.zeros(shape), wanted, "the loss")
+    assert str(refused.value) == f"the loss must have shape {wanted}, got {shape}{words}"
+
+
+@pytest.mark.parametrize("function", [3, None, torch.zeros(2)])
+def test_what_is_no_function_is_refused_with_a_generator_too(function):
+    with pytest.raises(guard.Refusal, match=r"could not be called as f\(x\)"):
+        Student("f(x)").call(function, torch.zeros(2), generator=torch.Generator())
+
+
 def test_a_generator_is_passed_only_to_who_takes_it():
     student = Student("f()")
     assert student.call(lambda *, generator: generator, generator=3) == 3

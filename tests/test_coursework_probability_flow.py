@@ -39,6 +39,10 @@ def swapped(process, score):
     return lambda x, t: flow()(process, score)(t, x)
 
 
+def own_drift(process, score):
+    return lambda t, x: -0.5 * process.diffusion(t) ** 2 * (x + score(x, t))
+
+
 def of_the_batch(process, score):
     return lambda t, x: flow()(process, score)(t, x - x.mean(0))
 
@@ -46,12 +50,15 @@ def of_the_batch(process, score):
 WRONG_FLOWS = {
     "½": (flow(lambda f, g, s: f - g**2 * s), "half"),
     "½ g": (flow(lambda f, g, s: f - 0.5 * g * s), "diffusion_for_squared"),
+    "g": (flow(lambda f, g, s: f - g * s), "diffusion_for_squared"),
     "½ s": (flow(lambda f, g, s: f - 0.5 * s), "no_squared_diffusion"),
     "+": (flow(lambda f, g, s: f + 0.5 * g**2 * s), "score_sign"),
     "backwards": (flow(lambda f, g, s: 0.5 * g**2 * s - f), "time_direction"),
     "no drift": (flow(lambda f, g, s: -0.5 * g**2 * s), "no_drift"),
     "drift's sign": (flow(lambda f, g, s: -f - 0.5 * g**2 * s), "drift_sign"),
     "½ drift": (flow(lambda f, g, s: 0.5 * f - 0.5 * g**2 * s), "half_drift"),
+    "2 drift": (flow(lambda f, g, s: 2 * f - 0.5 * g**2 * s), "double_drift"),
+    "drift of VP": (own_drift, "own_drift"),
     "σ for t": (flow(asked=lambda process, t: process.sigma(t).clamp(max=1)), "noise_scale"),
     "no score": (flow(lambda f, g, s: f), "no_score"),
     "¼": (flow(lambda f, g, s: f - (0.5 * g) ** 2 * s), "quarter"),
@@ -162,11 +169,20 @@ WRONG_LIKELIHOODS = {
     "unit projections": (unit_probe, {}, "unit_projections"),
     "negative": (lambda *problem: -likelihood()(*problem), {}, "negative"),
     "in bits": (lambda *problem: likelihood()(*problem) / math.log(2), {}, "bits"),
+    "divergence in bits": (likelihood(trace=1 / math.log(2)), {}, "bits"),
+    "prior in bits": (
+        likelihood(prior=lambda x: -0.5 * (x.square().sum(1) + x.shape[1] * math.log(2 * math.pi)) / math.log(2)),
+        {},
+        "bits",
+    ),
     "per dimension": (lambda *problem: likelihood()(*problem) / 3, {}, "per_dimension"),
     "mean": (lambda *problem: likelihood()(*problem).mean(), {}, "shape"),
     "no bin width": (bits(offset=lambda width: 0.0), WIDTH, "bin_width"),
     "bin width's sign": (bits(offset=lambda width: -math.log2(width)), WIDTH, "bin_width"),
     "bin width once": (bits(offset=lambda width: math.log2(width) / 3), WIDTH, "bin_width"),
+    "bin width for its logarithm": (bits(offset=lambda width: width), WIDTH, "bin_width"),
+    "bin width in nats": (bits(offset=math.log), WIDTH, "nats"),
+    "density in nats": (bits(scale=lambda d: -1 / d), WIDTH, "nats"),
     "8 bits": (bits(offset=lambda width: -8), WIDTH, "dequantization"),
     "7 bits": (bits(offset=lambda width: -7), WIDTH, "dequantization"),
     "not per dimension": (bits(scale=lambda d: -1 / math.log(2), offset=lambda w: 3 * math.log2(w)), WIDTH, "total"),

@@ -116,15 +116,27 @@ WRONG_SDES = {
         ),
         "alpha_squared",
     ),
+    "α with ¼": (Process(alpha=lambda self, t: torch.exp(-0.25 * self.integral(t))), "alpha_squared"),
+    "β t for its integral": (
+        Process(
+            alpha=lambda self, t: torch.exp(-0.5 * self.beta(t) * t),
+            sigma=lambda self, t: torch.sqrt(1 - torch.exp(-self.beta(t) * t)),
+        ),
+        "integral",
+    ),
     "variance for σ": (Process(sigma=lambda self, t: 1 - torch.exp(-self.integral(t))), "variance_for_std"),
     "g of VE": (Process(diffusion=lambda self, t: self.sigma(t)), "sigma_for_diffusion"),
     "g without √2": (Process(diffusion=lambda self, t: torch.sqrt(self.beta(t) / 2)), "root_two"),
+    "√2 g": (Process(diffusion=lambda self, t: torch.sqrt(2 * self.beta(t))), "root_two"),
     "√σ": (Process(sigma=lambda self, t: (1 - torch.exp(-self.integral(t))) ** 0.25), "root_of_std"),
     "√g": (Process(diffusion=lambda self, t: self.beta(t) ** 0.25), "root_of_diffusion"),
     "no noise": (Process(diffusion=lambda self, t: torch.zeros_like(t)), "no_diffusion"),
     "VE, g = σ": (Exploding(diffusion=lambda self, t: self.sigma(t)), "sigma_for_diffusion"),
     "VE, g²": (Exploding(diffusion=lambda self, t: self.sigma(t) ** 2 * 2 * math.log(5000)), "squared_diffusion"),
     "σ² z": (Process(perturb=perturb(sigma=lambda s: s**2)), "variance_for_std"),
+    "√σ z": (Process(perturb=perturb(sigma=torch.sqrt)), "root_of_std"),
+    "α² x₀": (Process(perturb=perturb(alpha=torch.square)), "alpha_squared"),
+    "√α x₀": (Process(perturb=perturb(alpha=torch.sqrt)), "alpha_squared"),
     "x₀ for α x₀": (Process(perturb=perturb(alpha=torch.ones_like)), "no_alpha"),
     "z for σ z": (Process(perturb=perturb(sigma=torch.ones_like)), "no_sigma"),
     "rand": (Process(perturb=perturb(draw=torch.rand)), "uniform_noise"),
@@ -149,13 +161,14 @@ def test_a_wrong_sde_is_named_beside_a_reference(name):
     graded.is_named(lambda seed: coursework.check_sde(process, reference=sde.VPSDE(), seed=seed), mistake)
 
 
-def test_a_forgotten_term_of_the_squared_diffusion_is_named():
-    """What differentiating sigma alone gives: right for VE, and wrong by the pull of the drift for VP."""
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_forgotten_term_of_the_squared_diffusion_is_named(share):
+    """What differentiating sigma alone gives, or half of the pull: right for VE, and wrong for VP."""
 
-    def slope_only(self, t):
-        return torch.sqrt(self.beta(t) * torch.exp(-self.integral(t)))
+    def slope(self, t):
+        return torch.sqrt(self.beta(t) * (torch.exp(-self.integral(t)) + share * self.sigma(t) ** 2))
 
-    graded.is_named(lambda seed: coursework.check_sde(Process(diffusion=slope_only), seed=seed), "variance_slope")
+    graded.is_named(lambda seed: coursework.check_sde(Process(diffusion=slope), seed=seed), "variance_slope")
 
 
 @pytest.mark.parametrize(
@@ -206,6 +219,26 @@ def book_step(process, score, x, t, dt, generator):
     return sde.euler_maruyama(process, score, x, times=times, denoise=False, generator=generator)
 
 
+def own_drift(process, score, x, t, dt, *, generator):
+    return step(lambda f, g, s: -(g**2) * (x / 2 + s))(process, score, x, t, dt, generator=generator)
+
+
+def of_the_time_reached(drift):
+    """Diffusion of the noise, and with ``drift`` all else but the score, at the time to which the step leads."""
+
+    def f(process, score, x, t, dt, *, generator):
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        at, g = t + dt if drift else t, process.diffusion(t + dt)
+        rate = process.drift(x, at) - process.diffusion(at) ** 2 * score(x, t)
+        return x + rate * dt + g * dt.abs().sqrt() * z
+
+    return f
+
+
+def symmetric(shape, generator, dtype):
+    return 2 * torch.rand(shape, generator=generator, dtype=dtype) - 1
+
+
 def clipped_by_batch(process, score, x, t, dt, *, generator):
     return step()(process, lambda x, t: score(x, t) / score(x, t).norm() * 200, x, t, dt, generator=generator)
 
@@ -234,12 +267,18 @@ WRONG_STEPS = {
     "+ g² s": (step(lambda f, g, s: f + g**2 * s), "score_sign"),
     "-f": (step(lambda f, g, s: -f - g**2 * s), "drift_sign"),
     "no f": (step(lambda f, g, s: -(g**2) * s), "no_drift"),
+    "½ f": (step(lambda f, g, s: f / 2 - g**2 * s), "half_drift"),
+    "2 f": (step(lambda f, g, s: 2 * f - g**2 * s), "double_drift"),
+    "f of VP": (own_drift, "own_drift"),
     "no score": (step(lambda f, g, s: f), "no_score"),
     "|dt|": (step(size=torch.abs), "time_direction"),
     "forward": (step(lambda f, g, s: f, torch.abs), "forward"),
     "no change": (lambda process, score, x, t, dt: x.clone(), "no_change"),
     "t + dt": (step(at=lambda t, dt: t + dt), "time_reached"),
+    "f and g at t + dt": (of_the_time_reached(True), "time_reached"),
+    "noise's g at t + dt": (of_the_time_reached(False), "time_reached"),
     "rand": (step(draw=torch.rand), "uniform_noise"),
+    "rand in [-1, 1]": (step(draw=symmetric), "uniform_noise"),
     "no dt": (step(size=torch.ones_like), "no_step"),
     "√dt of a negative": (step(noise=lambda g, dt: g * dt.sqrt()), "not_finite"),
     "one noise for all": (step(draw=shared), "shared_noise"),

@@ -186,6 +186,11 @@ def test_hues_follow_their_stated_law():
     assert stats.ks_2samp(ink[second].numpy(), ink[~second].numpy()).pvalue > 6e-5
 
 
+def test_the_colours_are_the_same_everywhere():
+    first = hue(coloured_digits("test")[0][:4])
+    torch.testing.assert_close(first, torch.tensor([5.1658, 4.3144, 5.0278, 3.1038]), rtol=0, atol=1e-3)
+
+
 def test_all_pixels_of_a_digit_share_one_hue():
     images, _ = coloured_digits("test")
     light = images + 1

@@ -6,9 +6,9 @@ other, and a run that was cut off goes on where it stopped. A fault is caught wh
 take several times the processor's time that they take without it, or stand still.
 
 The tests are those of the module, ``tests/test_<module>.py`` (or what ``TESTS`` names), and what the general laws say
-about it: the surface, the keywords, the ``meta`` device. They run in a process that is forked from one in which PyTorch
-and the like are already loaded, the quick ones first, up to the first failure; the laws run only where the module's own
-tests have noticed nothing, for to collect them takes longer than to run those.
+about it: the surface, the keywords, the ``meta`` device, other people's programs. They run in a process that is forked
+from one in which PyTorch and the like are already loaded, the quick ones first, up to the first failure; the laws run
+only where the module's own tests have noticed nothing, for to collect them takes longer than to run those.
 
 ``tests/mutants.json`` keeps what was found, and ``tests/mutants.md`` says which faults survived. One that changes
 nothing which a test could see is named in ``tests/equivalent_mutants.toml``, with the reason, and does not count.
@@ -44,9 +44,17 @@ SESSIONS = "_build/mutants"
 
 PACKAGES = ("scorebook", "scorebook/lab", "scorebook/coursework", "benchmarks")
 # Of the tools, those that compute what a page shows.
-TOOLS = ("tools/run_record.py", "tools/benchmark_page.py", "tools/stopwatch.py", "tools/mutants.py")
+TOOLS = tuple(
+    f"tools/{name}.py"
+    for name in (
+        *("run_record", "benchmark_page", "stopwatch", "mutants", "claimed", "folds", "front_door"),
+        *("questions", "self_tests", "situations", "slides", "pretrain"),
+    )
+)
 # General laws, of which the tests that name another module are left out.
-LAWS = ("tests/test_surface.py", "tests/test_keywords.py", "tests/test_meta_device.py")
+LAWS = tuple(f"tests/test_{name}.py" for name in ("surface", "keywords", "meta_device", "other_peoples_programs"))
+# Of these what starts processes, which would have to load all of it anew for each fault.
+LEFT_OUT = "in_a_process_of_its_own"
 # Laws that hold for all chapters at once.
 CHAPTERS = tuple(f"tests/test_{name}.py" for name in ("precision", "foreign_callers", "device_reads", "batches"))
 # Tests under another name than the module's, or beside it.
@@ -54,6 +62,9 @@ TESTS = {
     "scorebook/sde.py": ("tests/test_sde.py", "tests/test_same_sde.py"),
     "scorebook/probability_flow.py": ("tests/test_probability_flow.py", "tests/test_flow_in_use.py"),
     "tools/benchmark_page.py": ("tests/test_benchmarks.py",),
+    "tools/claimed.py": ("tests/test_tables.py",),
+    "tools/folds.py": ("tests/test_front_door.py",),
+    "tools/pretrain.py": ("tests/test_shipped.py",),
     # What ``fit`` is made of, whose laws are those of a whole run.
     **{
         f"scorebook/lab/{part}.py": (f"tests/test_{part}.py", "tests/test_training.py")
@@ -254,7 +265,7 @@ class Chosen:
         if not any(item.nodeid.startswith(law) for law in LAWS):
             return False
         word = item.nodeid.partition("[")[2].rstrip("]")
-        return word.replace(".", "-").partition("-")[0] in self.others
+        return LEFT_OUT in item.nodeid or word.replace(".", "-").partition("-")[0] in self.others
 
     def pytest_runtest_logreport(self, report):
         """Note the seconds, those of the fixtures included, and what fails."""

@@ -227,6 +227,7 @@ def _sdes_differing(reference, x, t) -> list[Mistake]:
         ("half_drift", "the drift has a ½ too many", {"drift": 0.5 * drift}),
         ("no_drift", "there is no drift", {"drift": torch.zeros_like(x)}),
         ("alpha_squared", "α(t) lacks the ½ in its exponent: that is α²", {"α(t)": alpha**2}),
+        ("alpha_squared", "α(t) has a ½ too many in its exponent: that is √α", {"α(t)": alpha.abs().sqrt()}),
         ("variance_for_std", "that is the variance; σ(t) is its root", {"σ(t)": sigma**2}),
         ("root_of_std", "a root too many", {"σ(t)": sigma.sqrt()}),
         ("sigma_for_diffusion", "that is σ(t); g is the rate at which noise comes", {"diffusion": sigma}),
@@ -290,9 +291,11 @@ def _perturbed(student, sde, alpha, sigma, t, generator):
         ),
     ]
     # Two mistakes leave the points right and show in the noise that is returned with them.
-    if is_standard((noisy - a * x0) / s):
+    added = (noisy - a * x0) / s
+    if is_standard(added):
         if is_standard(noise):
-            entries.append(("fresh_noise", "perturb returns other noise than it added", {points: noisy}))
+            if torch.corrcoef(torch.stack([added.flatten(), noise.flatten()]))[0, 1].abs() < 0.5:
+                entries.append(("fresh_noise", "perturb returns other noise than it added", {points: noisy}))
         else:
             law = {"noise's mean": noise.mean(), "noise's standard deviation": noise.std()}
             scaled = {points: a * x0 + noise} | law
