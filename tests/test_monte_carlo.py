@@ -53,6 +53,12 @@ def test_the_mean_of_a_condition_is_its_frequency_with_a_binomial_error(n, data)
     assert estimate.standard_error.item() == pytest.approx(math.sqrt(share * (1 - share) / (n - 1)), rel=1e-5)
 
 
+def test_an_estimate_stays_what_it_was():
+    estimate = expectation(lambda x: x, torch.arange(4.0))
+    with pytest.raises(AttributeError, match="cannot assign"):
+        estimate.n = 400
+
+
 def test_the_standard_error_is_the_spread_of_the_mean_over_repetitions():
     repetitions, n = 4000, 50
     estimate = expectation(torch.exp, torch.rand(n, repetitions, generator=generator(), dtype=torch.float64))

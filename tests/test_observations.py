@@ -170,6 +170,13 @@ def test_an_adjoint_that_is_off_by_little_is_refused(share):
         LinearObservation((forward, lambda y: (1 + share) * adjoint(y)), normal(1, 3), 0.3)
 
 
+@pytest.mark.parametrize("back", [[1.0, 2.0], 3.0, torch.tensor(3.0), torch.zeros(5, 6)])
+def test_an_adjoint_that_returns_no_rows_of_points_is_refused(back):
+    forward, _, _ = blur()
+    with pytest.raises(ValueError, match="the adjoint of operator must return shape"):
+        LinearObservation((forward, lambda y: back), normal(1, 3), 0.3)
+
+
 def test_a_number_that_is_hardly_seen_hides_no_wrong_adjoint():
     scale = torch.tensor([1.0, 1.0, 1e-9], dtype=F64)
     with pytest.raises(ValueError, match="must agree"):

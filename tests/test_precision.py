@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from scorebook import controllable_generation as cg
+from scorebook import probability_flow
 from scorebook.lab.networks import TimeMLP
 from scorebook.lab.predictions import convert_prediction
 from scorebook.langevin import gradient_ascent, langevin, metropolis_adjusted_langevin
@@ -189,6 +190,17 @@ def test_predictions_convert_as_in_single_precision(source, target, sigma, dtype
     in_range = single.abs() < torch.finfo(dtype).max
     assert half.dtype == dtype
     assert agrees(half[in_range], single[in_range], roundings=1)
+
+
+@HALF
+def test_what_a_divergence_sends_through_a_score_stays_in_its_range(dtype):
+    sde, x = VESDE(0.01, 2000.0), torch.tensor([[0.5, -1.0], [2.0, 0.3]])
+
+    def score(x, t):
+        return (-x / (1 + sde.sigma(t) ** 2)).to(x.dtype)
+
+    half, single = (probability_flow.log_prob(sde, score, v, method="midpoint", n_steps=60) for v in (x.to(dtype), x))
+    assert agrees(half, single)
 
 
 @HALF
