@@ -210,6 +210,15 @@ WRONG = {
         {"(1 + noise**2) / 2 * g**2": "g**2"},
         ["between_check", "between_held_back"],
     ),
+    "DDPM and DDIM": (
+        "8_ddpm",
+        {
+            "-prediction": "prediction",
+            "std = ((1 - before)": "std = (1 + 0 * (1 - before)",
+            "- std**2).clamp": ").clamp",
+        },
+        ["conversions", "ddpm_step", "ddim_step"],
+    ),
 }
 
 

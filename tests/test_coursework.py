@@ -8,6 +8,7 @@ import re
 import nbformat
 import pytest
 import torch
+from surface import coursework_denoising_diffusion as steps
 
 from scorebook import controllable_generation, coursework, lab, noise_scales, probability_flow, score_matching, sde
 from scorebook import langevin as langevin_dynamics
@@ -43,6 +44,9 @@ def guided():
 # Each check on the book's own code.
 BOOK = {
     "check_annealed": lambda seed: coursework.check_annealed(noise_scales.annealed_langevin, seed=seed),
+    "check_conversion": lambda seed: coursework.check_conversion(steps.minus_over_std, "noise to score", seed=seed),
+    "check_ddim_step": lambda seed: coursework.check_ddim_step(steps.implicit, seed=seed),
+    "check_ddpm_step": lambda seed: coursework.check_ddpm_step(steps.ancestral, seed=seed),
     "check_divergence": lambda seed: coursework.check_divergence(score_matching.divergence, seed=seed),
     "check_guidance": lambda seed: coursework.check_guidance(guided(), observation(), seed=seed),
     "check_langevin": lambda seed: coursework.check_langevin(langevin_dynamics.langevin, seed=seed),
@@ -101,6 +105,9 @@ def stubbed(*arguments, **options):
 
 WRONG = {
     "check_annealed": lambda: coursework.check_annealed(stubbed),
+    "check_conversion": lambda: coursework.check_conversion(stubbed, "noise to score"),
+    "check_ddim_step": lambda: coursework.check_ddim_step(stubbed),
+    "check_ddpm_step": lambda: coursework.check_ddpm_step(stubbed),
     "check_divergence": lambda: coursework.check_divergence(stubbed),
     "estimated divergence": lambda: coursework.check_divergence(stubbed, exact=False),
     "check_guidance": lambda: coursework.check_guidance(stubbed, observation()),

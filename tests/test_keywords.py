@@ -480,6 +480,7 @@ ONE_RESULT = {
     f"coursework_{module}.check_{name}": "what a check finds is in test_coursework_mistakes"
     for module, names in {
         "controllable_generation": ("guidance",),
+        "denoising_diffusion": ("conversion", "ddim_step", "ddpm_step"),
         "learning": ("divergence", "loss", "score"),
         "probability_flow": ("log_prob", "probability_flow"),
         "sampling": ("annealed", "langevin"),

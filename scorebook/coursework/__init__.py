@@ -14,6 +14,7 @@ become a report.
 """
 
 from scorebook.coursework.controllable_generation import check_guidance
+from scorebook.coursework.denoising_diffusion import check_conversion, check_ddim_step, check_ddpm_step
 from scorebook.coursework.learning import check_divergence, check_loss, check_score
 from scorebook.coursework.probability_flow import check_log_prob, check_probability_flow
 from scorebook.coursework.reports import Measurement, Report
@@ -24,6 +25,9 @@ __all__ = [
     "Measurement",
     "Report",
     "check_annealed",
+    "check_conversion",
+    "check_ddim_step",
+    "check_ddpm_step",
     "check_divergence",
     "check_guidance",
     "check_langevin",

@@ -142,6 +142,14 @@ CHECKS = {
     "sde": lambda f, seed: coursework.check_sde(f(), reference=sde.VPSDE(), seed=seed),
     "sde alone": lambda f, seed: coursework.check_sde(f(), seed=seed),
     "sampler": lambda f, seed: coursework.check_sampler(f, seed=seed),
+    **{
+        f"{one} to {other}": lambda f, seed, kinds=f"{one} to {other}": coursework.check_conversion(f, kinds, seed=seed)
+        for one in ("noise", "clean", "score", "v")
+        for other in ("noise", "clean", "score", "v")
+        if one != other
+    },
+    "ddpm step": lambda f, seed: coursework.check_ddpm_step(f, seed=seed),
+    "ddim step": lambda f, seed: coursework.check_ddim_step(f, seed=seed),
     "reverse step": lambda f, seed: coursework.check_reverse_step(f, seed=seed),
     "flow": lambda f, seed: coursework.check_probability_flow(f, seed=seed),
     "log prob": lambda f, seed: coursework.check_log_prob(f, seed=seed),
