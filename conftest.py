@@ -21,6 +21,8 @@ from sources import ignored
 from stopwatch import Cost, measured, note
 
 DEVICES = ("cpu", "cuda")
+# On the CPU the masters of the coursework are executed where they are graded, in tests/test_assignments.py.
+OF_COURSEWORK = ("cuda",)
 
 CHOSEN = pytest.StashKey()
 
@@ -57,17 +59,23 @@ class NotebookOnEachDevice(NotebookFile):
     def collect(self):
         """Yields the tests; the one for an absent device is there, skipped."""
         budget = budget_of(nbformat.read(self.path, 4))
-        for device in self.config.stash[CHOSEN].get(self.path, DEVICES):
+        all_devices = OF_COURSEWORK if self.path.parent == surroundings.ROOT / "coursework" else DEVICES
+        for device in self.config.stash[CHOSEN].get(self.path, all_devices):
             item = NotebookOnDevice.from_parent(self, device=device, budget=budget)
             if device == "cuda" and not torch.cuda.is_available():
                 item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
             yield item
 
 
-def pytest_ignore_collect(collection_path):
-    """Passes over notebooks and tests that an editor or Jupyter has left."""
+def pytest_ignore_collect(collection_path, config):
+    """Passes over what an editor or Jupyter has left; where the site alone is asked for, over files that name none."""
     root = surroundings.ROOT
-    return True if collection_path.is_relative_to(root) and ignored(collection_path, root) else None
+    if collection_path.is_relative_to(root) and ignored(collection_path, root):
+        return True
+    if config.option.markexpr != "site" or not collection_path.is_file():
+        return None
+    notebook, test = collection_path.suffix == ".ipynb", collection_path.suffix == ".py"
+    return True if notebook or (test and "site" not in collection_path.read_text(encoding="utf-8")) else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -95,20 +103,27 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Runs what is fast first, and the site last: it is built from the outputs of the notebooks.
 
-    Of the notebooks the long ones come first, so that of two workers none waits long for the other. A page is opened by
-    one worker, for all of its tests.
+    Of the notebooks the long ones come first, so that of two workers none waits long for the other. Of the site that
+    which builds it comes first: the other worker has figures to open meanwhile, which need no page of the book. A page
+    is opened by one worker, for all of its tests.
     """
 
     def turn(item):
         if isinstance(item, NotebookItem):
             return 1, -item.budget
-        return (2, 0) if item.get_closest_marker("site") else (0, 0)
+        if not item.get_closest_marker("site"):
+            return 0, 0
+        groups = [mark.args[0] for mark in item.iter_markers("xdist_group")]
+        return 2, 0 if "site" in groups else 2 if any(name.startswith("page ") for name in groups) else 1
 
     for item in items:
+        opened = item.callspec.params if hasattr(item, "callspec") else {}
         if "site" in getattr(item, "fixturenames", ()):
             item.add_marker("site")
-            page = item.callspec.params.get("visited") if hasattr(item, "callspec") else None
+            page = opened.get("visited")
             item.add_marker(pytest.mark.xdist_group(f"page {page}" if page else "site"))
+        elif "shown" in opened:
+            item.add_marker(pytest.mark.xdist_group(f"figure {opened['shown']}"))
     items.sort(key=turn)
 
 

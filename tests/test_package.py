@@ -15,6 +15,8 @@ import pytest
 from execution_cache import package_files
 from sources import files
 
+pytestmark = pytest.mark.xdist_group("package")  # one worker builds the archives, once
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MODULES = [path for path in files(ROOT / "scorebook", "*.py") if path.name != "__init__.py"]
