@@ -17,7 +17,19 @@ OPERATOR = torch.tensor([[1.0, 0.5]], dtype=DOUBLE)
 SEEN = LinearObservation(OPERATOR, torch.tensor([1.2], dtype=DOUBLE), 0.3)
 
 
-def gaussian(law, *, point=None, spread=None, std=0.3, scale=1.0, detach=False, plain=1.0, factor=lambda a: 1 / a):
+def gaussian(
+    law,
+    *,
+    point=None,
+    spread=None,
+    std=0.3,
+    scale=1.0,
+    detach=False,
+    plain=1.0,
+    factor=lambda a: 1 / a,
+    power=2,
+    norm=None,
+):
     """Student's guidance by a Gaussian likelihood around an estimate of the clean point."""
     prior = VP.exact_score(law)
 
@@ -25,12 +37,12 @@ def gaussian(law, *, point=None, spread=None, std=0.3, scale=1.0, detach=False, 
         a, c = VP.alpha(t), VP.sigma(t)
         x = x.clone().requires_grad_()
         s = prior(x, t)
-        clean = (x + c**2 * s) * factor(a) if point is None else point(x, a)
+        clean = (x + c**power * s) * factor(a) if point is None else point(x, a)
         if detach:
             clean = x + (clean - x).detach()
         v = c**2 / (c**2 + a**2) if spread is None else spread(a, c)
         gap = 1.2 - clean @ OPERATOR[0]
-        log_likelihood = -0.5 * gap**2 / (v * 1.25 + std**2)
+        log_likelihood = -0.5 * gap**2 / (v * 1.25 + std**2) if norm is None else -norm * gap.abs()
         return plain * s.detach() + scale * torch.autograd.grad(log_likelihood.sum(), x)[0]
 
     return score
@@ -68,6 +80,9 @@ WRONG_GUIDANCE = {
     "half": ({"scale": 0.5}, "half_guidance"),
     "no spread": (NO_SPREAD, "neglected_spread"),
     "divided by the standard deviation": ({"scale": 0.3, **NO_SPREAD}, "std_for_variance"),
+    "spread by its root": ({"spread": lambda a, c: c / (c**2 + a**2).sqrt()}, "std_for_variance"),
+    "σ s for σ² s": ({"power": 1}, "std_for_variance"),
+    **{f"norm, {k:g}": ({"norm": k}, "norm") for k in (1.0, 0.5, 1 / 0.09, 0.5 / 0.09, 1 / 0.3, 0.5 / 0.3)},
     "not divided": ({"scale": 0.09, **NO_SPREAD}, "no_noise_variance"),
     "no 1/α": ({"factor": torch.ones_like}, "no_alpha"),
     "detached": ({"detach": True}, "no_jacobian"),
