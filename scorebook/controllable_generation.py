@@ -570,8 +570,8 @@ def twisted_particles(
         n_steps: number of steps.
         twist: ``"pseudoinverse"``, the Gaussian of :func:`pseudoinverse_guidance`; or ``"tweedie"``, that of
             :func:`tweedie_moment_projection`, which serves data far from a round Gaussian better, at a backward pass
-            for each number seen. For a callable either is its likelihood at the denoised point, to the power
-            :math:`\alpha^2 s^2/(\sigma^2 + \alpha^2 s^2)`.
+            for each number seen. For a callable either is its average around the denoised point, by a
+            second-order expansion along its gradient, to the power :math:`\alpha^2 s^2/(\sigma^2 + \alpha^2 s^2)`.
         data_std: standard deviation :math:`s` of the clean data, in their units.
         generator: source of the noise and of the draws.
         diagnostics: also return log-weights and effective sample sizes.
@@ -590,8 +590,9 @@ def twisted_particles(
             gradients do not converge.
 
     Warns:
-        UserWarning: if the particles collapse: their effective number, less one, falls below a hundredth of them. That
-            it stays above proves nothing, for no weight tells of what no particle has found.
+        UserWarning: if the particles collapse: their effective number, less one, or the effective number of those at
+            the start from which the samples descend, falls below a hundredth of them. That both stay above proves
+            nothing, for no weight tells of what no particle has found.
 
     Source: Wu et al. (2023), algorithm 1.
     """
@@ -620,11 +621,12 @@ def twisted_particles(
         denoised, push, log_twist = guided(state, times[0], on_grid(score, times[:1])[0])
         log_weights = log_twist.reshape(clouds)
         sizes = [_effective_size(log_weights, times[0])]
+    root = torch.arange(len(x), device=x.device)
     for (t, u), time, at_time in steps:
         with one_read():
             worn = sizes[-1] < _WORN * log_weights.shape[1]
             log_weights, chosen = _drawn_anew(log_weights, worn, generator)
-            state, denoised, push, log_twist = (part[chosen] for part in (state, denoised, push, log_twist))
+            state, denoised, push, log_twist, root = (part[chosen] for part in (state, denoised, push, log_twist, root))
             kept, gain, std = (expand(part, state) for part in _kernel(sde, t, u, data_std))
             z = standard_normal(x.shape, generator=generator, dtype=state.dtype, device=x.device)
             state = still_finite("states", kept * state + gain * (denoised + push) + std * z, "t", time)
@@ -638,7 +640,7 @@ def twisted_particles(
             log_weights = log_weights + (log_ratio + log_twist - before).reshape(clouds)
             sizes.append(_effective_size(log_weights, time))
     all_sizes = torch.stack(sizes)
-    _warn_of_collapse(all_sizes, grid, log_weights.shape[1])
+    _warn_of_collapse(all_sizes, _families(log_weights, root), grid, log_weights.shape[1])
     _, chosen = _drawn_anew(log_weights, sizes[-1] >= 0, generator)
     samples = denoised[chosen].to(x.dtype)
     return (samples, log_weights.flatten(), all_sizes.squeeze(1)) if diagnostics else samples
@@ -680,12 +682,50 @@ def _twist(sde: SDE, observation: LinearObservation | LogDensity, kind: str, dat
     def likelihood(x0: Tensor) -> Any:
         return one_per_row("observation", observation(x0), x0)
 
-    def weigh_at(t: Any) -> Any:
-        signal = (sde.alpha(t) * data_std) ** 2
-        power = signal / (sde.sigma(t) ** 2 + signal)
-        return lambda values, pull: (power * torch.ones_like(values), power * values)
+    highest = torch.tensor(-math.inf, dtype=torch.float64)
 
-    return lambda x0: checked("observation", likelihood, x0, of=observation), likelihood, weigh_at
+    def weigh(spread: Tensor, trust: Tensor, predicted: Tensor, _: Field) -> tuple[Tensor, Tensor]:
+        nonlocal highest
+        weights, log_average, seen = _smoothed(see, predicted, spread, highest)
+        highest = seen
+        return expand(trust, weights) * weights, trust * log_average
+
+    def see(x0: Tensor) -> Tensor:
+        return checked("observation", likelihood, x0, of=observation)
+
+    def weigh_at(t: Any) -> Any:
+        noise, signal = sde.sigma(t) ** 2, (sde.alpha(t) * data_std) ** 2
+        return functools.partial(weigh, noise * data_std**2 / (noise + signal), signal / (noise + signal))
+
+    return lambda x0: x0, likelihood, weigh_at
+
+
+def _smoothed(see: Field, x0: Tensor, spread: Tensor, highest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The average of a likelihood around ``x0``, from its value, slope and curvature along the slope.
+
+    Let :math:`\ell` be its logarithm, :math:`g` the slope and :math:`\kappa` the curvature. In the direction of
+    :math:`g`, with spread :math:`r^2`,
+
+    .. math:: \log \mathrm E\, e^{\ell} \approx \ell + \frac{r^2\,|g|^2}{2\,(1 + r^2 \kappa)}
+              - \tfrac12 \log(1 + r^2 \kappa), \qquad \nabla \approx \frac{g}{1 + r^2 \kappa},
+
+    exact for one linear reading with Gaussian noise. An average is below what it is taken of: the curvature is held
+    above that of a square with this value and slope whose top is the highest value that any particle has seen.
+
+    Returns:
+        Slope and logarithm of the average, and the highest value seen so far.
+    """
+    with recording(x0.detach()) as at:
+        value = see(at)
+        (slope,) = torch.autograd.grad(value.sum(), at, create_graph=True)
+        flat = not slope.requires_grad
+        bent = at * 0 if flat else torch.autograd.grad(sum_over_event(slope * slope.detach()).sum(), at)[0]
+    value, slope = value.detach(), slope.detach()
+    steep = sum_over_event(slope * slope)
+    highest = torch.maximum(highest.to(value), value.max())
+    curvature = -sum_over_event(bent.detach() * slope) / steep.clamp(min=torch.finfo(steep.dtype).tiny)
+    widened = 1 + spread * torch.maximum(curvature, steep / (2 * (highest - value) + 1))
+    return slope / expand(widened, slope), value + spread * steep / (2 * widened) - widened.log() / 2, highest
 
 
 def _even_in_angle(sde: SDE, n_steps: int, data_std: float) -> Tensor:
@@ -727,13 +767,25 @@ def _drawn_anew(log_weights: Tensor, worn: Tensor, generator: torch.Generator | 
     return torch.where(worn.unsqueeze(1), mean, log_weights), chosen.flatten()
 
 
-def _warn_of_collapse(sizes: Tensor, times: Tensor, n: int) -> None:
-    if sizes.is_meta or n == 1 or not bool((sizes < 1 + n / 100).any()):
+def _families(log_weights: Tensor, root: Tensor) -> Tensor:
+    """Effective number of particles at the start from which those of each cloud descend."""
+    shares = log_weights.softmax(1).flatten()
+    return 1 / torch.zeros_like(shares).index_add_(0, root, shares).reshape(log_weights.shape).square().sum(1)
+
+
+def _warn_of_collapse(sizes: Tensor, families: Tensor, times: Tensor, n: int) -> None:
+    if sizes.is_meta or n == 1:
         return
-    step = int(sizes.amin(1).argmin())
+    if bool((sizes < 1 + n / 100).any()):
+        step = int(sizes.amin(1).argmin())
+        seen = f"at t={float(times[step]):.3g} {n} of them were worth {float(sizes.min()):.3g}"
+    elif bool((families < n / 100).any()):
+        seen = f"the samples descend from {float(families.min()):.3g} of {n} at the start"
+    else:
+        return
     warnings.warn(
-        f"the particles collapsed: at t={float(times[step]):.3g} {n} of them were worth {float(sizes.min()):.3g}, from "
-        "which the samples descend. Take more particles or steps, a better twist, or an observation with more noise",
+        f"the particles collapsed: {seen}. Take more particles or steps, a better twist, or an observation with more "
+        "noise",
         stacklevel=4,  # of them one is torch.no_grad's
     )
 

@@ -530,6 +530,40 @@ def test_what_is_known_of_a_point_may_be_any_likelihood():
     assert_mean(evidence, heights.sum().log(), slack=0.03)
 
 
+@pytest.mark.parametrize("width", [0.3, 0.03])
+def test_a_likelihood_may_be_sharp(width):
+    """A narrow ring through the three clusters. The likelihood of the denoised point alone, to whatever power, leads to
+    one cluster and an evidence too low by ten nats.
+    """
+
+    def ring(x):
+        return -((x.norm(dim=1) - 1.4) ** 2) / (2 * width**2)
+
+    axis = torch.linspace(-3, 3, 1201, dtype=F64)
+    grid = torch.cartesian_prod(axis, axis)
+    heights = CLUSTERS.log_prob(grid) + ring(grid)
+    nearest = torch.cdist(grid, CLUSTERS.means).argmin(1)
+    true_shares = torch.stack([heights.softmax(0)[nearest == k].sum() for k in range(3)])
+    samples, evidence, _ = clouds(CLUSTERS, VP, ring, n_clouds=12, n=500, n_steps=100)
+    found = torch.cdist(samples, CLUSTERS.means).argmin(2)
+    shares = torch.stack([(found == k).double().mean(1) for k in range(3)], dim=1)
+    assert_mean(shares, true_shares, slack=0.01)
+    assert_mean(evidence, heights.logsumexp(0) + 2 * math.log(6 / 1200), slack=0.03)
+
+
+def test_a_linear_reading_may_be_told_as_a_likelihood():
+    """What is averaged around the denoised point is then exact, so that hardly a particle is lost."""
+    law, matrix = gaussian(torch.eye(3)), torch.tensor([[0.6, 0.8, 0.0]], dtype=F64)
+    y, std = torch.tensor([1.2], dtype=F64), 0.02
+    seen = LinearObservation(matrix, y, std)
+    evidence_of_y = torch.distributions.Normal(0.0, math.sqrt(1 + std**2)).log_prob(y).item()
+    samples, evidence, sizes = clouds(law, VP, seen.log_likelihood, n_clouds=8, n=400, n_steps=100)
+    posterior = law.condition(matrix, y, std)
+    assert_mean(samples.mean(1), posterior.mean, slack=0.01)
+    assert_mean(evidence, evidence_of_y, slack=0.05)
+    assert sizes.mean() > 250
+
+
 def test_worn_particles_are_drawn_anew():
     seen = LinearObservation(torch.tensor([[1.0, 0.0]], dtype=F64), torch.tensor([-1.5], dtype=F64), 0.05)
     _, _, sizes = clouds(CLUSTERS, VP, seen, n_clouds=4, n=400, n_steps=200)
@@ -584,6 +618,17 @@ def test_particles_say_that_they_have_collapsed():
     x = VP.sample_prior((200, 4), generator=generator(), dtype=F64)
     with pytest.warns(UserWarning, match=r"collapsed: at t=.* 200 of them were worth"):
         twisted_particles(VP.exact_score(law), VP, seen, x, n_steps=10, generator=generator())
+    # Far outside the clusters no step leaves less than a tenth, and in the end a few are the ancestors of all.
+    crowd = VP.sample_prior((400, 2), generator=generator(), dtype=F64)
+    with pytest.warns(UserWarning, match=r"collapsed: the samples descend from [1-3](\.\d+)? of 400 at the start"):
+        twisted_particles(
+            VP.exact_score(CLUSTERS),
+            VP,
+            lambda x: -((x.norm(dim=1) - 3.5) ** 2) / (2 * 0.02**2),
+            crowd,
+            n_steps=60,
+            generator=generator(),
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         easy = LinearObservation(torch.eye(4, dtype=F64), law.means[0], 1.0)
