@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import benchmark_page
@@ -253,9 +254,12 @@ def test_every_part_of_the_page_is_made_from_results_or_says_that_there_are_none
     (none,) = benchmark_page.made(*part, {}, tmp_path)
     assert none.astext().startswith("Not measured yet")
     if part[1] == "figure":
-        (image,) = made[0].findall(nodes.image)
-        assert (tmp_path / f"{part[0]}.png").stat().st_size > 10_000
-        assert image["alt"]
+        images = list(made[0].findall(nodes.image))
+        assert {tuple(sorted(image["classes"])) for image in images} == {
+            (f"on-{width}-screens", f"only-{scheme}") for width in ("narrow", "wide") for scheme in ("dark", "light")
+        }
+        assert {Path(image["uri"]) for image in images} == set(tmp_path.glob(f"{part[0]}*.png"))
+        assert all(Path(image["uri"]).stat().st_size > 10_000 and image["alt"] for image in images)
 
 
 AHEAD, BEHIND, PEER = (1.1, 1.2, 1.3), (9.1, 9.2, 9.3), (5.1, 5.2, 5.3)
@@ -340,6 +344,10 @@ def test_the_figure_of_the_divergence_draws_a_line_for_each_way():
     assert len({line.get_linestyle() for line in picture.axes[2].lines}) > 1
     assert [ax.get_xlabel() for ax in picture.axes] == [""] * 4 + ["dimension"] * 2
     assert "each of exact divergence, training step and likelihood:" in alt
+    for ax in picture.axes[::2]:
+        lines = [container[0] for container in ax.containers]
+        looks = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines]
+        assert len(set(looks)) == len(looks)
 
 
 def test_the_figure_of_the_book_has_the_longest_page_on_top():

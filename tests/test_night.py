@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import re
+from itertools import pairwise
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -14,9 +15,11 @@ import pytest
 import torch
 from docutils import nodes
 from IPython.core.pylabtools import retina_figure
+from night import contrast
 from PIL import Image
 
 from scorebook import lab
+from scorebook.lab import _pages as pages
 from scorebook.lab.plots import photographs
 
 INK, PAPER = "#22303c", "#ffffff"
@@ -32,16 +35,6 @@ def _leave_no_figure_and_no_style():
 
 def rgb(name):
     return np.array(plt.matplotlib.colors.to_rgb(name))
-
-
-def contrast(a, b):
-    """WCAG's ratio of two colours."""
-
-    def luminance(c):
-        return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
-
-    dark, light = sorted([luminance(a), luminance(b)])
-    return (light + 0.05) / (dark + 0.05)
 
 
 def hue(color):
@@ -134,6 +127,7 @@ def test_a_notebook_shows_a_figure_with_the_places_of_its_photographs(monkeypatc
     monkeypatch.setattr("matplotlib_inline.backend_inline.set_matplotlib_formats", lambda name: formats.update(f=name))
     shell = SimpleNamespace(kernel=True, display_formatter=SimpleNamespace(formatters={"image/png": formatter}))
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.delenv("SCOREBOOK_PAGES", raising=False)
     lab.use_style()
     figure, _ = drawing()
     data, told = formats[plt.Figure](figure)
@@ -141,7 +135,90 @@ def test_a_notebook_shows_a_figure_with_the_places_of_its_photographs(monkeypatc
     assert formats["f"] == "retina"
     assert (told["width"], told["height"]) == (picture.width // 2, picture.height // 2)
     assert told["photographs"] == photographs(figure)
+    assert "narrow" not in told
     assert formats[plt.Figure](plt.figure()) is None
+    monkeypatch.setenv("SCOREBOOK_PAGES", "1")
+    again, told = formats[plt.Figure](figure)
+    assert again == data
+    narrow = Image.open(io.BytesIO(base64.b64decode(told["narrow"]["png"])))
+    assert (told["narrow"]["width"], told["narrow"]["height"]) == (narrow.width // 2, narrow.height // 2)
+    assert narrow.width < picture.width
+    assert narrow.height > picture.height
+    assert told["narrow"]["photographs"] == photographs(figure) != told["photographs"]
+
+
+def panels(figure):
+    """Left, top, right, bottom of the axes of a drawn figure, in inches."""
+    boxes = [ax.get_window_extent().transformed(figure.dpi_scale_trans.inverted()) for ax in figure.axes]
+    return [(box.x0, -box.y1, box.x1, -box.y0) for box in boxes]
+
+
+def test_on_a_phone_panels_stand_below_each_other_with_letters_of_the_same_size():
+    figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.0), sharey=True)
+    for ax in axes:
+        ax.plot([0, 1], [1, 0])
+        ax.set(xlabel="$x$", title="a title")
+    axes[0].set_ylabel("height")
+    figure.canvas.draw()
+    before = pages.texts(figure)
+    assert pages.stack(figure)
+    assert pages.texts(figure) == before
+    assert figure.get_figwidth() == pages.PHONE
+    boxes = panels(figure)
+    for above, below in pairwise(boxes):
+        assert above[3] < below[1]
+        assert above[0] == pytest.approx(below[0], abs=0.01)
+    assert all(right - left > 0.7 * pages.PHONE for left, _, right, _ in boxes)
+    # Each has the numbers and the name of the axis that was shared.
+    assert [ax.get_ylabel() for ax in axes] == ["height"] * 3
+    assert all(label.get_visible() for ax in axes for label in ax.get_yticklabels())
+    assert not pages.stack(figure)
+
+
+def test_on_a_phone_four_parts_of_the_plane_make_a_square_and_long_titles_are_broken():
+    figure, axes = plt.subplots(1, 4, figsize=(11.5, 3.1))
+    for ax in axes:
+        lab.density(lambda x: -(x**2).sum(1), extent=(-3, 3, -3, 3), resolution=20, ax=ax)
+        ax.set_title("a title that is far too long for half of a phone")
+    figure.canvas.draw()
+    assert pages.stack(figure)
+    one, two, three, four = panels(figure)
+    assert one[1] == pytest.approx(two[1], abs=0.01)
+    assert one[0] == pytest.approx(three[0], abs=0.01)
+    assert three[1] == pytest.approx(four[1], abs=0.01)
+    assert one[2] < two[0]
+    assert one[3] < three[1]
+    for ax in axes:
+        title = ax.title if ax.title.get_text() else ax._left_title
+        assert "\n" in title.get_text()
+        assert title.get_window_extent().x1 <= figure.bbox.x1 + 1
+
+
+def test_a_figure_of_one_panel_becomes_narrow_and_keeps_its_letters():
+    figure, ax = plt.subplots(figsize=(6.4, 3.4))
+    ax.plot([0, 1])
+    figure.canvas.draw()
+    before = pages.texts(figure)
+    assert pages.stack(figure)
+    assert figure.get_figwidth() == pages.PHONE
+    assert pages.texts(figure) == before
+
+
+def test_a_label_in_a_faint_colour_is_shown_in_a_shade_that_is_read_on_paper_and_in_the_dark():
+    figure, ax = plt.subplots()
+    for k in range(7):
+        ax.text(0.1, k / 7, f"curve {k}", color=f"C{k}")
+    ax.text(0.5, 0.5, "on something dark", color="white")
+    pages.make_legible(figure)
+    figure.canvas.draw()
+    white = rgb(PAPER)
+    for text in ax.texts[:-1]:
+        shown = rgb(text.get_color())
+        assert contrast(shown, white) >= 4.5
+        assert contrast(night.turned(shown), np.array(night.PAGE) / 255) >= 4.5
+    assert [rgb(ax.texts[k].get_color()).tolist() for k in (0, 6)] == [rgb(f"C{k}").tolist() for k in (0, 6)]
+    assert ax.texts[-1].get_color() == "white"
+    assert pages.texts(figure)[0][0] == round(9.5 * 100 / 72, 1)
 
 
 def test_each_picture_of_a_page_gets_one_for_the_dark(tmp_path, monkeypatch):
@@ -149,7 +226,10 @@ def test_each_picture_of_a_page_gets_one_for_the_dark(tmp_path, monkeypatch):
     data, _ = retina_figure(figure)
     name = hashlib.sha256(data).hexdigest()
     (tmp_path / f"{name}.png").write_bytes(data)
-    there = {"image/png": {"photographs": photographs(figure)}}
+    there = {"photographs": photographs(figure)}
+    narrow, _ = retina_figure(drawing()[0])
+    there["narrow"] = {"png": base64.b64encode(narrow).decode(), "width": 400, "height": 300, "photographs": []}
+    there = {"image/png": there}
     output = nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(data).decode()}, metadata=there)
     run = SimpleNamespace(cells=[nbformat.v4.new_code_cell("draw()", outputs=[output])])
     monkeypatch.setattr(night, "run_of", lambda app, page: run)
@@ -161,9 +241,17 @@ def test_each_picture_of_a_page_gets_one_for_the_dark(tmp_path, monkeypatch):
     monkeypatch.setattr(night.Nights, "app", settings.env.app, raising=False)
     monkeypatch.setattr(night.Nights, "env", settings.env, raising=False)
     night.Nights(document).apply()
-    light, dark, other = document
-    assert (light["classes"], dark["classes"], other["classes"]) == (["only-light"], ["only-dark"], [])
-    assert dark["alt"] == "six images"
-    assert dark["loading"] == "lazy"
+    light, dark, small, small_dark, _ = document
+    assert [image["classes"] for image in document] == [
+        ["only-light", "on-wide-screens"],
+        ["on-wide-screens", "only-dark"],
+        ["on-narrow-screens", "only-light"],
+        ["on-narrow-screens", "only-dark"],
+        [],
+    ]
+    assert (tmp_path / small["uri"]).read_bytes() == narrow
+    assert (small["width"], small_dark["width"]) == ("400", "400")
+    assert {image["alt"] for image in (light, dark, small, small_dark)} == {"six images"}
+    assert [image.get("loading") for image in document] == [None, "lazy", "lazy", "lazy", None]
     made = np.asarray(Image.open(tmp_path / dark["uri"]))
     assert (made == np.asarray(night.night(Image.open(tmp_path / f"{name}.png"), photographs(figure)))).all()

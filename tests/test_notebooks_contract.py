@@ -90,6 +90,18 @@ def test_a_solution_is_folded_in_the_book_and_in_colab(notebook):
             assert cell.metadata.get("cellView") == "form", cell.id
 
 
+def test_each_of_its_figures_has_a_caption_and_one_stands_at_its_head(notebook):
+    for cell in code_cells(notebook):
+        told = cell.metadata.get("mystnb", {})
+        figure = "image" in told or "lab.explorer(" in cell.source or "lab.live(" in cell.source
+        caption = told.get("figure", {}).get("caption", "")
+        assert bool(caption) == figure, cell.id
+        assert caption == "" or re.fullmatch(r"[^\n]{10,400}[.?]", caption), cell.id
+    heads = [cell.metadata["scorebook"]["head"] for cell in code_cells(notebook) if "scorebook" in cell.metadata]
+    assert len(heads) == 1
+    assert heads[0].endswith(".")
+
+
 def test_its_claims_are_asserted(notebook):
     assert any("lab.claims(" in cell.source for cell in code_cells(notebook))
 

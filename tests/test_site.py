@@ -8,8 +8,10 @@ from collections import defaultdict
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import unquote, urldefrag, urljoin
+from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
+import night
+import numpy as np
 import playwright.sync_api as playwright
 import pytest
 import run_record
@@ -18,6 +20,8 @@ from book_pdf import print_book, served
 from browser import fetch
 from bs4 import BeautifulSoup
 from execution_cache import cache_path
+from matplotlib.colors import to_rgb
+from night import contrast, pictures_of
 from pypdf import PdfReader
 
 from scorebook import lab
@@ -481,6 +485,114 @@ def test_no_line_of_code_is_cut(visited, width):
     assert cut == []
 
 
+def executed(name):
+    """A notebook as it was executed for the site."""
+    kept = SimpleNamespace(nb_execution_cache_path=cache_path("cpu"))
+    return run_record.run_of(SimpleNamespace(srcdir=ROOT / "book", config=kept), name)
+
+
+@pytest.mark.parametrize("visited", NOTEBOOKS, indirect=True)
+def test_the_letters_of_a_figure_are_read_on_a_phone(visited):
+    visited.set_viewport_size({"width": 390, "height": 900})
+    visited.wait_for_function("innerWidth === 390")
+    visited.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    visited.evaluate("for (const image of document.images) image.loading = 'eager'")
+    visited.wait_for_function("[...document.images].every(image => image.complete)")
+    shown = visited.locator("article div.cell_output img:visible").evaluate_all(
+        """all => all.filter(image => !image.closest(".scorebook-explorer, .scorebook-live")).map(
+            image => [image.currentSrc, image.getBoundingClientRect().width, image.naturalWidth])"""
+    )
+    written = {}
+    for stem, picture in pictures_of(executed(visited.name)).items():
+        written |= {stem: picture.texts, f"{stem}-narrow": picture.narrow.texts if picture.narrow else None}
+    small = []
+    for address, width, natural in shown:
+        texts = written[Path(urlparse(address).path).stem.removesuffix("-dark")]
+        # A picture has two of its pixels for one of the page.
+        sizes = [size * width / (natural / 2) for size, _ in texts]
+        if sizes and min(sizes) < 9:
+            small.append(f"{min(sizes):.1f} px in {address}")
+    assert shown
+    assert small == []
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_letters_of_a_figure_are_read_on_a_light_and_on_a_dark_page(site, name):
+    page = np.array(night.PAGE) / 255
+    pictures = [p for picture in pictures_of(executed(name)).values() for p in (picture, picture.narrow) if p]
+    faint = {
+        colour
+        for picture in pictures
+        for _, colour in picture.texts
+        if colour != "#ffffff"  # which stands on something dark
+        and (contrast(to_rgb(colour), np.ones(3)) < 4.5 or contrast(night.turned(np.array(to_rgb(colour))), page) < 4.5)
+    }
+    assert faint == set()
+    assert pictures
+
+
+@pytest.mark.parametrize("visited", NOTEBOOKS, indirect=True)
+def test_figures_are_numbered_one_after_the_other_and_one_stands_at_the_head(visited):
+    visited.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    captions = visited.locator("article div.cell_output figure.numbered figcaption:visible").all_inner_texts()
+    assert len(captions) == visited.locator("article div.cell_output figure").count()
+    told = [re.match(r"\s*Figure (\d+)\. \S", caption) for caption in captions]
+    assert [int(match[1]) for match in told] == list(range(1, len(captions) + 1)) != []
+    pictures = visited.locator("article div.cell_output img").evaluate_all(
+        "all => all.filter(i => !i.closest('figure.numbered, .scorebook-explorer, .scorebook-live')).map(i => i.alt)"
+    )
+    assert pictures == []
+    visited.set_viewport_size({"width": 1280, "height": 900})
+    visited.wait_for_function("innerWidth === 1280")
+    head, first = visited.locator("article figure.headpiece"), visited.locator("article h2").first
+    assert head.locator("img:visible").count() == 1
+    box = head.bounding_box()
+    assert box["height"] > 80
+    assert box["y"] + box["height"] <= first.bounding_box()["y"]
+    number = re.search(r"\(Figure (\d+)\)", head.locator("figcaption").inner_text())[1]
+    assert head.locator("figcaption a").get_attribute("href") == f"#figure-{number}"
+
+
+@pytest.mark.parametrize("visited", NOTEBOOKS, indirect=True)
+def test_no_table_of_the_run_scrolls_on_a_desk(visited):
+    visited.set_viewport_size({"width": 1280, "height": 900})
+    visited.wait_for_function("innerWidth === 1280")
+    visited.locator("details.scorebook-rows").evaluate_all("all => all.forEach(rows => { rows.open = true; })")
+    wide = visited.locator(".scorebook-table-box:visible").evaluate_all(
+        """all => all.filter(box => box.scrollWidth > box.clientWidth + 1)
+            .map(box => `${box.scrollWidth} in ${box.clientWidth}: ${box.textContent.slice(0, 60)}`)"""
+    )
+    assert wide == []
+
+
+def printed(page, target):
+    """Number of pages of a page on paper, and of its blocks of code, none of which is cut."""
+    page.pdf(path=target, prefer_css_page_size=True, print_background=True)
+    page.emulate_media(media="print")
+    blocks = page.locator("article div.cell_input pre").evaluate_all(
+        "all => all.filter(pre => pre.getClientRects().length).map(pre => pre.scrollWidth > pre.clientWidth + 1)"
+    )
+    page.emulate_media(media="screen")
+    assert not any(blocks)
+    return len(PdfReader(target).pages), len(blocks)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_chapter_is_printed_on_twenty_pages_and_with_all_code_where_it_is_shown(chromium, address, tmp_path, name):
+    page = chromium.new_page()
+    page.set_default_timeout(LONGEST_WAIT)
+    page.goto(f"{address}{name}.html", wait_until="load")
+    page.wait_for_function("!window.MathJax?.startup || MathJax.startup.promise.then(() => true)")
+    n_pages, n_blocks = printed(page, tmp_path / "short.pdf")
+    assert n_pages <= 20
+    if name == "langevin":
+        page.get_by_role("button", name="Show all code").click()
+        all_pages, all_blocks = printed(page, tmp_path / "full.pdf")
+        assert all_pages > n_pages
+        assert all_blocks > 3 * n_blocks
+    page.close()
+
+
 def test_the_book_becomes_one_pdf(chromium, site, tmp_path):
     print_book(chromium, site, tmp_path / "book.pdf")
     book = PdfReader(tmp_path / "book.pdf")
@@ -533,8 +645,7 @@ def test_the_status_page_repeats_every_claim_of_every_page(site):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_wrong_answer_put_into_its_row_is_refused(site, name):
-    kept = SimpleNamespace(nb_execution_cache_path=cache_path("cpu"))
-    run = run_record.run_of(SimpleNamespace(srcdir=ROOT / "book", config=kept), name)
+    run = executed(name)
     assert run.claims
     for row in run.claims:
         kind = {key: row[key] for key in ("expected", "at_least", "at_most", "resolution") if row[key] is not None}

@@ -10,13 +10,17 @@ Two projects count as level where the middle halves of their repetitions overlap
 import os
 import sys
 from datetime import date
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
 from docutils import nodes
 from matplotlib.figure import Figure
+from night import Drawn, accompany
 from run_record import shown_table
 from sphinx.util.docutils import SphinxDirective
+
+from scorebook.lab._pages import stack
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the installed package
@@ -358,8 +362,8 @@ def divergence_figure(results):
                 bars(ax, dimensions, summaries, project, label=label, linestyle=DASHES[nth], markersize=3.5)
             ax.set(xscale="log", yscale="log", ylabel=words, title=TASKS.get(task, task) if value == "seconds" else "")
             if value == "seconds":
-                ax.legend(fontsize=6.5, loc="upper left")
-                ax.set_ylim(top=ax.get_ylim()[1] * 20)  # room for the legend
+                ax.legend(fontsize=8, loc="upper left")
+                ax.set_ylim(top=ax.get_ylim()[1] * 60)  # room for the legend
     for ax in axes[-2:]:
         ax.set_xlabel("dimension")
     return picture, (
@@ -516,9 +520,23 @@ def made(benchmark, part, results, folder):
         picture, words = shown
         path = folder / f"{benchmark}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.savefig(path, dpi=200)
-    image = nodes.image("", uri=str(path), alt=words, width=f"{picture.get_figwidth() * 100:.0f}px")
-    return [nodes.container("", image, classes=["cell_output"])]
+        drawn = rendering(picture)
+        if stack(picture):
+            drawn.narrow = rendering(picture)
+    image = nodes.image("", uri=str(path), alt=words, **drawn.size)
+    for old in folder.glob(f"{benchmark}*.png"):
+        old.unlink()
+    path.write_bytes(drawn.data)
+    box = nodes.container("", image, classes=["cell_output"])
+    accompany(image, path, drawn)
+    return [box]
+
+
+def rendering(picture):
+    """A figure as it is now, at twice the pixels for sharp screens."""
+    data = BytesIO()
+    picture.savefig(data, dpi=200)
+    return Drawn(data.getvalue(), {"width": f"{picture.get_figwidth() * 100:.0f}px"}, [])
 
 
 class Benchmark(SphinxDirective):

@@ -1,7 +1,8 @@
 """A Sphinx extension that says on each folded cell what it holds, in place of "Show code cell source".
 
 What a cell has drawn, tabulated or claimed is told from its output, so that nobody has to write it; a cell that says
-``code_prompt_show`` for itself keeps its own words.
+``code_prompt_show`` for itself keeps its own words. An open cell whose code is long is marked: it is left out where a
+chapter is printed without its code.
 """
 
 from docutils import nodes
@@ -9,6 +10,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 __all__ = ["FoldedCells", "held", "setup"]
 
+LONG = 20  # lines, up to which code is printed with the text
 OWN_WORDS = "{type}"  # in the words that MyST-NB uses where the cell has none
 
 
@@ -41,6 +43,8 @@ class FoldedCells(SphinxPostTransform):
         """Walks the page."""
         cells = [node for node in self.document.findall(nodes.container) if node.get("nb_element") == "cell_code"]
         for cell in cells:
+            if not cell.get("hide_mode") and cell.children and len(cell[0].astext().splitlines()) > LONG:
+                cell[0]["classes"].append("long")
             if cell.get("hide_mode") and cell.children:
                 what = held(cell, first=cell is cells[0])
                 for key, verb in (("prompt_show", "Show"), ("prompt_hide", "Hide")):

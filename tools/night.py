@@ -1,12 +1,14 @@
-"""A Sphinx extension that shows the figures of a notebook in the colours of a dark page too.
+"""A Sphinx extension that shows the figures of a notebook on a phone, and in the colours of a dark page too.
 
 Each figure becomes two: as it was drawn, and, for a page in dark colours, with light and dark exchanged. Paper takes
 the colour of the page, ink becomes light, and each colour keeps its hue. Photographs stay as they are; the output of
-the cell says where they are (``scorebook.lab.plots``).
+the cell says where they are (``scorebook.lab.plots``). It also holds the figure a second time, with its panels below
+each other, for a narrow screen: of that there are two as well, and the page shows the one of four that fits.
 """
 
 import hashlib
 from base64 import b64decode
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from PIL import Image, ImageFilter
 from run_record import run_of
 from sphinx.transforms import SphinxTransform
 
+from scorebook.lab._pages import NARROW, TEXTS
 from scorebook.lab.plots import PHOTOGRAPHS
 
-__all__ = ["Nights", "night", "setup", "turned"]
+__all__ = ["Drawn", "Nights", "accompany", "contrast", "drawn", "night", "pictures_of", "setup", "turned"]
 
 PAGE, WHITE = (0x12, 0x17, 0x1C), 0.97  # the colour of a dark page, and how light black ink becomes
 FULL, BRIGHT = 0.09, 0.87  # the chroma of a full colour, and how light the darkest of them become
@@ -67,6 +70,17 @@ def turned(rgb):
     return rgb_of(np.concatenate([turned, colour + (1 - full) * light * page[1:]], axis=-1))
 
 
+def contrast(a, b):
+    """WCAG's ratio of two colours."""
+
+    def luminance(c):
+        c = np.asarray(c, dtype=float)
+        return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    dark, light = sorted([luminance(a), luminance(b)])
+    return (light + 0.05) / (dark + 0.05)
+
+
 @cache
 def table():
     """The same for all colours, as a table between whose entries one may interpolate."""
@@ -91,20 +105,75 @@ def night(picture, photographs=()):
     return dark
 
 
-def places_of(run):
-    """Where the photographs of each picture of an executed notebook are, by the name of its file."""
+@dataclass
+class Drawn:
+    """One picture of a run: bytes, size in CSS pixels, photographs, the same for a phone, and its letters."""
+
+    data: bytes
+    size: dict
+    photographs: list
+    narrow: "Drawn | None" = None
+    texts: tuple = ()
+
+
+def drawn(told, data):
+    """A picture from what the metadata of an output tells."""
+    narrow = told.get(NARROW)
+    size = {side: str(told[side]) for side in ("width", "height") if side in told}
+    phone = drawn(narrow, narrow["png"]) if narrow else None
+    return Drawn(b64decode(data), size, told.get(PHOTOGRAPHS) or [], phone, tuple(map(tuple, told.get(TEXTS, ()))))
+
+
+def pictures_of(run):
+    """The pictures of an executed notebook, by the names of their files."""
     outputs = [output for cell in run.cells if cell.cell_type == "code" for output in cell.outputs]
-    return {
-        hashlib.sha256(b64decode(output.data["image/png"])).hexdigest(): output.metadata.get("image/png", {}).get(
-            PHOTOGRAPHS
-        )
+    pictures = [
+        drawn(output.metadata.get("image/png", {}), output.data["image/png"])
         for output in outputs
         if "image/png" in output.get("data", {})
-    }
+    ]
+    return {hashlib.sha256(picture.data).hexdigest(): picture for picture in pictures}
+
+
+def companion(image, path, picture, classes):
+    """An image node for another rendering, whose file is beside that of the first; shown where its classes say."""
+    copy = image.deepcopy()
+    copy["uri"] = str(Path(image["uri"]).with_name(path.name))
+    copy.attributes |= picture.size
+    copy["classes"] += classes
+    copy["loading"] = "lazy"  # it is not fetched where it is not shown
+    return copy
+
+
+def accompany(image, path, picture):
+    """Puts the other renderings of a picture beside its image node.
+
+    Args:
+        image: a node that has a parent, for the picture as it was drawn.
+        path: where the file of that picture is.
+        picture: a :class:`Drawn`.
+    """
+    name = path.stem
+    wide = ["on-wide-screens"] if picture.narrow else []
+    beside = []
+    for of, place in ((picture, wide), (picture.narrow, ["on-narrow-screens"])):
+        if of is None:
+            continue
+        light = path if of is picture else path.with_name(f"{name}-narrow.png")
+        dark = light.with_name(f"{light.stem}-dark.png")
+        if not light.exists():
+            light.write_bytes(of.data)
+        if not dark.exists():
+            night(Image.open(light), of.photographs).save(dark, optimize=True)
+        if of is not picture:
+            beside.append(companion(image, light, of, [*place, "only-light"]))
+        beside.append(companion(image, dark, of, [*place, "only-dark"]))
+    image["classes"] += ["only-light", *wide]
+    image.parent.insert(image.parent.index(image) + 1, beside)
 
 
 class Nights(SphinxTransform):
-    """Puts the picture for the dark beside each that a cell has drawn."""
+    """Puts the pictures for the dark and for a phone beside each that a cell has drawn."""
 
     default_priority = 600
 
@@ -113,19 +182,11 @@ class Nights(SphinxTransform):
         run = run_of(self.app, self.env.docname)
         if run is None:
             return
-        for name, photographs in places_of(run).items():
+        for name, picture in pictures_of(run).items():
             for image in [i for i in self.document.findall(nodes.image) if Path(i["uri"]).stem == name]:
                 path = Path(self.app.srcdir) / image["uri"].lstrip("/")
                 path = path if path.exists() else Path(image["uri"])
-                dark = path.with_name(f"{name}-dark.png")
-                if not dark.exists():
-                    night(Image.open(path), photographs or ()).save(dark, optimize=True)
-                copy = image.deepcopy()
-                copy["uri"] = str(Path(image["uri"]).with_name(dark.name))
-                copy["loading"] = "lazy"  # it is not fetched where it is not shown
-                image["classes"].append("only-light")
-                copy["classes"].append("only-dark")
-                image.parent.insert(image.parent.index(image) + 1, copy)
+                accompany(image, path, picture)
 
 
 def setup(app):

@@ -43,6 +43,7 @@ def isolate(environment, root=ROOT):
         folder.mkdir(parents=True, exist_ok=True)
         environment[variable] = str(folder)
     environment |= {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONNOUSERSITE": "1", "PYTHONPATH": str(root), "PYTHONUTF8": "1"}
+    environment["SCOREBOOK_PAGES"] = "1"  # each figure is drawn for a phone too
 
 
 def foreign_package(root=ROOT):

@@ -15,6 +15,16 @@ document.addEventListener("DOMContentLoaded", () => {
   nameModes();
   new MutationObserver(nameModes).observe(theme, { attributeFilter: ["data-mode"] });
 
+  // Paper is white.
+  let shownTheme;
+  window.addEventListener("beforeprint", () => {
+    shownTheme = theme.dataset.theme;
+    theme.dataset.theme = "light";
+  });
+  window.addEventListener("afterprint", () => {
+    if (shownTheme) theme.dataset.theme = shownTheme;
+  });
+
   // What scrolls sideways must be reachable by keyboard.
   const scrolls = [".scorebook-table-box", ".pst-scrollable-table-container", "div.math", "div.output", "pre"].join();
   const reach = () => {
@@ -65,7 +75,11 @@ document.addEventListener("DOMContentLoaded", () => {
     button.type = "button";
     button.className = "scorebook-all-code";
     button.textContent = "Show all code";
-    button.setAttribute("aria-pressed", String(shown));
+    const press = () => {
+      button.setAttribute("aria-pressed", String(shown));
+      theme.classList.toggle("all-code", shown);
+    };
+    press();
     folds.forEach((fold, i) => {
       fold.open = (remember((store) => store.getItem(own(i))) ?? (shown ? "open" : "closed")) === "open";
       // It opens after the click.
@@ -75,7 +89,7 @@ document.addEventListener("DOMContentLoaded", () => {
     });
     button.addEventListener("click", () => {
       shown = !shown;
-      button.setAttribute("aria-pressed", String(shown));
+      press();
       for (const fold of folds) fold.open = shown;
       remember((store) => {
         store.setItem("scorebook-code", shown ? "shown" : "folded");

@@ -4,9 +4,11 @@ Each function takes ``ax=None``, draws on it (or on a new figure) and returns th
 can be laid over each other: a density, its score on top, samples on top of both.
 """
 
+import base64
 import importlib.util
 import math
 import numbers
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from matplotlib.image import AxesImage
 from matplotlib.typing import ColorType
 from torch import Tensor
 
+from scorebook.lab._pages import NARROW, TEXTS, make_legible, stack, texts
 from scorebook.lab.arguments import as_given, finite, positive, positive_integer, real
 from scorebook.lab.types import Array, Field, Integer, LogDensity, Number
 
@@ -40,7 +43,10 @@ PHOTOGRAPHS = "photographs"  # where the metadata of a notebook's output says wh
 def use_style() -> None:
     """Draw all further figures in the book's style, in a notebook at twice the pixels for sharp screens.
 
-    A notebook's output then also tells where the photographs of a figure are, see :func:`photographs`.
+    A notebook shows a label in the colour of a faint curve in a darker shade of it, which can be read on white. Its
+    output also tells where the photographs of a figure are, see :func:`photographs`, and which sizes and colours its
+    letters have. Where the environment has ``SCOREBOOK_PAGES=1``, as it has while the pages of the book are made, the
+    output holds the figure a second time, its panels below each other, for a phone.
     """
     plt.style.use(Path(__file__).with_name("scorebook.mplstyle"))
     if importlib.util.find_spec("IPython") and importlib.util.find_spec("matplotlib_inline"):
@@ -49,8 +55,19 @@ def use_style() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         def shown(figure: Figure) -> Any:
+            make_legible(figure)
             picture = retina_figure(figure, base64=True)
-            return picture and (picture[0], picture[1] | {PHOTOGRAPHS: photographs(figure)})
+            if not picture:
+                return picture
+            told = picture[1] | {PHOTOGRAPHS: photographs(figure), TEXTS: texts(figure)}
+            if os.environ.get("SCOREBOOK_PAGES") == "1" and stack(figure):
+                data, size = retina_figure(figure)
+                told[NARROW] = size | {
+                    "png": base64.b64encode(data).decode(),
+                    PHOTOGRAPHS: photographs(figure),
+                    TEXTS: texts(figure),
+                }
+            return picture[0], told
 
         if hasattr(shell := get_ipython(), "kernel"):
             set_matplotlib_formats("retina")
