@@ -148,7 +148,8 @@ def combine(site):
         f"<p>Score-based generative modelling, measured.</p><ol>{''.join(entries)}</ol></section>"
     )
     return (
-        '<!DOCTYPE html><html lang="en" data-theme="light" data-mode="light"><head><meta charset="utf-8">'
+        '<!DOCTYPE html><html lang="en" class="all-code" data-theme="light" data-mode="light">'
+        '<head><meta charset="utf-8">'
         f"<title>scorebook</title>{''.join(kept)}<style>{STYLE}</style></head>"
         f'<body class="bd-content"><main>{cover}{"".join(content)}</main></body></html>'
     )
