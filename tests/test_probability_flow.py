@@ -712,3 +712,17 @@ def test_conditions_reach_a_velocity_through_its_score():
 def test_what_is_no_velocity_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_relative_tolerance_knows_no_units_and_the_absolute_one_those_of_the_points():
+    sde = VPSDE()
+    score = sde.exact_score(GaussianMixture([1.0], torch.zeros(1, 2, dtype=torch.float64), 0.25))
+    x = sde.sample_prior((5, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def scaled(rtol, atol, units):
+        return sample(sde, score, units * x, method="dopri5", rtol=rtol, atol=atol) / units
+
+    relative, absolute = scaled(1e-2, 1e-12, 1.0), scaled(1e-9, 1e-2, 1.0)
+    torch.testing.assert_close(scaled(1e-2, 1e-9, 1000.0), relative, rtol=1e-7, atol=0)
+    torch.testing.assert_close(scaled(1e-9, 10.0, 1000.0), absolute, rtol=1e-5, atol=0)
+    assert (scaled(1e-9, 1e-2, 1000.0) - absolute).abs().max() > 1e-5

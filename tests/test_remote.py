@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from scorebook import controllable_generation, coursework, sde
+from scorebook.coursework import guard
 from scorebook.coursework.guard import Student, under_guard
 from scorebook.coursework.reports import Report
 
@@ -415,7 +416,8 @@ def test_the_modes_of_the_tests_hold_there(line):
         assert not model(x).requires_grad
 
 
-def test_an_endless_function_is_given_up_after_the_time_that_it_computes_and_the_line_goes_on(line):
+def test_an_endless_function_is_given_up_after_the_time_that_it_computes_and_the_line_goes_on(line, monkeypatch):
+    monkeypatch.setattr(guard, "_PATIENCE", 10**6)  # on a busy machine the wall's limit would come first
     student = Student("f()")
     report = under_guard(
         "check", lambda: student.call(line.functions["endless"]) or Report("check", True, ""), student, time_limit=0.5

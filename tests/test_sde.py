@@ -153,6 +153,15 @@ def test_time_of_takes_both_ends_of_its_range_in_any_precision(sde, dtype):
     torch.testing.assert_close(sde.time_of(sde.sigma(ends) / sde.alpha(ends)), ends, rtol=0, atol=2e-6)
 
 
+@WITH_EVEN_STEPS
+def test_a_ratio_that_is_a_thousandth_beyond_its_range_is_refused(sde):
+    one = torch.tensor(1.0, dtype=F64)
+    last = sde.sigma(one) / sde.alpha(one)
+    with pytest.raises(ValueError, match="noise_to_signal must lie in"):
+        sde.time_of(1.001 * last)
+    assert sde.time_of((1 + 1e-7) * last) == 1
+
+
 @EACH_SDE
 @pytest.mark.parametrize("t", [0.3, torch.linspace(0.05, 0.95, 20000, dtype=F64)], ids=["scalar", "per-row"])
 def test_perturb_draws_from_the_kernel(sde, t):
