@@ -25,13 +25,14 @@ export PYTHONUTF8 := 1
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 
-.PHONY: help book test test-fast test-full lowest lint places mutants audit bench colab pdf coursework serve picture questions slides live weights repository clean
+.PHONY: help book test test-fast test-full lowest lint places mutants audit bench colab pdf translate chinese chinese-pdf chinese-notebooks coursework serve picture questions slides live weights repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 book: $(INSTALLED)  ## build the book and say which page to open
 	$(BIN)/python $(BIN)/jupyter-book build book --config _config.yml --toc "$$PWD/_toc.yml" --path-output . -W -n --keep-going
+	@$(BIN)/python tools/chinese.py --publish
 	@$(BIN)/python -c 'import pathlib; print("The book is ready. Open", pathlib.Path("$(PAGE)").resolve().as_uri(), "or run: make serve")'
 
 # Two at a time; the site after all else, for it is built from the outputs of the notebooks. Pytest ends with 5 where it
@@ -79,6 +80,18 @@ colab: $(INSTALLED)  ## run the chapters on the versions that Colab ships (CHAPT
 
 pdf: book  ## print the whole book into one PDF, with Chromium
 	$(BIN)/python tools/book_pdf.py
+
+translate: $(INSTALLED)  ## bring the Chinese catalogues up to date and list what is left (PAGES="langevin": what, line by line)
+	$(BIN)/python tools/translations.py $(PAGES)
+
+chinese: $(INSTALLED)  ## build the Chinese edition, a draft while it is not whole, from the outputs of make book (PAGES="langevin")
+	$(BIN)/python tools/chinese.py $(PAGES)
+
+chinese-pdf: chinese  ## print the Chinese edition into one PDF
+	$(BIN)/python tools/book_pdf.py _build/chinese/html _build/scorebook-zh.pdf
+
+chinese-notebooks: $(INSTALLED)  ## write the Chinese notebooks for Colab (PAGES="langevin" FOLDER=... RUN=1: and run them)
+	$(BIN)/python tools/chinese.py --notebooks $(if $(FOLDER),"$$FOLDER",locale/zh_CN/notebooks) $(if $(RUN),--run) $(PAGES)
 
 serve: book  ## build the book and serve it on this machine (PORT=8000)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html

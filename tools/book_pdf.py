@@ -123,14 +123,19 @@ def article(site, name, names):
 
 
 def combine(site):
-    """One HTML document of all pages of the built book in ``site``."""
+    """One HTML document of all pages of the built book in ``site``, in its language."""
     root, parts = table_of_contents()
+    captions = BeautifulSoup((site / f"{root}.html").read_text(encoding="utf-8"), "html.parser").select(
+        ".bd-links__title + * p.caption, .bd-links p.caption, nav p.caption"
+    )
+    said = list(dict.fromkeys(caption.get_text().strip() for caption in captions))
+    parts = [(own, pages) for own, (_, pages) in zip(said, parts, strict=True)]
     names = [root] + [name for _, pages in parts for name in pages]
-    content, entries, head = [], [], None
+    content, entries, head, language = [], [], None, "en"
     for caption, pages in [(None, [root]), *parts]:
         for name in pages:
             text, page = article(site, name, names)
-            head = head or page.head
+            head, language = head or page.head, page.html["lang"]
             title = page.select_one("article.bd-article h1")
             title = re.sub(r"#$", "", title.get_text().strip())
             if caption and name == pages[0]:
@@ -148,7 +153,7 @@ def combine(site):
         f"<p>Score-based generative modelling, measured.</p><ol>{''.join(entries)}</ol></section>"
     )
     return (
-        '<!DOCTYPE html><html lang="en" class="all-code" data-theme="light" data-mode="light">'
+        f'<!DOCTYPE html><html lang="{language}" class="all-code" data-theme="light" data-mode="light">'
         '<head><meta charset="utf-8">'
         f"<title>scorebook</title>{''.join(kept)}<style>{STYLE}</style></head>"
         f'<body class="bd-content"><main>{cover}{"".join(content)}</main></body></html>'
@@ -206,15 +211,19 @@ def print_book(browser, site, target):
         page.close()
 
 
-def main():
-    """Prints the built book next to its pages."""
-    target = ROOT / "_build" / "scorebook.pdf"
+def main(site=ROOT / "_build" / "html", target=ROOT / "_build" / "scorebook.pdf"):
+    """Prints the built book next to its pages.
+
+    Args:
+        site: the folder of the pages.
+        target: the PDF.
+    """
     try:
         guard(target.parent, [target.name])
         with tempfile.TemporaryDirectory() as folder:
             printed = Path(folder) / target.name
             with playwright.sync_playwright() as driver, launched(driver) as chromium:
-                print_book(chromium, ROOT / "_build" / "html", printed)
+                print_book(chromium, site, printed)
             write(target.parent, {target.name: printed.read_bytes()})
     except NoChromiumError as error:
         sys.exit(f"make pdf prints with Chromium, and {error}")
@@ -224,4 +233,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*(Path(argument).resolve() for argument in sys.argv[1:]))

@@ -41,7 +41,9 @@ def plain(title):
 def lead(app, document, name):
     """Puts the links into a page."""
     tables = [raw for raw in document.findall(nodes.raw) if raw.get("format") == "html" and GROUP.search(raw.astext())]
-    sections = {plain(s[0].astext()): s["ids"][0] for s in document.findall(nodes.section)} if tables else {}
+    # A section of another edition says what it is called in English, as the outputs of its cells do.
+    named = ((section.get("english") or section[0].astext(), section) for section in document.findall(nodes.section))
+    sections = {plain(title): section["ids"][0] for title, section in named} if tables else {}
 
     def linked(group):
         place = section_of(sections, title := plain(html.unescape(group[2])))

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-__all__ = ["clean", "guard", "own", "prune", "setup", "unix", "write"]
+__all__ = ["clean", "guard", "note", "own", "prune", "setup", "unix", "write"]
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTES = ".generated"
@@ -26,6 +26,7 @@ FOLDERS = (
     "jupyter_execute",
     ".jupyter_cache",
     ".settings",
+    "chinese",
     "colab",
     "company",
     "mutants",
@@ -159,14 +160,23 @@ def _tick(folder):
         return os.fstat(file.fileno()).st_ctime_ns
 
 
+def note(paths, root=ROOT):
+    """Notes files in ``_build`` as written by a tool.
+
+    Args:
+        paths: the files.
+        root: the repository.
+    """
+    build = root / "_build"
+    _note(build, _noted(build) | {path.relative_to(build).as_posix(): _digest(path.read_bytes()) for path in paths})
+
+
 def note_pages(app, error, root=ROOT):
     """Notes which pages are this build's. A copied file keeps its date, but not that of its last change of any kind."""
     pages, build = Path(app.outdir), root / "_build"
     if pages.resolve() != (build / PAGES).resolve():
         return
-    written = [p for p in pages.rglob("*") if p.is_file() and p.lstat().st_ctime_ns >= app.scorebook_began]
-    noted = _noted(build) | {p.relative_to(build).as_posix(): _digest(p.read_bytes()) for p in written}
-    _note(build, noted)
+    note([p for p in pages.rglob("*") if p.is_file() and p.lstat().st_ctime_ns >= app.scorebook_began], root)
 
 
 def setup(app):

@@ -2,7 +2,7 @@
 
 In a notebook an exercise is a plain block quote, ``> **Exercise 1.** ...``, which every reader of notebooks shows well.
 In the book it gets the class ``exercise`` and, if it is numbered, the address ``#exercise-1``; likewise theorems,
-definitions, remarks and what the source notes say.
+definitions, remarks and what the source notes say. A Chinese name gives the look and the address of the English one.
 """
 
 import re
@@ -28,7 +28,23 @@ KINDS = {
     "warning": "warning",
     "caution": "warning",
 }
-NAME = re.compile(rf"({'|'.join(KINDS)})\b(?:\s+(\d+))?", re.IGNORECASE)
+CHINESE = {
+    "练习": "exercise",
+    "定理": "theorem",
+    "命题": "proposition",
+    "引理": "lemma",
+    "推论": "corollary",
+    "定义": "definition",
+    "算法": "algorithm",
+    "证明": "proof",
+    "讲义中": "in the notes",
+    "现存讲义中没有": "not in the surviving text",
+    "评注": "remark",
+    "说明": "note",
+    "警告": "warning",
+    "当心": "caution",
+}
+NAME = re.compile(rf"({'|'.join([*KINDS, *CHINESE])})\b(?:\s+(\d+))?", re.IGNORECASE)
 
 
 class NamedBlocks(SphinxTransform):
@@ -45,8 +61,9 @@ class NamedBlocks(SphinxTransform):
             name = NAME.match(words[0].astext()) if words and isinstance(words[0], nodes.strong) else None
             if not name:
                 continue
-            quote["classes"] += ["named", KINDS[name[1].lower()]]
-            identifier = nodes.make_id(name[0])
+            kind = CHINESE.get(name[1], name[1].lower())
+            quote["classes"] += ["named", KINDS[kind]]
+            identifier = nodes.make_id(f"{kind} {name[2] or ''}")
             if name[2] and identifier not in self.document.ids:
                 quote["ids"].append(identifier)
                 self.document.ids[identifier] = quote

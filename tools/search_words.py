@@ -25,7 +25,13 @@ PLACE = re.compile(r"\]\((?P<page>\w+)\.(?:ipynb|md)(?:#(?P<anchor>[^)\s]+))?\)"
 LONGEST = 6  # characters: within twice what most queries have
 
 # How Chinese papers write the same.
-SPELLINGS = (("朗之万", "郎之万"), ("得分", "分数"))
+SPELLINGS = (
+    ("朗之万", "郎之万"),
+    ("得分", "分数"),
+    ("图像修复", "图像补全"),
+    ("提议分布", "建议分布"),
+    ("校正", "调整"),
+)
 
 
 def spoken(english, chinese):

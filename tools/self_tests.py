@@ -22,7 +22,7 @@ INTRODUCTION = (
     "Nothing leaves the page."
 )
 FORMULA = '<span class="math notranslate nohighlight">{}</span>'
-BEFORE = re.compile(r"^## Exercises$", re.M)
+TITLE, SEE = "Test yourself", "See {section}."
 
 
 def place_of(title):
@@ -31,48 +31,53 @@ def place_of(title):
     return default_slugify("".join(token.content for token in tokens if token.type in {"text", "code_inline"}))
 
 
-def _option(option, letter, section):
-    verdict = "Right." if option.right else "No."
-    more = f" See [{section}](#{place_of(section)})." if option.right else ""
+def _option(option, letter, section, say):
+    verdict = say("Right.") if option.right else say("No.")
+    link = f"[{say(section)}](#{place_of(section)})"
+    more = f" {say(SEE).replace('{section}', link)}" if option.right else ""
     return (
-        f"<details><summary><b>{letter}</b> <span>{inline(option.text, FORMULA)}</span></summary>\n\n"
-        f"**{verdict}** {' '.join(option.why.split())}{more}\n\n</details>"
+        f"<details><summary><b>{letter}</b> <span>{inline(say(option.text), FORMULA)}</span></summary>\n\n"
+        f"**{verdict}** {say(' '.join(option.why.split()))}{more}\n\n</details>"
     )
 
 
-def _question(question, number):
+def _question(question, number, say):
     options = "\n\n".join(
-        _option(option, letter, question.section) for letter, option in zip("ABCDEF", question.options, strict=False)
+        _option(option, letter, question.section, say)
+        for letter, option in zip("ABCDEF", question.options, strict=False)
     )
     return (
         f'<div class="self-test" id="test-{question.id}">\n\n'
-        f"**{number}.** {' '.join(question.ask.split())}\n\n{options}\n\n</div>"
+        f"**{number}.** {say(' '.join(question.ask.split()))}\n\n{options}\n\n</div>"
     )
 
 
-def chapter(questions):
-    """The section of a page that holds these questions, in Markdown."""
-    texts = [_question(question, number) for number, question in enumerate(questions, 1)]
-    return "\n\n".join(["## Test yourself", INTRODUCTION, *texts])
+def chapter(questions, say=str):
+    """The section of a page that holds these questions, in Markdown; ``say`` puts each text into other words."""
+    texts = [_question(question, number, say) for number, question in enumerate(questions, 1)]
+    return "\n\n".join([f"## {say(TITLE)}", say(INTRODUCTION), *texts])
 
 
-def with_self_test(notebook, questions):
+def with_self_test(notebook, questions, say=str):
     """A notebook with the questions before its exercises.
 
     Args:
         notebook: the notebook, as JSON.
         questions: as :func:`questions.bank` returns them.
+        say: puts a text of the page into the language of the edition.
 
     Raises:
         ValueError: a notebook without the heading, or with more than one.
     """
     content = json.loads(notebook)
     texts = [cell for cell in content["cells"] if cell["cell_type"] == "markdown"]
-    found = [cell for cell in texts if BEFORE.search("".join(cell["source"]))]
+    heading = f"## {say('Exercises')}"
+    place = re.compile(rf"^{re.escape(heading)}$", re.M)
+    found = [cell for cell in texts if place.search("".join(cell["source"]))]
     if len(found) != 1:
-        raise ValueError(f"expected one heading '## Exercises' to put the questions before, found {len(found)}")
-    before, after = BEFORE.split("".join(found[0]["source"]), 1)
-    found[0]["source"] = f"{before}{chapter(questions)}\n\n## Exercises{after}"
+        raise ValueError(f"expected one heading {heading!r} to put the questions before, found {len(found)}")
+    before, after = place.split("".join(found[0]["source"]), maxsplit=1)
+    found[0]["source"] = f"{before}{chapter(questions, say)}\n\n{heading}{after}"
     return json.dumps(content)
 
 
@@ -82,7 +87,10 @@ def put_in(app, name, source):
     if path.exists():
         app.env.note_dependency(str(path))
         try:
-            source[0] = with_self_test(source[0], bank(path))
+            from editions import sayer  # which needs this module's words
+
+            say = sayer(app, name)
+            source[0] = with_self_test(source[0], bank(path), say)
         except ValueError as error:
             raise ExtensionError(f"{name}: {error}") from error
 

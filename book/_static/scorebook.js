@@ -82,7 +82,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // A fold stays as the reader left it; the switch moves all of them, on every page.
   const folds = [...document.querySelectorAll(".bd-article details.hide")].filter(
-    (fold) => !fold.querySelector("summary").textContent.includes("the solution"),
+    (fold) => !/the solution|解答/.test(fold.querySelector("summary").textContent),
   );
   if (folds.length) {
     const own = (i) => `scorebook-fold ${location.pathname} ${i}`;
