@@ -15,6 +15,8 @@ from assignments import UNPROTECTED, grade, student_version
 from examination import KernelDiedError, examination
 from test_assignments import ROOT, cell, check
 
+pytestmark = pytest.mark.xdist_group("cheats")  # one worker starts the kernels that most of these share
+
 CONFINED = pytest.mark.skipif(
     confinement.level() < 6, reason="without Landlock this is not protected, as the page says"
 )
@@ -279,24 +281,46 @@ def handed_in(cheat):
     return submission, master
 
 
-# What these leave behind in their process would spoil the next; the others are tried one after the other in one.
-POISON = (
-    "handler",
-    "transformer",
-    "reply",
-    "never fails",
-    "always",
-    "another",
-    "close",
-    "trace",
-    "builtins",
-    "process",
-)
+# These leave nothing behind that could be used again; the others are tried one after the other in one process.
+DEADLY = ("the kernel's own reply", "the end of the process", "the end of the process, asked for")
+
+# What a cheat replaces in its process is put back behind it: were it not, the next would win what it should not.
+KEEP = """
+import builtins, gc, sys, numpy, torch, scorebook.coursework, _grading
+from scorebook.coursework.reports import Report
+
+owners = [builtins, numpy, numpy.testing, torch, scorebook, scorebook.coursework, Report]
+side = next(o for o in gc.get_objects() if type(o).__name__ == "Student" and hasattr(o, "wire"))
+
+def put_back(
+    sys=sys,
+    shell=get_ipython(),
+    transformers=list(get_ipython().input_transformers_cleanup),
+    modules=dict(sys.modules),
+    kept=[(owner, dict(vars(owner))) for owner in owners],
+    side=side,
+    own=dict(vars(side)),
+):
+    sys.settrace(None)
+    shell.set_custom_exc((), None)
+    shell.input_transformers_cleanup[:] = transformers
+    shell.ast_transformers.clear()
+    sys.modules.update(modules)
+    for owner, names in kept:
+        for name, thing in names.items():
+            if vars(owner).get(name) is not thing:
+                setattr(owner, name, thing)
+    for name in set(vars(side)) - set(own):
+        delattr(side, name)
+
+_grading.put_back = put_back
+"""
 
 
 @pytest.fixture(scope="module")
 def used():
     with examination(["scorebook.score_matching.score_of"]) as rooms:
+        assert rooms.run(KEEP, 60).passed
         yield rooms
 
 
@@ -305,7 +329,7 @@ def rooms(request, monkeypatch):
     """Two kernels, in which the submission is graded."""
     name = request.node.callspec.params["name"] if hasattr(request.node, "callspec") else ""
     with contextlib.ExitStack() as stack:
-        if any(word in name for word in POISON):
+        if name in DEADLY:
             rooms = stack.enter_context(examination(["scorebook.score_matching.score_of"]))
         else:
             rooms = request.getfixturevalue("used")
@@ -313,6 +337,8 @@ def rooms(request, monkeypatch):
             assert rooms.judge.execute("%reset -f", 60).passed
         monkeypatch.setattr(assignments, "examination", lambda own_work: contextlib.nullcontext(rooms))
         yield rooms
+        if name not in DEADLY:
+            assert rooms.run("__import__('_grading').put_back()", 60).passed
 
 
 def in_one_kernel(rooms, submission, master):
