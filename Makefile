@@ -25,7 +25,7 @@ export PYTHONUTF8 := 1
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 
-.PHONY: help book test test-fast test-full lowest lint places mutants audit bench colab pdf translate chinese chinese-pdf chinese-notebooks coursework serve picture questions slides live weights repository clean
+.PHONY: help book test test-fast test-full lowest lint places mutants audit bench colab pdf translate chinese chinese-pdf chinese-notebooks coursework leaderboard serve picture questions slides live weights repository clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -101,6 +101,9 @@ picture: book  ## take the README's picture from the tour
 
 coursework: $(INSTALLED)  ## write the student notebooks of the assignments (FOLDER=course)
 	$(BIN)/python tools/assignments.py generate $(if $(FOLDER),"$$FOLDER")
+
+leaderboard: $(INSTALLED)  ## hold the entries of the open project against fresh laws (FOLDER=entries)
+	$(BIN)/python tools/leaderboard.py "$(if $(FOLDER),$$FOLDER,entries)"
 
 questions: $(INSTALLED)  ## write the question bank for Moodle (FOLDER=...)
 	$(BIN)/python tools/questions.py $(if $(FOLDER),"$$FOLDER")
