@@ -26,7 +26,7 @@ from benchmarks import summary
 __all__ = ["BENCHMARKS", "main", "store"]
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ("overhead", "quality", "digits", "divergence", "book")
+BENCHMARKS = ("overhead", "quality", "digits", "tutorial", "divergence", "book")
 PACKAGES = ("scorebook", "azula", "diffusers", "smalldiffusion", "torchdiffeq", "torch", "numpy", "scipy")
 LIMIT = 3 * 3600  # seconds for one benchmark, should one of them hang
 BUSY = 0.25  # processes per core that wait for it already

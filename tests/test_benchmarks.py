@@ -1,5 +1,6 @@
 """The frame of the benchmarks: statistics, timing, what is stored, and that peers stand on what the book stands on."""
 
+import copy
 import itertools
 import json
 import math
@@ -16,7 +17,7 @@ import pytest
 import torch
 from docutils import nodes
 
-from benchmarks import book, digits, digits_peers, distances, run, summary, timing
+from benchmarks import book, digits, digits_peers, distances, run, summary, timing, tutorial
 from scorebook import lab
 from scorebook.lab import training
 
@@ -242,7 +243,15 @@ def invented_results():
         {"build": b, "page": p, "repetition": 0, "seconds": s, "processor_seconds": c}
         for b, p, s, c in (("alone", "sde", 40.0, 38.0), ("beside two", "sde", 88.0, 42.0))
     ]
-    rows = {"overhead": overhead, "quality": quality, "digits": digits, "divergence": divergence, "book": of_book}
+    of_tutorial = [
+        {"recipe": p, "sampler": "x", "budget_s": 20.0 * 3**i, "repetition": r, "steps": 9, "evaluations": 7}
+        | {"frechet": v, "bits_by_noise": v, "bits_per_dim": v, "seconds_a_digit": 0.1}
+        for i in range(3)
+        for p, r, v in times(i, ["Song's tutorial"])
+    ]
+    of_tutorial += [{"recipe": "real digits", "repetition": r, "frechet": 0.4} for r in range(5)]
+    rows = {"overhead": overhead, "quality": quality, "digits": digits, "tutorial": of_tutorial}
+    rows |= {"divergence": divergence, "book": of_book}
     return {name: {"about": about, "rows": some} for name, some in rows.items()}
 
 
@@ -322,6 +331,40 @@ def test_the_figure_of_digits_draws_the_budgets_and_real_digits():
         real = [list(line.get_ydata()) for line in ax.lines if line.get_label() == "real digits"]
         assert real == ([[0.4, 0.4]] if k == 0 else [])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["15", "30", "45"]
+
+
+def test_the_figure_of_the_tutorial_draws_both_recipes_and_real_digits():
+    picture, alt = benchmark_page.tutorial_figure(invented_results())
+    for k, ax in enumerate(picture.axes):
+        assert ax.get_ylabel() == list(benchmark_page.TUTORIAL.values())[k]
+        assert drawn(ax)["scorebook"] == expected((20, AHEAD), (60, BEHIND), (180, AHEAD))
+        assert drawn(ax)["Song's tutorial"] == expected((20, PEER), (60, PEER), (180, PEER))
+        real = [list(line.get_ydata()) for line in ax.lines if line.get_label() == "real digits"]
+        assert real == ([[0.4, 0.4]] if k == 0 else [])
+    assert "the recipe of Song's tutorial and for scorebook" in alt
+
+
+def test_what_is_said_of_the_tutorial_follows_the_numbers():
+    said = [node.astext() for node in benchmark_page.tutorial_conclusion(invented_results())]
+    assert said[0] == (
+        "By the Fréchet distance, scorebook is ahead of every peer in 2 of 3 cases, level with the best in 0 and "
+        "behind it in 1."
+    )
+    assert "After 60 s the tutorial's recipe has 5.2; scorebook has no more after 20 s." in said[2]
+    assert said[-3] == "Drawing a digit takes, of the processor, 0.1 s by x of scorebook and 0.1 s by x."
+    assert said[-2].startswith("The tutorial's digits were not drawn by Euler-Maruyama after 20 s, by predictor-corr")
+    assert said[-1] == "Each recipe was trained from 5 seeds."
+    slow = invented_results()
+    slow["tutorial"]["rows"] = [row for row in slow["tutorial"]["rows"] if row["repetition"] == 0]
+    for row in slow["tutorial"]["rows"]:
+        if row["recipe"] == "scorebook":
+            row["frechet"] = 99.0
+    said = [node.astext() for node in benchmark_page.tutorial_conclusion(slow)]
+    assert "After 180 s the tutorial's recipe has 5; scorebook needs longer." in said[2]
+    assert said[-1].startswith("Each recipe was trained from 1 seed. With one there is no spread")
+    (table,) = benchmark_page.tutorial_table(invented_results())
+    assert cells(table)[1] == ["20 s, Song's tutorial", "x", "5.2", "5.2", "5.2", "9", "7", "0.1"]
+    assert cells(table)[-1] == ["real digits", "", "0.4", "", "", "", "", ""]
 
 
 def test_the_figure_of_the_divergence_draws_a_line_for_each_way():
@@ -510,7 +553,7 @@ def test_the_contests_are_told_as_the_numbers_stand():
 def test_what_is_stored_was_measured_five_times_and_says_where(name):
     stored = summary.read()[name]
     about = stored["about"]
-    assert about["repetitions"] >= 5
+    assert about["repetitions"] >= (1 if name == "tutorial" else 5)  # which trains for minutes, and says how often
     assert {"date", "processor", "threads", "commit", "versions", "load_before"} <= set(about)
     assert about["versions"]["torch"].startswith("2.")
     # What executes whole notebooks is measured once.
@@ -607,3 +650,119 @@ with book.busy(2):
     # The pipe is open as long as one of the three lives.
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, encoding="utf-8", timeout=1200)
     assert (done.stdout, done.returncode) == ("started\n", -signal.SIGKILL)
+
+
+# Song's tutorial
+
+MEAN, STD = -0.4, 0.3  # of a law of independent normal pixels in [-1, 1]
+
+
+def with_the_exact_score(recipe):
+    """A learner that knows this law."""
+    learner = recipe(torch.zeros(8, 1, 28, 28) + torch.tensor([-1.0, 1.0] * 4).reshape(8, 1, 1, 1), seed=0)
+    if recipe is tutorial.Tutorial:
+        middle, wide = (MEAN + 1) / 2, STD / 2
+        learner.score = lambda x, t: (middle - x) / (wide**2 + learner.noise_std(t) ** 2)
+    else:
+        law = lab.GaussianMixture([1.0], [[MEAN] * 784], STD**2)
+        score = learner.process.exact_score(law)
+        learner.model = lambda x, t: score(x.flatten(1), t).reshape(x.shape)
+    return learner
+
+
+@pytest.mark.parametrize("recipe", [tutorial.Tutorial, tutorial.Book])
+@pytest.mark.parametrize("r", [0.02, 0.5, 10.0])
+def test_a_recipe_is_asked_for_its_denoiser_in_the_units_of_the_page(recipe, r):
+    y = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    expected = (MEAN * r**2 + y * STD**2) / (STD**2 + r**2)
+    torch.testing.assert_close(with_the_exact_score(recipe).denoise(y, torch.tensor(r)), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sampler"),
+    [(tutorial.Tutorial, name) for name in ("Euler-Maruyama", "predictor-corrector", "ODE")]
+    + [(tutorial.Book, "Adams")],
+)
+def test_each_sampler_draws_the_law_whose_score_it_is_given(recipe, sampler):
+    draw = with_the_exact_score(recipe).samplers()[sampler]
+    x, evaluations = draw(4, torch.Generator().manual_seed(1))
+    n = x.numel()
+    assert x.shape == (4, 1, 28, 28)
+    # 500 steps leave a bias, in the spread most of all; the corrector's step is a tenth too long for a Gaussian.
+    assert x.mean().item() == pytest.approx(MEAN, abs=4 * STD / math.sqrt(n) + 0.01)
+    assert x.std().item() == pytest.approx(STD, rel=4 / math.sqrt(2 * n) + 0.03)
+    assert evaluations == {"Euler-Maruyama": 500, "predictor-corrector": 1000, "Adams": 32}.get(sampler, evaluations)
+
+
+def test_the_network_of_the_tutorial_is_divided_by_the_noise():
+    torch.manual_seed(0)
+    network = tutorial.TutorialNetwork(lambda t: torch.ones_like(t)).eval()
+    x, t = torch.randn(2, 1, 28, 28), torch.tensor([0.1, 0.9])
+    plain = network(x, t)
+    network.noise_std = lambda t: 2 + t
+    torch.testing.assert_close(network(x, t), plain / (2 + t)[:, None, None, None])
+    assert plain.shape == x.shape
+
+
+def test_the_bits_of_fair_coins_told_by_noise_are_one_each_and_spread_evenly_more():
+    coins = 2.0 * torch.randint(0, 2, (200, 1, 4, 4), generator=torch.Generator().manual_seed(0)) - 1
+    found = tutorial.bits(lambda y, r: torch.tanh(y / r**2), coins, coins, divergence="exact", n_steps=60)
+    assert found["bits_by_noise"] == pytest.approx(1, abs=0.02)
+    assert found["bits_per_dim"] > 1.2
+
+
+def test_the_bits_of_normal_pixels_spread_evenly_are_those_of_their_density():
+    generator = torch.Generator().manual_seed(0)
+    levels = ((MEAN + STD * torch.randn(200, 1, 4, 4, generator=generator) + 1) * 127.5).round().clamp(0, 255)
+    x = levels / 127.5 - 1
+    found = tutorial.bits(lambda y, r: (MEAN * r**2 + y * STD**2) / (STD**2 + r**2), x, x, divergence="exact")
+    entropy = 0.5 * math.log(2 * math.pi * math.e * STD**2) - math.log(tutorial.BIN_WIDTH)
+    assert found["bits_per_dim"] == pytest.approx(entropy / math.log(2), abs=0.08)
+
+
+def test_the_frechet_distance_of_two_normal_laws_is_that_of_means_and_spreads():
+    x = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert tutorial.frechet(x, x + torch.tensor([3.0, 0.0, 4.0])) == pytest.approx(25, rel=1e-6)
+    assert tutorial.frechet(x, 2 * x) == pytest.approx(x.T.cov().trace().item() + 4 * 0, rel=0.05)
+
+
+@pytest.mark.parametrize("recipe", [tutorial.Tutorial, tutorial.Book])
+def test_a_recipe_that_was_broken_off_goes_on_as_if_it_had_not_been(recipe, monkeypatch):
+    images = lab.mnist("train")[0][:70]
+    ticks = itertools.count()
+    monkeypatch.setattr(tutorial.time, "process_time", lambda: 0.25 * next(ticks))
+    whole = recipe(images, seed=0)
+    whole.train_until(1.0)
+    state = copy.deepcopy(whole.state())
+    whole.train_until(2.0)
+    other = recipe(images, seed=1)
+    other.restore(state)
+    other.train_until(2.0)
+    assert 0 < state["steps"] < other.steps == whole.steps
+    for a, b in zip(whole.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_both_recipes_are_measured_at_each_budget_and_not_twice(monkeypatch, tmp_path):
+    monkeypatch.setattr(tutorial, "FOLDER", tmp_path)
+    monkeypatch.setattr(tutorial, "N_SAMPLES", 40)
+    monkeypatch.setattr(tutorial, "N_TOLD", 2)
+    monkeypatch.setattr(tutorial.Tutorial, "n_steps", 3)
+    monkeypatch.setattr(tutorial.Tutorial, "by_flow", lambda self, n, generator: (torch.zeros(n, 1, 28, 28), 1))
+    monkeypatch.setenv("SCOREBOOK_BENCH_SECONDS", "0.2 0.4")
+    rows = tutorial.measure(repetitions=1)
+    trained = [row for row in rows if "budget_s" in row]
+    assert {(row["recipe"], row["sampler"], row["budget_s"]) for row in trained} == {
+        (recipe, sampler, budget)
+        for budget in (0.2, 0.4)
+        for recipe, samplers in (
+            ("Song's tutorial", ("Euler-Maruyama", "predictor-corrector", "ODE")),
+            ("scorebook", ("Adams",)),
+        )
+        for sampler in samplers
+    }
+    assert all(row["seconds"] >= row["budget_s"] and row["steps"] >= 1 for row in trained)
+    yardsticks = {row["recipe"]: row["frechet"] for row in rows if "budget_s" not in row}
+    assert yardsticks["real digits"] < yardsticks["one Gaussian"]
+    monkeypatch.setattr(tutorial, "bits", lambda *_: pytest.fail("it was measured before"))
+    assert tutorial.measure(repetitions=1) == rows

@@ -38,10 +38,12 @@ LOOKS = {
     "smalldiffusion": ("#009E73", "^"),
     "diffusers": ("#CC79A7", "D"),
     "torchdiffeq": ("#E69F00", "v"),
+    "Song's tutorial": ("#D55E00", "s"),
     "by hand": ("#22303c", "P"),
     "torch.func": ("#56B4E9", "X"),
 }
 OTHERS = ("#6b7a89", "*")
+DASHES = ("-", "--", ":", "-.")
 
 
 def number(value) -> str:
@@ -338,10 +340,102 @@ def digits_conclusion(results):
     ]
 
 
-# 4. Divergence
+# 4. Song's tutorial
+
+TUTORIAL = {"frechet": "Fréchet distance", "bits_by_noise": "bits per dimension, by noise"}
+TUTORIAL_BITS = TUTORIAL | {"bits_per_dim": "bits per dimension, spread evenly"}
+SONG, SAMPLERS_OF_SONG = "Song's tutorial", ("Euler-Maruyama", "predictor-corrector", "ODE")
+
+
+def tutorial_cases(results, value):
+    return best(rows_of(results, "tutorial"), value, ["budget_s"], project="recipe", name="sampler")
+
+
+def tutorial_figure(results):
+    picture, axes = figure(6.4, 6.6, 2, 1, sharex=True)
+    for ax, (value, words) in zip(axes, TUTORIAL.items(), strict=True):
+        cases = tutorial_cases(results, value)
+        for recipe in dict.fromkeys(r for of in cases.values() for r in of):
+            budgets = sorted(s for (s,), of in cases.items() if recipe in of)
+            bars(ax, budgets, [cases[s,][recipe][0] for s in budgets], recipe)
+        ticks = sorted(s for (s,) in cases)
+        ax.set(ylabel=words, xscale="log", yscale="log" if value == "frechet" else "linear")
+        ax.set_xticks(ticks, [f"{s:g}" for s in ticks])
+        ax.minorticks_off()
+        ax.grid(axis="y")
+    yardsticks = [row for row in rows_of(results, "tutorial") if "budget_s" not in row]
+    real = summarise(yardsticks, ["recipe"], "frechet")
+    for ((recipe,), summary), dashes in zip(real.items(), DASHES[1:], strict=False):
+        axes[0].axhline(summary.median, color=OTHERS[0], linestyle=dashes, linewidth=1, label=recipe)
+    axes[-1].set_xlabel("seconds of the processor in training")
+    legend(picture, axes, n_columns=2)
+    return picture, (
+        "Two panels against the seconds of the processor in training: the Fréchet distance of new digits to held-out "
+        "ones, by the best sampler of each recipe, and held-out bits per dimension, for the recipe of Song's tutorial "
+        "and for scorebook, medians with quartiles. Lines mark real digits and one Gaussian."
+    )
+
+
+def tutorial_naming(case):
+    return f"{case[0]:g} s of training"
+
+
+def tutorial_table(results):
+    rows = rows_of(results, "tutorial")
+    by = ["budget_s", "recipe", "sampler"]
+    found = {value: summarise(rows, by, value) for value in (*TUTORIAL_BITS, "steps", "evaluations", "seconds_a_digit")}
+    lines = [
+        (f"{case[0]:g} s, {case[1]}", case[2], *(number(found[value][case].median) for value in found))
+        for case in sorted(found["frechet"])
+    ]
+    yardsticks = summarise([row for row in rows if "budget_s" not in row], ["recipe"], "frechet")
+    lines += [(recipe, "", number(summary.median), *[""] * 5) for (recipe,), summary in yardsticks.items()]
+    headings = ("trained", "sampler", "Fréchet", "bits, by noise", "bits, evenly", "steps", "evaluations", "s a digit")
+    return [shown_table(headings, lines, numeric=tuple(range(2, len(headings))))]
+
+
+def tutorial_conclusion(results):
+    found = []
+    for value, words in TUTORIAL_BITS.items():
+        cases = tutorial_cases(results, value)
+        found += verdict(cases, tutorial_naming, by=f"by the {words}, ")
+        lines = []
+        for (budget,), of in cases.items():
+            if SONG not in of or OURS not in of:
+                continue
+            theirs = of[SONG][0].median
+            reached = [s for (s,), ours in cases.items() if OURS in ours and ours[OURS][0].median <= theirs]
+            said = (
+                f"scorebook has no more after {min(reached):g} s"
+                if reached and min(reached) <= budget
+                else "scorebook needs longer"
+            )
+            lines.append(f"After {budget:g} s the tutorial's recipe has {number(theirs)}; {said}.")
+        found += points(lines)
+    rows = [row for row in rows_of(results, "tutorial") if "budget_s" in row]
+    costs = summarise(rows, ["recipe", "sampler"], "seconds_a_digit")
+    said = [
+        f"{number(cost.median)} s by {sampler}" + (" of scorebook" if recipe == OURS else "")
+        for (recipe, sampler), cost in costs.items()
+    ]
+    found.append(nodes.paragraph("", f"Drawing a digit takes, of the processor, {listed(said)}."))
+    theirs = {(row["budget_s"], row["sampler"]) for row in rows if row["recipe"] == SONG}
+    lacking = [
+        f"by {sampler} after {s:g} s"
+        for s in sorted({s for s, _ in theirs})
+        for sampler in SAMPLERS_OF_SONG
+        if (s, sampler) not in theirs
+    ]
+    if lacking:
+        found.append(nodes.paragraph("", f"The tutorial's digits were not drawn {listed(lacking)}."))
+    n = len({row["repetition"] for row in rows})
+    alone = " With one there is no spread, and whoever is ahead is so in this run." if n == 1 else ""
+    return [*found, nodes.paragraph("", f"Each recipe was trained from {counted(n, 'seed')}.{alone}")]
+
+
+# 5. Divergence
 
 TASKS = {"divergence": "exact divergence", "training step": "training step", "likelihood": "likelihood"}
-DASHES = ("-", "--", ":", "-.")
 
 
 def divergence_figure(results):
@@ -418,7 +512,7 @@ def divergence_conclusion(results):
     return points(said)
 
 
-# 5. The book
+# 6. The book
 
 
 def book_seconds(results):
@@ -495,6 +589,9 @@ PARTS = {
     ("digits", "figure"): digits_figure,
     ("digits", "table"): digits_table,
     ("digits", "conclusion"): digits_conclusion,
+    ("tutorial", "figure"): tutorial_figure,
+    ("tutorial", "table"): tutorial_table,
+    ("tutorial", "conclusion"): tutorial_conclusion,
     ("divergence", "figure"): divergence_figure,
     ("divergence", "table"): divergence_table,
     ("divergence", "conclusion"): divergence_conclusion,
@@ -503,7 +600,7 @@ PARTS = {
 }
 PARTS |= {
     (name, "measured"): lambda results, name=name: measured(results, name)
-    for name in ("overhead", "quality", "digits", "divergence", "book")
+    for name in ("overhead", "quality", "digits", "tutorial", "divergence", "book")
 }
 
 
