@@ -43,6 +43,12 @@ def test_the_mistake_that_fits_best_is_named_where_the_numbers_tell_it_from_the_
     assert "do not tell which of these it is: a factor 2 too many, or a factor 1.9 too many" in report.diagnosis
 
 
+@pytest.mark.parametrize(("measured", "named"), [(2.19, "twice"), (2.21, None)])
+def test_a_mistake_explains_no_more_than_the_tolerance(measured, named):
+    report = judge("check", [answer(measured, error=0.0, tolerance=0.2)], [TWICE], verified="right")
+    assert report.mistake == named
+
+
 def test_the_same_mistake_in_two_forms_is_one():
     again = Mistake("twice", "the same", lambda: {"step": 2.0})
     assert judge("check", [answer(2.0)], [again, TWICE], verified="right").mistake == "twice"

@@ -117,13 +117,15 @@ def test_two_clones_in_the_same_state_have_folders_of_the_same_name(root, clone)
     assert cache_path("cpu", clone).name == cache_path("cpu", root).name
 
 
-@pytest.mark.parametrize("change", ["device", "python", "machine"])
+@pytest.mark.parametrize("change", ["device", "python", "machine", "cores"])
 def test_another_device_python_or_machine_has_a_folder_of_its_own(clone, monkeypatch, change):
     before, device = cache_path("cpu", clone), "cuda" if change == "device" else "cpu"
     if change == "python":
         monkeypatch.setattr(platform, "python_version", lambda: "3.99.0")
     if change == "machine":
         monkeypatch.setattr(platform, "machine", lambda: "abacus")
+    if change == "cores":
+        monkeypatch.setattr("os.cpu_count", lambda: 3 * 2**9)
     assert cache_path(device, clone) != before
 
 

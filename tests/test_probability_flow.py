@@ -726,3 +726,11 @@ def test_the_relative_tolerance_knows_no_units_and_the_absolute_one_those_of_the
     torch.testing.assert_close(scaled(1e-2, 1e-9, 1000.0), relative, rtol=1e-7, atol=0)
     torch.testing.assert_close(scaled(1e-9, 10.0, 1000.0), absolute, rtol=1e-5, atol=0)
     assert (scaled(1e-9, 1e-2, 1000.0) - absolute).abs().max() > 1e-5
+
+
+def test_a_number_is_a_time_wherever_tensors_are_made_by_default():
+    field, x = velocity(VPSDE(), lambda x, t: -2 * x), torch.ones(3, 2)
+    expected = field(torch.tensor(0.5), x)
+    with torch.device("meta"):
+        found = field(0.5, x)
+    torch.testing.assert_close(found, expected)

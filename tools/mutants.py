@@ -477,6 +477,8 @@ def report(records):
         "",
         "Written by `make mutants`, which puts small faults into the modules and runs the tests, as `tools/mutants.py`",
         "says. A fault that survives is a law that no test states, unless it is equivalent to the code as it stands.",
+        "Where laws were added for what had survived, the same faults were tried again: the figure then says what is",
+        "caught of these, and flatters the faults that were not drawn.",
         "",
         "| module | caught | tried | survived | equivalent | hung | commit | date |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
