@@ -317,6 +317,25 @@ def test_what_code_has_made_is_put_into_chinese_with_the_numbers_of_the_run():
     assert shown.left_over(soup) == ["Nobody has put this into Chinese."]
 
 
+def test_a_caption_is_put_into_chinese_with_its_number_and_its_formulas():
+    page = (
+        '<figure class="numbered"><figcaption><p><span class="caption-text"><strong>Figure 3.</strong> The law '
+        '<span class="math notranslate nohighlight">\\(N(0, s)\\)</span> after 20 steps.</span></p>'
+        "</figcaption></figure>"
+    )
+    soup = BeautifulSoup(page, "html.parser")
+    message = "The law $N({1}, s)$ after {2} steps."
+    assert shown.in_regions(soup) == [message, "Figure {1}."]
+    shown.translate(soup, {message: "{2}步之后的分布$N({1}, s)$。", "Figure {1}.": "图 {1}."})
+    assert soup.get_text() == "图 3. 20 步之后的分布 \\(N(0, s)\\)。"
+    assert soup.select_one("span.math").get_text() == "\\(N(0, s)\\)"
+
+
+def test_the_captions_and_alternatives_of_a_notebook_are_messages_before_it_is_built(root):
+    kinds = {piece.kind for piece in catalogues.captions(root / "book" / "langevin.ipynb")}
+    assert kinds >= {"alternative", "caption", "head"}
+
+
 def test_the_words_of_live_figures_are_found_in_their_sources():
     texts = shown.live_messages()
     assert {"step size ε", "Langevin, accept or refuse", "Reset", "mode {1}, weight {2}"} <= set(texts)

@@ -29,12 +29,14 @@ __all__ = [
     "COMMON",
     "LANGUAGE",
     "Piece",
+    "captions",
     "catalogue",
     "flat",
     "messages",
     "needs_words",
     "parser",
     "path_of",
+    "pattern",
     "pieces",
     "say",
     "sources",
@@ -56,6 +58,7 @@ ONE_MESSAGE = {"button-ref"}
 OPTION = re.compile(r":(?P<name>[\w-]+):\s*(?P<value>.*)")
 NAMED = re.compile(r"```\{(?P<name>[\w-]+)\}|:::+\{(?P<other>[\w-]+)\}")
 PREFIX = re.compile(r"[\s>]*(?:(?:[-*+]|\d+[.)]|#{1,6})\s+)*[\s>]*")
+NUMBER = re.compile(r"(?<![A-Za-z_{])[−-]?\d+(?:,\d{3})*(?:\.\d+)?(?: ± \d+(?:\.\d+)?)?(?: × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
 HAN = r"\u3400-\u9fff"
 TAGGED = re.compile(r"(?<=>)(?P<text>[^<>]+)(?=<)|\balt=\"(?P<alt>[^\"]+)\"")
 ENTRY = re.compile(r'^(?P<term>\S.*)\n(?P<name>  <span lang="zh-Hans">.+?</span>\\?)\n', re.M)
@@ -95,6 +98,17 @@ def needs_words(text):
     """Whether a text has something to translate: a word outside formulas and code, and no Chinese yet."""
     bare = re.sub(r"\$\$.+?\$\$|\$[^$]+\$|`[^`]*`|https?://\S+|<[^>]*>", " ", text, flags=re.DOTALL)
     return bool(re.search(r"[A-Za-z]{2}", bare)) and not re.search(f"[{HAN}]", text)
+
+
+def pattern(text):
+    """A text with a field for each number, and the numbers."""
+    numbers = []
+
+    def field(match):
+        numbers.append(match[0])
+        return f"{{{len(numbers)}}}"
+
+    return NUMBER.sub(field, " ".join(text.split())), numbers
 
 
 def _name(token):
@@ -257,6 +271,26 @@ def cells(path):
     return [(c["id"], "".join(c["source"])) for c in content["cells"] if c["cell_type"] == "markdown"]
 
 
+def captions(path):
+    """The messages that stand beside the code of a notebook: what a figure says in its caption, and to who sees none.
+
+    They are shown with the figures, so each number is a field, as in all that code has made.
+    """
+    found = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        told = cell["metadata"].get("mystnb", {})
+        texts = {
+            "alternative": told.get("image", {}).get("alt"),
+            "caption": told.get("figure", {}).get("caption"),
+            "head": cell["metadata"].get("scorebook", {}).get("head"),
+        }
+        for kind, text in texts.items():
+            if cell["cell_type"] == "code" and text and needs_words(text):
+                words = pattern(text)[0] + " ({reference})" * (kind == "head")
+                found.append(Piece(words, 0, cell["id"], kind))
+    return found
+
+
 def messages(name, root=ROOT):
     """The messages of a page, in order: :class:`Piece` s, with the file each comes from.
 
@@ -271,6 +305,7 @@ def messages(name, root=ROOT):
         elif path.suffix == ".ipynb":
             for cell, text in cells(path):
                 found += [(path, Piece(p.text, p.line, cell, p.kind)) for p in pieces(text)]
+            found += [(path, piece) for piece in captions(path)]
         else:
             for question in bank(path):
                 texts = [question.ask] + [text for o in question.options for text in (o.text, o.why)]

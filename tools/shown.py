@@ -11,13 +11,12 @@ from collections import Counter
 from pathlib import Path
 
 from bs4 import BeautifulSoup, NavigableString, Tag
-from catalogues import COMMON, HAN, LIVE, needs_words, pages, spaced
+from catalogues import COMMON, HAN, LIVE, needs_words, pages, pattern, spaced
 
-__all__ = ["FRAME", "fill", "left_over", "live_messages", "of_pages", "pattern", "translate", "units"]
+__all__ = ["FRAME", "fill", "left_over", "live_messages", "of_pages", "translate", "units"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
-NUMBER = re.compile(r"(?<![A-Za-z_{])[−-]?\d+(?:,\d{3})*(?:\.\d+)?(?: ± \d+(?:\.\d+)?)?(?: × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
 FIELD = re.compile(r"\{(\d+)\}")
 
 # What code has made, in an article.
@@ -29,6 +28,7 @@ REGIONS = (
     "div.cell details.hide > summary",
     "svg.scorebook-map",
     ".cell_output img[alt]",
+    "figcaption",
     ".scorebook-explorer",
 )
 SILENT = {"pre", "code", "script", "style", "math", "kbd", "noscript"}
@@ -43,6 +43,7 @@ FRAME = (
     "On this page", "Table of Contents", "Toggle hidden content", "Search", "Print to PDF", "Download this page",
     "Fullscreen mode", "Toggle primary sidebar",
     "Toggle secondary sidebar", "Back to top", "Contents", "Previous", "Next",
+    "Figure {1}.", "Figure {1}",
     "{1} minute to read · {2} s to run, in this build", "{1} minutes to read · {2} s to run, in this build",
     "{1} minute to read · {2} s to run, in this build on a busy machine, {3} s of them on a processor",
     "{1} minutes to read · {2} s to run, in this build on a busy machine, {3} s of them on a processor",
@@ -52,20 +53,14 @@ FRAME = (
 )  # fmt: skip
 
 
-def pattern(text):
-    """A text with a field for each number, and the numbers."""
-    numbers = []
-
-    def field(match):
-        numbers.append(match[0])
-        return f"{{{len(numbers)}}}"
-
-    return NUMBER.sub(field, " ".join(text.split())), numbers
-
-
 def fill(message, numbers):
     """A translated message with the numbers in its fields."""
     return FIELD.sub(lambda field: numbers[int(field[1]) - 1], message)
+
+
+def _typed(text):
+    """A text as it was typed: the build makes quotation marks round."""
+    return text.translate(str.maketrans({"’": "'", "“": '"', "”": '"'}))
 
 
 def _is_text(node):
@@ -95,24 +90,35 @@ def units(tag):
         fields, words = {}, []
         for child in tag.children:
             if isinstance(child, Tag):
-                name = (child.get("class") or [child.name])[0]
+                name = _field(child)
                 while name in fields:
-                    name += "x"
+                    name = name[:-1] + "x" + name[-1]
                 fields[name] = child
-                words.append(f"{{{name}}}")
+                words.append(name)
             elif type(child) is NavigableString:
                 words.append(str(child))
-        yield "".join(words), lambda text: _refill(tag, text, fields)
+        number = words[0] if "caption-text" in tag.get("class", ()) and words[0] == "{strong}" else ""
+        text = "".join(words).removeprefix(number)
+        yield text, lambda text: _refill(tag, f"{number} {text}" if number else text, fields)
     for child in inner:
         yield from units(child)
+
+
+def _field(tag):
+    """What stands for an element within a text: a formula and code as in Markdown, else its class or its name."""
+    if "math" in tag.get("class", ()):
+        return f"${tag.get_text()[2:-2]}$"
+    if tag.name == "code":
+        return f"`{tag.get_text()}`"
+    return f"{{{(tag.get('class') or [tag.name])[0]}}}"
 
 
 def _refill(tag, text, fields):
     for child in list(tag.children):
         child.extract()
-    for piece in re.split(r"(\{[\w-]+\})", text):
-        if piece[1:-1] in fields and piece.startswith("{"):
-            tag.append(fields[piece[1:-1]])
+    for piece in re.split(r"(\{[\w-]+\}|\$[^$]+\$|`[^`]+`)", text):
+        if piece in fields:
+            tag.append(fields[piece])
         elif piece:
             tag.append(NavigableString(piece))
 
@@ -129,7 +135,7 @@ def in_regions(soup):
         for place in article.select(selector):
             for text, _ in units(place):
                 if _worth(text):
-                    found.setdefault(pattern(text)[0])
+                    found.setdefault(pattern(_typed(text))[0])
     return list(found)
 
 
@@ -182,10 +188,10 @@ def live_messages(root=ROOT):
 def translate(soup, words):
     """Puts every text of a page that the catalogues have into their words; what they have not stays."""
     for text, put in list(units(soup)):
-        message, numbers = pattern(text)
+        message, numbers = pattern(_typed(text))
         said = words.get(message)
         if said is None and message != " ".join(text.split()):
-            said = words.get(" ".join(text.split()))  # a number that belongs to a name
+            said = words.get(" ".join(_typed(text).split()))  # a number that belongs to a name
         if said is not None:
             put(spaced(fill(said, numbers)))
 
