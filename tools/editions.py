@@ -17,7 +17,7 @@ import catalogues
 import nbformat
 import shown
 import translations
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, NavigableString
 from docutils import nodes
 from jupyter_cache import get_cache
 from myst_parser.mdit_to_docutils.base import default_slugify
@@ -140,9 +140,9 @@ def put_into_chinese(app, name, source):
         app.env.note_dependency(str(path))
     say = catalogues.say(name, root)
     _titles.clear()
-    for _, piece in catalogues.messages(name, root):
-        if piece.kind == "heading":
-            _titles[plain_title(say(piece.text))] = plain_title(piece.text)
+    headings = [piece.text for _, piece in catalogues.messages(name, root) if piece.kind == "heading"]
+    for text in (*headings, "Test yourself"):  # the latter from tools/self_tests.py
+        _titles[plain_title(say(text))] = plain_title(text)
     notebook = app.env.doc2path(name).endswith(".ipynb")
     translate = catalogues.translated_notebook if notebook else catalogues.translated
     source[0] = translate(source[0], say)
@@ -241,11 +241,27 @@ def said(name, text, root=ROOT):
             emphasis["class"], emphasis["lang"] = [*emphasis.get("class", []), "title"], "en"
         elif len(text) > 12:  # dots below a whole sentence are a rash
             emphasis["class"] = [*emphasis.get("class", []), "long"]
+    hold_punctuation(soup)
     done = str(soup)
     if name in catalogues.pages(root) and not translations.left(name, root):
         for left in shown.left_over(soup):
             logger.warning("English is left on the Chinese page: %s", left, location=name, type="scorebook")
     return done
+
+
+CLOSING = re.compile("[，。；：、？！）」』”]+")
+
+
+def hold_punctuation(soup):
+    """Keeps each mark that follows a formula on its line; for a browser a formula is a box, which any line may end."""
+    for formula in soup.select("span.math"):
+        after = formula.next_sibling
+        marks = CLOSING.match(after) if type(after) is NavigableString else None
+        if marks:
+            held = soup.new_tag("span", attrs={"class": "held"})
+            formula.wrap(held)
+            held.append(NavigableString(marks[0]))
+            after.replace_with(NavigableString(after[marks.end() :]))
 
 
 class SearchWords(SearchChinese):

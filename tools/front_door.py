@@ -8,6 +8,7 @@ Each line of the directive names a page or a part and says what it is about.
 """
 
 import html
+import re
 
 from docutils import nodes
 from run_record import reading_minutes, shown_table
@@ -53,7 +54,7 @@ def pairs(directive):
 
 def short(title):
     """The title of a page without what follows its colon."""
-    return title.partition(":")[0]
+    return re.split("[:：]", title)[0]
 
 
 def box(x, y, width, kind, page):

@@ -31,6 +31,8 @@ BUDGET = 60  # seconds of one CPU core, unless the notebook's metadata grants an
 # Words read in a minute, and how many words a line of code and a displayed formula count for.
 PACE, CODE_LINE, FORMULA = 200, 4, 25
 
+CHINESE, CHARACTERS = re.compile("[\u3400-\u9fff]"), 1.5  # Chinese characters that count for a word
+
 # What the notebooks run on, and what makes the pages.
 SHOWN = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "torchdiffeq", "safetensors", "ipywidgets")
 MAKERS = ("jupyter-book", "Sphinx", "myst-nb")
@@ -80,7 +82,8 @@ def reading_minutes(document):
         elif isinstance(node, nodes.literal_block):
             words += 0 if _is_output(node) else CODE_LINE * len([line for line in node.astext().splitlines() if line])
         elif isinstance(node, nodes.Text) and not isinstance(node.parent, nodes.literal_block | nodes.math_block):
-            words += len(node.astext().split())
+            text, n_characters = CHINESE.subn(" ", node.astext())
+            words += len(text.split()) + n_characters / CHARACTERS
     return max(1, round(words / PACE))
 
 
