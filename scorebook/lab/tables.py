@@ -565,8 +565,9 @@ def plus_minus(mean: Number, error: Number) -> str:
     if not (math.isfinite(mean) and math.isfinite(error)) or error == 0:
         return f"{significant(mean, 3)} ± {significant(error, 1)}"
     # One digit of the error; two where it begins with 1, or rounding would change it by up to a third.
-    digits = 2 if f"{error:.0e}"[0] == "1" else 1
-    exponent = int(f"{error:.{digits - 1}e}".split("e")[1])
+    rounded = f"{error:.0e}"
+    digits = 2 if rounded[0] == "1" else 1
+    exponent = int(rounded.split("e")[1])
     decimals = digits - 1 - exponent
     power = max(int(f"{max(abs(mean), error):e}".split("e")[1]), exponent)
     if (decimals > 6 or exponent >= 6) and power != 0:
