@@ -7,7 +7,15 @@ import os
 
 from catalogue import tuned
 
-from scorebook.coursework import controllable_generation, denoising_diffusion, learning, probability_flow, sampling, sde
+from scorebook.coursework import (
+    class_guidance,
+    controllable_generation,
+    denoising_diffusion,
+    learning,
+    probability_flow,
+    sampling,
+    sde,
+)
 
 FULL = int(os.environ.get("SCOREBOOK_SEEDS", "0"))
 
@@ -41,7 +49,15 @@ def authored(*kinds):
 def catalogued(monkeypatch, check):
     """Keys of the mistakes that a check knows, over a few seeds."""
     keys = set()
-    for module in (learning, sampling, sde, probability_flow, controllable_generation, denoising_diffusion):
+    for module in (
+        learning,
+        sampling,
+        sde,
+        probability_flow,
+        controllable_generation,
+        denoising_diffusion,
+        class_guidance,
+    ):
 
         def listening(name, answers, mistakes, *, verified, judge=module.judge):
             keys.update(mistake.key for mistake in mistakes)

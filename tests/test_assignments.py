@@ -213,6 +213,15 @@ WRONG = {
         {"(1 + noise**2) / 2 * g**2": "g**2"},
         ["between_check", "between_held_back"],
     ),
+    "guidance by classes": (
+        "7_classes",
+        {
+            "torch.full_like(labels, null), labels": "0 * labels, labels",
+            "torch.full_like(labels, null))\n": "0 * labels)\n",
+            "scale * sde.sigma(t)": "scale",
+        },
+        ["drop_labels", "classifier_free", "guided_noise"],
+    ),
     "DDPM and DDIM": (
         "8_ddpm",
         {

@@ -8,6 +8,7 @@ import re
 import nbformat
 import pytest
 import torch
+from surface import coursework_class_guidance as guides
 from surface import coursework_denoising_diffusion as steps
 
 from scorebook import controllable_generation, coursework, lab, noise_scales, probability_flow, score_matching, sde
@@ -44,6 +45,9 @@ def guided():
 # Each check on the book's own code.
 BOOK = {
     "check_annealed": lambda seed: coursework.check_annealed(noise_scales.annealed_langevin, seed=seed),
+    "check_classifier_free": lambda seed: coursework.check_classifier_free(guides.without_classifier, seed=seed),
+    "check_classifier_guidance": lambda seed: coursework.check_classifier_guidance(guides.with_classifier, seed=seed),
+    "check_label_dropping": lambda seed: coursework.check_label_dropping(guides.dropped, seed=seed),
     "check_conversion": lambda seed: coursework.check_conversion(steps.minus_over_std, "noise to score", seed=seed),
     "check_ddim_step": lambda seed: coursework.check_ddim_step(steps.implicit, seed=seed),
     "check_ddpm_step": lambda seed: coursework.check_ddpm_step(steps.ancestral, seed=seed),
@@ -105,6 +109,9 @@ def stubbed(*arguments, **options):
 
 WRONG = {
     "check_annealed": lambda: coursework.check_annealed(stubbed),
+    "check_classifier_free": lambda: coursework.check_classifier_free(stubbed),
+    "check_classifier_guidance": lambda: coursework.check_classifier_guidance(stubbed),
+    "check_label_dropping": lambda: coursework.check_label_dropping(stubbed),
     "check_conversion": lambda: coursework.check_conversion(stubbed, "noise to score"),
     "check_ddim_step": lambda: coursework.check_ddim_step(stubbed),
     "check_ddpm_step": lambda: coursework.check_ddpm_step(stubbed),

@@ -479,6 +479,7 @@ ONE_RESULT = {
 } | {
     f"coursework_{module}.check_{name}": "what a check finds is in test_coursework_mistakes"
     for module, names in {
+        "class_guidance": ("classifier_free", "classifier_guidance", "label_dropping"),
         "controllable_generation": ("guidance",),
         "denoising_diffusion": ("conversion", "ddim_step", "ddpm_step"),
         "learning": ("divergence", "loss", "score"),

@@ -13,6 +13,7 @@ A check neither hangs nor dies on what it is given: exceptions, wrong shapes, Na
 become a report.
 """
 
+from scorebook.coursework.class_guidance import check_classifier_free, check_classifier_guidance, check_label_dropping
 from scorebook.coursework.controllable_generation import check_guidance
 from scorebook.coursework.denoising_diffusion import check_conversion, check_ddim_step, check_ddpm_step
 from scorebook.coursework.learning import check_divergence, check_loss, check_score
@@ -25,11 +26,14 @@ __all__ = [
     "Measurement",
     "Report",
     "check_annealed",
+    "check_classifier_free",
+    "check_classifier_guidance",
     "check_conversion",
     "check_ddim_step",
     "check_ddpm_step",
     "check_divergence",
     "check_guidance",
+    "check_label_dropping",
     "check_langevin",
     "check_log_prob",
     "check_loss",

@@ -148,6 +148,10 @@ CHECKS = {
         for other in ("noise", "clean", "score", "v")
         if one != other
     },
+    "label dropping": lambda f, seed: coursework.check_label_dropping(f, seed=seed),
+    "classifier-free": lambda f, seed: coursework.check_classifier_free(f, seed=seed),
+    "classifier guidance": lambda f, seed: coursework.check_classifier_guidance(f, seed=seed),
+    "classifier guidance of noise": lambda f, seed: coursework.check_classifier_guidance(f, kind="noise", seed=seed),
     "ddpm step": lambda f, seed: coursework.check_ddpm_step(f, seed=seed),
     "ddim step": lambda f, seed: coursework.check_ddim_step(f, seed=seed),
     "reverse step": lambda f, seed: coursework.check_reverse_step(f, seed=seed),

@@ -11,11 +11,12 @@ import torch
 from torch.distributions import Normal
 from torchdiffeq import odeint
 
-from catalogue import Catalogue, normal, tuned_ddpm, tuned_samplers
+from catalogue import Catalogue, normal, tuned_classes, tuned_ddpm, tuned_samplers
 from scorebook import controllable_generation, langevin, noise_scales, probability_flow, sliced_score_matching
 from scorebook import sde as continuous
 
 catalogue = Catalogue()
+catalogue.include(tuned_classes.catalogue)
 catalogue.include(tuned_ddpm.catalogue)
 catalogue.include(tuned_samplers.catalogue)
 
