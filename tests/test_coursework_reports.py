@@ -124,6 +124,7 @@ def test_few_draws_widen_their_error_as_students_law_demands(n):
         ([-1.0, -2.0, -3.0], "your field is −1 times the true one"),
         ([1.0, 2.0, 0.0], "your field is off by 80 % of the true one's size"),
         ([3.0, 4.0, 5.0], "your field is too large by 2 everywhere"),
+        ([1.0, 2.0, 7.5], "your field is off by 120 % of the true one's size"),
         ([1.0, 2.0, 30.0], "your field is off by 7.22 times the true one's size"),
     ],
 )
