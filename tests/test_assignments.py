@@ -208,6 +208,42 @@ WRONG = {
         {"sde.prior_std * ": "", "(1 + noise**2) / 2": "1"},
         ["sampler", "between"],
     ),
+    "errors of averages": (
+        "10_monte_carlo",
+        {
+            "values.std(0) /": "values.std(0, correction=0) /",
+            "averages.std() / math.sqrt(n_pairs)": "averages.std() / math.sqrt(2 * n_pairs)",
+            "terms.std() / math.sqrt(len(terms))": "terms.std()",
+            "weights = log_weights.softmax(0)": "weights = log_weights.exp() / log_weights.exp().sum()",
+            "1 / log_weights.softmax(0).square().sum()": "log_weights.exp().sum() / log_weights.exp().square().sum()",
+        },
+        ["mean_and_error", "antithetic", "importance_check", "self_normalised", "effective_draws"],
+    ),
+    "the ratio of the proposals": (
+        "11_metropolis",
+        {"log_p_y - log_p_x + back - forth": "log_p_y - log_p_x"},
+        ["log_ratio", "adjusted_langevin", "over_steps"],
+    ),
+    "a chain that has moved": (
+        "11_metropolis",
+        {"log_p = torch.where(take, log_p_y, log_p)": "log_p = log_p"},
+        ["adjusted_langevin", "over_steps"],
+    ),
+    "the share that was taken": (
+        "11_metropolis",
+        {"return x, taken / n_steps": "return x, taken"},
+        ["adjusted_langevin", "over_steps_held_back"],
+    ),
+    "directions and the ½": (
+        "12_sliced",
+        {"2 * bits.to(x.dtype) - 1": "bits.to(x.dtype)", "0.5 * model(x)": "model(x)"},
+        ["projections", "plain_loss", "reduced_loss"],
+    ),
+    "a slice without its graph": (
+        "12_sliced",
+        {", create_graph=True)": ")"},
+        ["sliced_divergence_held_back", "plain_loss", "reduced_loss"],
+    ),
     "less noise without less of the score": (
         "5_whole_sampler",
         {"(1 + noise**2) / 2 * g**2": "g**2"},

@@ -11,7 +11,17 @@ import torch
 from surface import coursework_class_guidance as guides
 from surface import coursework_denoising_diffusion as steps
 
-from scorebook import controllable_generation, coursework, lab, noise_scales, probability_flow, score_matching, sde
+from scorebook import (
+    controllable_generation,
+    coursework,
+    lab,
+    monte_carlo,
+    noise_scales,
+    probability_flow,
+    score_matching,
+    sde,
+    sliced_score_matching,
+)
 from scorebook import langevin as langevin_dynamics
 from scorebook.lab.arguments import standard_normal
 
@@ -52,6 +62,9 @@ BOOK = {
     "check_ddim_step": lambda seed: coursework.check_ddim_step(steps.implicit, seed=seed),
     "check_ddpm_step": lambda seed: coursework.check_ddpm_step(steps.ancestral, seed=seed),
     "check_divergence": lambda seed: coursework.check_divergence(score_matching.divergence, seed=seed),
+    "check_estimate": lambda seed: coursework.check_estimate(
+        lambda values: monte_carlo.expectation(lambda x: x, values), "mean", seed=seed
+    ),
     "check_guidance": lambda seed: coursework.check_guidance(guided(), observation(), seed=seed),
     "check_langevin": lambda seed: coursework.check_langevin(langevin_dynamics.langevin, seed=seed),
     "check_log_prob": lambda seed: coursework.check_log_prob(
@@ -60,7 +73,11 @@ BOOK = {
     "check_loss": lambda seed: coursework.check_loss(
         noise_scales.denoising_score_matching_loss, "denoising", seed=seed
     ),
+    "check_metropolis": lambda seed: coursework.check_metropolis(
+        langevin_dynamics.metropolis_adjusted_langevin, seed=seed
+    ),
     "check_probability_flow": lambda seed: coursework.check_probability_flow(probability_flow.velocity, seed=seed),
+    "check_projections": lambda seed: coursework.check_projections(sliced_score_matching.random_projections, seed=seed),
     "check_reverse_step": lambda seed: coursework.check_reverse_step(euler, seed=seed),
     "check_sampler": lambda seed: coursework.check_sampler(sampler, seed=seed),
     "check_score": lambda seed: coursework.check_score(MIXTURE.score, MIXTURE, seed=seed),
@@ -120,14 +137,20 @@ WRONG = {
     "check_guidance": lambda: coursework.check_guidance(stubbed, observation()),
     "check_langevin": lambda: coursework.check_langevin(stubbed),
     "check_log_prob": lambda: coursework.check_log_prob(stubbed),
+    "check_metropolis": lambda: coursework.check_metropolis(stubbed),
     "check_probability_flow": lambda: coursework.check_probability_flow(stubbed),
+    "check_projections": lambda: coursework.check_projections(stubbed),
     "check_reverse_step": lambda: coursework.check_reverse_step(stubbed),
     "check_sampler": lambda: coursework.check_sampler(stubbed),
     "check_score": lambda: coursework.check_score(stubbed, MIXTURE),
     "check_sde": lambda: coursework.check_sde(stubbed),
 } | {
     kind: functools.partial(coursework.check_loss, stubbed, kind)
-    for kind in ("explicit", "implicit", "sliced", "denoising", "sde")
+    for kind in ("explicit", "implicit", "sliced", "plain_sliced", "reduced_sliced", "denoising", "sde")
+}
+WRONG |= {
+    f"{kind} estimate": functools.partial(coursework.check_estimate, stubbed, kind)
+    for kind in ("mean", "antithetic", "importance", "self_normalised", "effective_draws")
 }
 
 

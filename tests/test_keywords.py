@@ -483,9 +483,12 @@ ONE_RESULT = {
         "controllable_generation": ("guidance",),
         "denoising_diffusion": ("conversion", "ddim_step", "ddpm_step"),
         "learning": ("divergence", "loss", "score"),
+        "metropolis": ("metropolis",),
+        "monte_carlo": ("estimate",),
         "probability_flow": ("log_prob", "probability_flow"),
         "sampling": ("annealed", "langevin"),
         "sde": ("reverse_step", "sampler", "sde"),
+        "sliced_score_matching": ("projections",),
     }.items()
     for name in names
 }

@@ -65,8 +65,8 @@ def test_decks_and_questions_are_those_of_what_is_read(root, plan):
 def test_each_assignment_goes_out_once_and_comes_back_after_two_weeks(root, plan):
     moves = {}
     for row in plan:
-        for number, move, later in re.findall(r"(\d) (out|due)( a week later)?", row[5]):
+        for number, move, later in re.findall(r"(\d+) (out|due)( a week later)?", row[5]):
             moves[number, move] = int(row[0]) + bool(later)
-    masters = sorted((root / "coursework").glob("[0-9]_*.ipynb"))
-    assert {number for number, _ in moves} == {master.name[0] for master in masters}
+    masters = sorted((root / "coursework").glob("[0-9]*_*.ipynb"))
+    assert {number for number, _ in moves} == {master.name.split("_")[0] for master in masters}
     assert [moves[n, "due"] - moves[n, "out"] for n, move in moves if move == "out"] == [2] * len(masters)

@@ -21,6 +21,7 @@ import contextlib
 import copy
 import csv
 import json
+import math
 import re
 import sys
 from dataclasses import dataclass
@@ -105,7 +106,13 @@ class Mark:
 
 def masters(root=ROOT):
     """The master notebooks, in the order of the course."""
-    return files(root / "coursework", "*.ipynb", root)
+    return sorted(files(root / "coursework", "*.ipynb", root), key=_place)
+
+
+def _place(path):
+    """The number before a name, of which 10 stands after 9."""
+    number = re.match(r"\d+", path.stem)
+    return int(number[0]) if number else math.inf, path.stem
 
 
 def _nbgrader(cell):

@@ -17,10 +17,13 @@ from scorebook.coursework.class_guidance import check_classifier_free, check_cla
 from scorebook.coursework.controllable_generation import check_guidance
 from scorebook.coursework.denoising_diffusion import check_conversion, check_ddim_step, check_ddpm_step
 from scorebook.coursework.learning import check_divergence, check_loss, check_score
+from scorebook.coursework.metropolis import check_metropolis
+from scorebook.coursework.monte_carlo import check_estimate
 from scorebook.coursework.probability_flow import check_log_prob, check_probability_flow
 from scorebook.coursework.reports import Measurement, Report
 from scorebook.coursework.sampling import check_annealed, check_langevin
 from scorebook.coursework.sde import check_reverse_step, check_sampler, check_sde
+from scorebook.coursework.sliced_score_matching import check_projections
 
 __all__ = [
     "Measurement",
@@ -32,12 +35,15 @@ __all__ = [
     "check_ddim_step",
     "check_ddpm_step",
     "check_divergence",
+    "check_estimate",
     "check_guidance",
     "check_label_dropping",
     "check_langevin",
     "check_log_prob",
     "check_loss",
+    "check_metropolis",
     "check_probability_flow",
+    "check_projections",
     "check_reverse_step",
     "check_sampler",
     "check_score",

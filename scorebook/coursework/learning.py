@@ -7,6 +7,7 @@ statistics is the law of that noise.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, get_args
@@ -33,12 +34,14 @@ from scorebook.score_matching import score_of
 
 __all__ = ["check_divergence", "check_loss", "check_score"]
 
-_Kind: TypeAlias = Literal["explicit", "implicit", "sliced", "denoising", "sde"]
+_Kind: TypeAlias = Literal["explicit", "implicit", "sliced", "plain_sliced", "reduced_sliced", "denoising", "sde"]
 _KINDS = get_args(_Kind)
 _CHAPTERS = {
     "explicit": ("Score matching", "Explicit score matching"),
     "implicit": ("Score matching", "Getting rid of the unknown score"),
     "sliced": ("Sliced score matching", "Getting rid of the unknown score"),
+    "plain_sliced": ("Sliced score matching", "Getting rid of the unknown score"),
+    "reduced_sliced": ("Sliced score matching", "What it costs in noise"),
     "denoising": ("Noise scales", "Guess the noise, and you have the score"),
     "sde": ("SDEs", "Learning the score of all times"),
 }
@@ -370,6 +373,9 @@ def check_loss(loss: Callable[..., Any], kind: _Kind, *, seed: Integer = 0, time
     - ``explicit``: ``loss(model, x, score)``, :math:`\tfrac12 E\|s_\theta(x) - s(x)\|^2`
     - ``implicit``: ``loss(model, x)``, :math:`E[\nabla\cdot s_\theta + \tfrac12\|s_\theta\|^2]`
     - ``sliced``: ``loss(model, x, *, generator)``, :math:`E[v^T\nabla s_\theta v + \tfrac12 (v^T s_\theta)^2]`
+    - ``plain_sliced``: the same, and each point has directions of its own
+    - ``reduced_sliced``: ``loss(model, x, *, generator)``, the variance-reduced form
+      :math:`E[v^T\nabla s_\theta v + \tfrac12 \|s_\theta\|^2]`, and each point has directions of its own
     - ``denoising``: ``loss(model, x, sigma, *, generator)``,
       :math:`\tfrac12 E[\sigma^2\|s_\theta(x+\sigma z,\sigma)+z/\sigma\|^2]`
     - ``sde``: ``loss(model, sde, x, *, generator)``,
@@ -403,14 +409,16 @@ def check_loss(loss: Callable[..., Any], kind: _Kind, *, seed: Integer = 0, time
     arguments = {"explicit": "model, x, score", "denoising": "model, x, sigma", "sde": "model, sde, x"}
     student = Student(f"loss({arguments.get(kind, 'model, x')}{keywords})", _CHAPTERS[kind])
     generator = seeded(seed)
-    check = {
+    checks: dict[str, Callable[..., Report]] = {
         "explicit": _check_explicit,
         "implicit": _check_implicit,
         "sliced": _check_sliced,
+        "plain_sliced": functools.partial(_check_sliced_form, reduced=False),
+        "reduced_sliced": functools.partial(_check_sliced_form, reduced=True),
         "denoising": _check_denoising,
         "sde": _check_sde_loss,
-    }[kind]
-    return under_guard("check_loss", lambda: check(student, loss, generator), student, time_limit=time_limit)
+    }
+    return under_guard("check_loss", lambda: checks[kind](student, loss, generator), student, time_limit=time_limit)
 
 
 def _check_explicit(student, loss, generator) -> Report:
@@ -473,9 +481,12 @@ def _implicit(model, x):
 
 
 def _check_sliced(student, loss, generator) -> Report:
-    n, d, calls = 512, 5, 64
-    model = _Field(d, generator, hidden=6)
-    x = standard_normal((n, d), generator=generator, dtype=_DOUBLE)
+    model = _Field(5, generator, hidden=6)
+    return _by_its_mean(student, loss, model, standard_normal((512, 5), generator=generator, dtype=_DOUBLE), generator)
+
+
+def _by_its_mean(student, loss, model, x, generator) -> Report:
+    d, calls = x.shape[1], 64
     implicit, entries = _implicit(model, x)
     s, jacobian = model(x), model.jacobian(x)
     trace, total = _trace(jacobian), jacobian.sum((1, 2))
@@ -527,6 +538,240 @@ def _check_sliced(student, loss, generator) -> Report:
             raise Refusal("your loss gives the same in each call: its projections are not drawn anew", "same_probe")
         refuse_loud_noise("loss", values.std().item(), value_std.item())
     return report
+
+
+def _check_sliced_form(student, loss, generator, *, reduced) -> Report:
+    n, d, calls = 24, 4, 24
+    field, x = _field_of_both_signs(n, d, generator)
+    model = _Directed(field)
+
+    def asked():
+        model.forget()
+        value = student.call(loss, model, x, generator=child(generator))
+        return value, *model.seen(n)
+
+    value, points, v = asked()
+    measured = _value_and_gradient(student, field, value)
+    if v is not None:
+        values, _, lots = zip(*(asked() for _ in range(calls)), strict=True)
+        drawn = [v, *(lot for lot in lots if lot is not None and lot.shape == v.shape)]
+        losses = torch.stack([student.tensor(each, (), "the loss") for each in (value, *values)])
+        if len(drawn) <= calls or (torch.equal(drawn[0], drawn[1]) and losses.std() > 0):
+            v = None  # not the directions of a slice: something else is differentiated
+    if v is not None:
+        _refuse_shared_directions(drawn, n)
+        # Who looks first whether the model can be differentiated takes the directions last.
+        for rows in dict.fromkeys((len(v), n)):
+            last = torch.cat([lot[-rows:] for lot in drawn])
+            report = _judge_directed(field, points[-rows:], v[-rows:], last, measured, n, reduced)
+            if report.passed or report.mistake is not None or "do not tell" in report.diagnosis:
+                return report
+    report = _by_its_mean(student, loss, field, x, generator)
+    if v is None:
+        return report
+    if report.passed:
+        words = "its mean is right, but it is not the form that is asked for along the directions that it takes"
+        return dataclasses.replace(report, passed=False, diagnosis=f"{words}.", mistake=None)
+    if report.mistake in (None, "no_trace") and _is_of_other_directions(field, points, drawn, losses, n):
+        words = (
+            "the Jacobian is multiplied by one direction, and the result by something else: only vᵀ ∇s v, with the "
+            "same v on both sides, has the trace for its mean"
+        )
+        return dataclasses.replace(report, diagnosis=f"{words}.", mistake="two_probes")
+    return report
+
+
+def _is_of_other_directions(field, x, lots, losses, n) -> bool:
+    """Whether a loss varies as slices do, and not with those along the directions that it was seen to take."""
+    s, jacobian = field(x).detach(), field.jacobian(x).detach()
+    slices = torch.stack([torch.einsum("bi,bij,bj->b", v, jacobian, v).mean() for v in lots])
+    squares = torch.stack([(s * v).sum(1).square().mean() for v in lots])
+    if not is_standard(torch.cat(lots)):
+        return False
+    shares = [torch.corrcoef(torch.stack([losses - half * squares, slices]))[0, 1].abs() for half in (0.0, 0.5, 1.0)]
+    return bool(max(shares) < 0.7 and slices.std() / 4 < losses.std() < 4 * slices.std())
+
+
+def _judge_directed(field, x, v, drawn, measured, n, reduced) -> Report:
+    """Judge a sliced loss by the directions that it was seen to take, shape ``(m n, d)``."""
+    d, s, jacobian = x.shape[1], field(x), field.jacobian(x)
+    slices, lots = torch.einsum("bi,bij,bj->b", v, jacobian, v), len(v) // n
+    slopes, norms = (s * v).sum(1), s.square().sum(1)
+    moments = ("mean square of the directions", "mean product of two coordinates of the directions")
+    square, other = (norms, slopes.square()) if reduced else (slopes.square(), norms)
+
+    def formula(trace=slices, turn=1.0, weight=1.0, half=0.5, square=square, scale=1.0, law=(1.0, 0.0)):
+        term = scale * (turn * weight * trace + half * square).mean()
+        return _parts(field, term) | dict(zip(moments, law, strict=True))
+
+    form = (
+        ("not_reduced", "the square is that of the slice, (vᵀs)²; its mean over v is known, and the variance-reduced "
+         "form has ‖s‖² there", {"square": other})
+        if reduced
+        else ("reduced", "the square is the whole ‖s‖²: that is the variance-reduced form; the plain one has (vᵀs)²",
+              {"square": other})
+    )  # fmt: skip
+    entries: list[tuple[str, str, dict[str, Any]]] = [
+        ("half", "the ½ before the square is missing", {"half": 1.0}),
+        ("half", "the ½ is missing: the whole loss is twice as large", {"scale": 2.0}),
+        ("trace_sign", "the slice of the Jacobian has the wrong sign", {"turn": -1.0}),
+        (
+            "detached",
+            "the slice of the Jacobian carries no gradient: pass create_graph=True to autograd.grad",
+            {"trace": slices.detach()},
+        ),
+        form,
+        ("mean_dims", "it is averaged over dimensions; sum over them", {"scale": 1 / d}),
+        ("mean_dims", "the products of the slice are averaged over dimensions, not summed", {"weight": 1 / d}),
+        ("sum_batch", "it is summed over the batch; take the mean", {"scale": n}),
+        ("sum_batch", "it is summed over batch and directions; take the mean", {"scale": n * lots}),
+        ("quarter", "a factor ½ too many", {"scale": 0.5}),
+        ("half_trace", "the slice of the Jacobian carries a ½ that belongs to the square alone", {"weight": 0.5}),
+        ("sign", "its sign is wrong", {"scale": -1.0}),
+        ("square_sign", "the square has the wrong sign", {"half": -0.5}),
+        ("no_square", "the square of the score is missing", {"half": 0.0}),
+        ("absolute", "the slice of the Jacobian stands between bars; it is signed", {"trace": slices.abs()}),
+        ("norm", "the square lacks its square", {"square": square.clamp(min=1e-24).sqrt()}),
+        ("norm", "the slice vᵀs of the score is not squared", {"square": slopes}),
+        ("mean_square", "the square is averaged over dimensions, not summed", {"square": norms / d}),
+        (
+            "squared_mean",
+            "the mean of vᵀs is squared; the mean of its square is needed",
+            {"square": slopes.mean() ** 2},
+        ),
+        ("squared_slice", "the slice of the Jacobian is squared", {"trace": slices.square()}),
+        ("uniform_symmetric", "the directions are uniform on [−1, 1], whose variance is 1/3", {"law": (1 / 3, 0.0)}),
+        (
+            "uniform_projections",
+            "the directions are drawn with rand, uniform on [0, 1], not with randn",
+            {"law": (1 / 3, 0.25)},
+        ),
+        ("uniform_projections", "the directions hold zeros and ones; signs are ±1", {"law": (0.5, 0.25)}),
+        (
+            "unit_projections",
+            "the directions have length 1, and so E[v vᵀ] = I/d; E[v vᵀ] = I is needed",
+            {"law": (1 / d, 0.0)},
+        ),
+        ("all_entries", "the only direction is (1, …, 1)", {"law": (1.0, 1.0)}),
+    ]
+    if lots > 1:
+        words = f"the slices along {lots} directions are added up, where their mean is wanted"
+        entries += [
+            ("projections_added", words, {"scale": lots}),
+            ("projections_added", words, {"weight": lots}),
+            ("projections_added", f"{words}, and the square with them", {"weight": lots, "half": 0.5 * lots}),
+        ]
+    right = formula()
+    second = drawn.mT @ drawn / len(drawn)
+    right_error, error = (max(2.0, d - 1.0) / drawn.numel()) ** 0.5, drawn.square().std() / drawn.numel() ** 0.5
+    found = (second.diagonal().mean(), (second.sum() - second.trace()) / (d * (d - 1)))
+    answers = [
+        Answer("loss", measured[0], right["loss"], 0.0, 1e-4 * max(1.0, right["loss"].abs().item())),
+        Answer.exact("gradient", measured[1], right["gradient"], 1e-4),
+        *(
+            Answer(name, value, torch.tensor(right[name], dtype=_DOUBLE), error, 1e-6, most)
+            for name, value, error, most in zip(
+                moments, found, (error, len(drawn) ** -0.5), (right_error, len(drawn) ** -0.5), strict=True
+            )
+        ),
+    ]
+    which = "variance-reduced" if reduced else "plain"
+    return judge(
+        "check_loss",
+        answers,
+        slips(formula, entries),
+        verified=f"your loss and its gradient are the {which} form along your directions, and E[v vᵀ] = I",
+    )
+
+
+def _refuse_shared_directions(lots, n):
+    """Refuse directions that the points of a batch, or two calls, share; each lot is of shape ``(m n, d)``."""
+    if any(len(lot) > 1 and bool((lot[:n] - lot[0]).abs().max() < 1e-12) for lot in lots):
+        raise Refusal(
+            "all points of the batch get the same direction, and their errors do not average out: draw it in the shape "
+            "of x",
+            "shared_projection",
+        )
+    if len(lots) > 1 and torch.equal(lots[0], lots[1]):
+        raise Refusal(
+            "two calls with different seeds got the same directions: a seed is set inside your function, so draw from "
+            "the generator that you are given",
+            "fixed_seed",
+        )
+    half = n // 2
+    if (
+        all(torch.equal(lot[:half].abs(), lot[half : 2 * half].abs()) for lot in lots)
+        and len(lots[0].abs().unique()) > 2
+    ):
+        raise Refusal("the second half of the batch gets the directions of the first", "shared_projection")
+
+
+class _Direction(torch.autograd.Function):
+    """Passes points or scores on, and notes along what they are differentiated."""
+
+    @staticmethod
+    def forward(x, spy):
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.spy = inputs[1]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        ctx.spy("backward", gradient)
+        return gradient, None
+
+    @staticmethod
+    def jvp(ctx, tangent, _):
+        ctx.spy("forward", tangent)
+        return tangent.clone()
+
+    @staticmethod
+    def vmap(info, in_dims, x, spy):
+        """Leaves what is mapped as it is."""
+        spy("mapped", x)
+        return x.clone(), in_dims[0]
+
+
+class _Directed(nn.Module):
+    """A model that notes along which directions it is differentiated, forwards or backwards."""
+
+    def __init__(self, field):
+        super().__init__()
+        self.field = field
+        self.forget()
+
+    def forget(self):
+        """Begin anew."""
+        self.points, self.directions, self.forms, self.listening = [], [], [], True
+
+    def forward(self, x):
+        kept = x.detach()
+
+        def note(at, form, direction):
+            if form == at and self.listening:
+                self.points.append(kept)
+                self.directions.append(direction.detach())
+            self.forms.append(form)
+
+        inside = _Direction.apply(x, functools.partial(note, "forward"))
+        return _Direction.apply(self.field(inside), functools.partial(note, "backward"))
+
+    def seen(self, n) -> tuple[Tensor, Tensor | None]:
+        """The points and the directions, shape ``(m n, d)``; None where they cannot be told. It listens no longer."""
+        self.listening = False
+        points, directions, self.points, self.directions = self.points, self.directions, [], []
+        if not directions or "mapped" in self.forms:
+            return torch.zeros(0), None
+        try:
+            v = torch.cat([each.reshape(-1, each.shape[-1]).to(_DOUBLE) for each in directions])
+            x = torch.cat([each.reshape(-1, each.shape[-1]).to(_DOUBLE) for each in points])
+            whole = v.shape == x.shape and len(v) % n == 0 and bool(v.isfinite().all())
+        except RuntimeError:  # a batch of gradients at once: that is a Jacobian
+            return torch.zeros(0), None
+        axes = bool(((v == 0) | (v == 1)).all() and (v.sum(1) == 1).all())  # a Jacobian, row by row
+        return (x, v.clone()) if whole and not axes else (x, None)
 
 
 def _sliced(model, x, generator) -> Tensor:
@@ -887,6 +1132,13 @@ def _value_and_gradient(student, model, value) -> tuple[Tensor, Tensor]:
     try:
         gradient = _flat_gradient(model, value)
     except RuntimeError as error:
+        if "backward through the graph a second time" in str(error):
+            raise Refusal(
+                "your loss cannot be differentiated in the model's parameters: the derivative inside it has used up "
+                "the graph; pass create_graph=True to autograd.grad",
+                "detached",
+                error,
+            ) from error
         raise Refusal(f"your loss cannot be differentiated in the model's parameters: {error}", cause=error) from error
     if not bool(torch.isfinite(gradient).all()):
         raise Refusal("the gradient of your loss holds NaN or infinity", "not_finite")

@@ -450,7 +450,11 @@ def _moves(answer, prediction) -> bool:
 def _within(answers, candidates) -> list[Mistake]:
     fits: list[tuple[float, int, Mistake]] = []
     for mistake, predictions in candidates:
-        misfit = max(a.misfit(predictions.get(a.quantity, a.expected), slack=mistake.slack) for a in answers)
+        misfit = 0.0
+        for a in answers:
+            misfit = max(misfit, a.misfit(predictions.get(a.quantity, a.expected), slack=mistake.slack))
+            if misfit > 1:  # what is measured later may cost more to predict
+                break
         if misfit <= 1:
             fits.append((misfit, len(fits), mistake))
     fits.sort(key=lambda fit: fit[:2])

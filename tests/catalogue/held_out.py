@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal, Normal
 from torch.nn.functional import mse_loss
 from torchdiffeq import odeint
 
-from catalogue import Catalogue, held_out_classes, held_out_ddpm, held_out_samplers, normal
+from catalogue import Catalogue, held_out_classes, held_out_ddpm, held_out_estimates, held_out_samplers, normal
 from scorebook import controllable_generation, probability_flow, score_matching
 from scorebook import sde as continuous
 
@@ -20,6 +20,7 @@ catalogue = Catalogue()
 catalogue.include(held_out_classes.catalogue)
 catalogue.include(held_out_ddpm.catalogue)
 catalogue.include(held_out_samplers.catalogue)
+catalogue.include(held_out_estimates.catalogue)
 right, wrong = catalogue.right, catalogue.wrong
 NUMPY = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ import torch
 from torch.distributions import Normal
 from torchdiffeq import odeint
 
-from catalogue import Catalogue, normal, tuned_classes, tuned_ddpm, tuned_samplers
+from catalogue import Catalogue, normal, tuned_classes, tuned_ddpm, tuned_estimates, tuned_samplers
 from scorebook import controllable_generation, langevin, noise_scales, probability_flow, sliced_score_matching
 from scorebook import sde as continuous
 
@@ -19,6 +19,7 @@ catalogue = Catalogue()
 catalogue.include(tuned_classes.catalogue)
 catalogue.include(tuned_ddpm.catalogue)
 catalogue.include(tuned_samplers.catalogue)
+catalogue.include(tuned_estimates.catalogue)
 
 
 right = wrong = catalogue.add  # a right answer has no mistakes
