@@ -15,6 +15,7 @@ import numpy as np
 import playwright.sync_api as playwright
 import pytest
 import run_record
+import translations
 import yaml
 from book_pdf import print_book, served
 from browser import fetch
@@ -51,6 +52,7 @@ def written_pages():
 
 def source(name):
     """Text and code of a page as it was written."""
+    name = name.removeprefix(CHINESE)
     notebook, markdown = (ROOT / "book" / f"{name}{suffix}" for suffix in (".ipynb", ".md"))
     if not notebook.exists():
         return (markdown.read_text(encoding="utf-8"), "") if markdown.exists() else ("", "")
@@ -67,9 +69,12 @@ def lives(name):
 
 
 PAGES = written_pages() + MADE
+CHINESE = "zh/"  # where the pages of the second edition lie, once it is whole
 NOTEBOOKS = [name for name in PAGES if (ROOT / "book" / f"{name}.ipynb").exists()]
 LIVE = [name for name in PAGES if lives(name)]
 EXPLORED = [name for name in PAGES if re.search(r"\bexplorer\(", source(name)[1])]
+EDITIONS = ["", CHINESE] if translations.whole() else [""]
+PAGES = [f"{edition}{name}" for edition in EDITIONS for name in PAGES]
 
 
 @pytest.fixture(scope="module")
@@ -349,6 +354,37 @@ def test_the_search_leads_first_to_the_place_that_treats_the_words(chromium, add
         first.locator("a").click()
         search.wait_for_function("document.querySelector(decodeURIComponent(location.hash))")
     search.close()
+
+
+@pytest.mark.parametrize("edition", EDITIONS[1:])
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("朗之万", "langevin.html"),
+        ("得分匹配", "score_matching.html"),
+        ("分数匹配", "score_matching.html"),
+        ("概率流", "probability_flow.html"),
+    ],
+)
+def test_the_search_of_the_chinese_edition_finds_words(chromium, address, edition, words, place):
+    search = chromium.new_page()
+    search.set_default_timeout(LONGEST_WAIT)
+    search.goto(f"{address}{edition}search.html?q={words}")
+    search.locator("#search-results ul.search > li").first.wait_for()
+    found = search.locator("#search-results ul.search > li a").evaluate_all(
+        "all => all.map(a => a.getAttribute('href'))"
+    )
+    assert any(link.startswith(place) for link in found[:3])
+    search.close()
+
+
+@pytest.mark.parametrize("edition", EDITIONS[1:])
+@pytest.mark.parametrize("name", ["index", "langevin", "status", "search", "genindex"])
+def test_each_page_leads_to_itself_in_the_other_language_and_back(site, edition, name):
+    english, other = soup(site, name), soup(site, f"{edition}{name}")
+    there, back = (page.select_one("a.scorebook-language")["href"] for page in (english, other))
+    assert (there, back) == (f"{edition}{name}.html", f"../{name}.html")
+    assert (english.html["lang"], other.html["lang"]) == ("en", "zh-CN")
 
 
 def test_every_box_of_the_map_leads_to_its_chapter(chromium, address):

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME = "book-in-one-piece.html"
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
+SUBTITLE = {"en": "Score-based generative modelling, measured.", "zh-CN": "基于得分函数的生成模型，逐条测量。"}
 PATIENCE = 300_000  # milliseconds
 
 STYLE = """
@@ -150,7 +151,7 @@ def combine(site):
     cover = (
         f'<section class="cover bd-article"><img alt="" src="data:image/svg+xml;base64,{logo}">'
         f'<p class="name">scorebook</p>'
-        f"<p>Score-based generative modelling, measured.</p><ol>{''.join(entries)}</ol></section>"
+        f"<p>{SUBTITLE[language]}</p><ol>{''.join(entries)}</ol></section>"
     )
     return (
         f'<!DOCTYPE html><html lang="{language}" class="all-code" data-theme="light" data-mode="light">'
