@@ -88,6 +88,8 @@ def test_a_report_tells_the_input_what_came_and_what_is_right():
     assert field.seen() == " At x = (1, 0) it is (3, 0), and (3, 4) would be right."
     assert field.seen() in judge("check", [field], [], verified="right").diagnosis
     assert spelt(torch.arange(6.0)) == "(0, 1, 2, 3, …)"
+    assert spelt(torch.arange(4.0)) == "(0, 1, 2, 3)"
+    assert spelt(torch.tensor(0.25)) == "0.25"
 
 
 def test_a_mistake_must_explain_all_answers():

@@ -8,6 +8,7 @@ import pytest
 import search_words
 from bs4 import BeautifulSoup
 from docutils import nodes
+from docutils.utils import new_document
 from sphinx.application import Sphinx
 
 FIRST = ("tour.html", "The tour", "all of it")
@@ -128,3 +129,21 @@ def test_a_fold_says_what_its_cell_has_shown(outputs, code, said):
 
 def test_the_first_fold_of_a_page_is_its_setup():
     assert folds.held(cell("import torch"), first=True) == "the setup"
+
+
+def test_the_cells_of_a_page_are_walked_and_own_words_stay():
+    """Folded ones are named, the first as the setup; open ones are marked where they are long."""
+    prompts = {"prompt_show": "Show {type}", "prompt_hide": "Hide {type}"}
+    made = [cell("import torch"), cell("x = 1\ny = 2"), cell("x = 1"), cell("\n".join("x" * (folds.LONG + 1)))]
+    made += [cell("\n".join("x" * folds.LONG)), cell("z = 3")]
+    for folded in (made[0], made[1], made[5]):
+        folded.attributes.update(prompts | {"hide_mode": "input"})
+    made[5]["prompt_show"] = "Look"
+    page = new_document("page")
+    page += made
+    folds.FoldedCells(page).run()
+    assert [made[0][key] for key in prompts] == ["Show the setup", "Hide the setup"]
+    assert [made[1][key] for key in prompts] == ["Show the code (2 lines)", "Hide the code (2 lines)"]
+    assert [made[5][key] for key in prompts] == ["Look", "Hide the code (1 line)"]
+    assert [each[0]["classes"] for each in made] == [[], [], [], ["long"], [], []]
+    assert "prompt_show" not in made[2]
