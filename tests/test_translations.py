@@ -216,6 +216,17 @@ def test_a_changed_message_keeps_its_translation_to_be_looked_at(book):
     assert complaint.startswith("book/index.md:3: the number 4 is missing")
 
 
+def test_what_pages_show_stays_in_the_catalogues_where_none_is_built(book):
+    for name in ("index", catalogues.COMMON):
+        catalog = translations.update(name, ["as shown"], root=book)
+        catalog["as shown"].string = "如图"
+        catalogues.write(name, catalog, book)
+    (book / "scorebook" / "lab" / "live").mkdir(parents=True)
+    translations.main([], book)
+    for name in ("index", catalogues.COMMON):
+        assert catalogues.words(name, book)["as shown"] == "如图"
+
+
 def test_an_edition_is_whole_when_no_page_lacks_a_message(book):
     assert not translations.whole(book)
     for name in ("other", catalogues.COMMON, catalogues.LIVE):

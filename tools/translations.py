@@ -287,9 +287,11 @@ def main(names, root=ROOT):
     found = of_pages(root)
     for name in [*pages(root), COMMON, LIVE]:
         if not names or name in names or name in (COMMON, LIVE):
-            shown = found.get(name)
-            if shown is None:  # not built, or nothing shown: what the catalogue has from another build stays
-                shown = [m.id for m in catalogue(name, root) if m.id and "shown" in m.auto_comments]
+            shown = found.get(name, [])
+            if name not in found or (name == COMMON and not all(page in found for page in pages(root))):
+                # Not built: what the catalogue has from another build stays.
+                kept = [m.id for m in catalogue(name, root) if m.id and "shown" in m.auto_comments]
+                shown = list(dict.fromkeys([*shown, *kept]))
             update(name, shown, root)
     wanted = names or [*pages(root), COMMON, LIVE]
     totals = [_report(name, root, long=bool(names)) for name in wanted]
