@@ -249,6 +249,14 @@ WRONG = {
         {"(1 + noise**2) / 2 * g**2": "g**2"},
         ["between_check", "between_held_back"],
     ),
+    "a likelihood": (
+        "6_likelihood",
+        {
+            "return sde.drift(x, t) - 0.5 *": "return sde.drift(x, t) -",
+            "return sde.prior_log_prob(x) + integral": "return sde.prior_log_prob(x) - integral",
+        },
+        ["velocity", "log_prob", "bits_per_dim"],
+    ),
     "guidance by classes": (
         "7_classes",
         {
