@@ -147,3 +147,10 @@ def test_the_cells_of_a_page_are_walked_and_own_words_stay():
     assert [made[5][key] for key in prompts] == ["Look", "Hide the code (1 line)"]
     assert [each[0]["classes"] for each in made] == [[], [], [], ["long"], [], []]
     assert "prompt_show" not in made[2]
+
+
+def test_the_folds_are_registered_for_pages_that_are_read_and_written_side_by_side():
+    registered = []
+    app = type("App", (), {"add_post_transform": staticmethod(registered.append)})
+    assert folds.setup(app) == {"parallel_read_safe": True, "parallel_write_safe": True}
+    assert registered == [folds.FoldedCells]
