@@ -266,6 +266,15 @@ WRONG = {
         },
         ["drop_labels", "classifier_free", "guided_noise"],
     ),
+    "posteriors and what is said of them": (
+        "9_posterior",
+        {
+            "y.repeat(n_draws, 1)": "y.repeat_interleave(n_draws, 0)",
+            "quantile((1 - level) / 2": "quantile(1 - level",
+            "draws < truth": "draws > truth",
+        },
+        ["draw_posteriors", "coverage", "ranks"],
+    ),
     "DDPM and DDIM": (
         "8_ddpm",
         {

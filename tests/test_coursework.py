@@ -10,6 +10,7 @@ import pytest
 import torch
 from surface import coursework_class_guidance as guides
 from surface import coursework_denoising_diffusion as steps
+from surface import coursework_posterior as posteriors
 
 from scorebook import (
     controllable_generation,
@@ -61,6 +62,7 @@ BOOK = {
     "check_conversion": lambda seed: coursework.check_conversion(steps.minus_over_std, "noise to score", seed=seed),
     "check_ddim_step": lambda seed: coursework.check_ddim_step(steps.implicit, seed=seed),
     "check_ddpm_step": lambda seed: coursework.check_ddpm_step(steps.ancestral, seed=seed),
+    "check_coverage": lambda seed: coursework.check_coverage(posteriors.covering, seed=seed),
     "check_divergence": lambda seed: coursework.check_divergence(score_matching.divergence, seed=seed),
     "check_estimate": lambda seed: coursework.check_estimate(
         lambda values: monte_carlo.expectation(lambda x: x, values), "mean", seed=seed
@@ -78,6 +80,8 @@ BOOK = {
     ),
     "check_probability_flow": lambda seed: coursework.check_probability_flow(probability_flow.velocity, seed=seed),
     "check_projections": lambda seed: coursework.check_projections(sliced_score_matching.random_projections, seed=seed),
+    "check_posterior": lambda seed: coursework.check_posterior(posteriors.draws, seed=seed),
+    "check_ranks": lambda seed: coursework.check_ranks(posteriors.ranks, seed=seed),
     "check_reverse_step": lambda seed: coursework.check_reverse_step(euler, seed=seed),
     "check_sampler": lambda seed: coursework.check_sampler(sampler, seed=seed),
     "check_score": lambda seed: coursework.check_score(MIXTURE.score, MIXTURE, seed=seed),

@@ -485,6 +485,7 @@ ONE_RESULT = {
         "learning": ("divergence", "loss", "score"),
         "metropolis": ("metropolis",),
         "monte_carlo": ("estimate",),
+        "posterior": ("coverage", "posterior", "ranks"),
         "probability_flow": ("log_prob", "probability_flow"),
         "sampling": ("annealed", "langevin"),
         "sde": ("reverse_step", "sampler", "sde"),

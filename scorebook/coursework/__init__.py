@@ -19,6 +19,7 @@ from scorebook.coursework.denoising_diffusion import check_conversion, check_ddi
 from scorebook.coursework.learning import check_divergence, check_loss, check_score
 from scorebook.coursework.metropolis import check_metropolis
 from scorebook.coursework.monte_carlo import check_estimate
+from scorebook.coursework.posterior import check_coverage, check_posterior, check_ranks
 from scorebook.coursework.probability_flow import check_log_prob, check_probability_flow
 from scorebook.coursework.reports import Measurement, Report
 from scorebook.coursework.sampling import check_annealed, check_langevin
@@ -32,6 +33,7 @@ __all__ = [
     "check_classifier_free",
     "check_classifier_guidance",
     "check_conversion",
+    "check_coverage",
     "check_ddim_step",
     "check_ddpm_step",
     "check_divergence",
@@ -42,8 +44,10 @@ __all__ = [
     "check_log_prob",
     "check_loss",
     "check_metropolis",
+    "check_posterior",
     "check_probability_flow",
     "check_projections",
+    "check_ranks",
     "check_reverse_step",
     "check_sampler",
     "check_score",
