@@ -166,6 +166,16 @@ def test_a_translation_that_drifts_is_told(old, new, complaint):
     assert any(re.search(complaint, problem) for problem in translations.problems(ENGLISH, changed))
 
 
+@pytest.mark.parametrize("comma", [",", "."])
+def test_the_title_of_a_paper_stays_as_it_is(comma):
+    paper = f"P. Vincent (2011){comma} A score of the drift in one step and of its law"
+    english = f"{paper}, *Neural Computation*, [x](https://x.org): the score of this page."
+    chinese = f"{paper}, *Neural Computation*, [x](https://x.org)：本页的得分函数。"
+    assert translations.problems(english, chinese) == []
+    assert any("'score'" in p for p in translations.problems(english, chinese.replace("得分函数", "分值")))
+    assert any("'drift'" in p for p in translations.problems(english, chinese.replace("A score of the drift", "A")))
+
+
 def test_a_translation_that_leaves_half_out_is_told():
     english = "You follow the arrows of the score, and at each step you add a little noise, until the crowd is at rest."
     assert any("characters for each English word" in p for p in translations.problems(english, "跟着得分函数走。"))

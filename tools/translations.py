@@ -42,6 +42,7 @@ ROLE = re.compile(r"\{([\w:]+)\}`(?:[^`<]*<([^>`]+)>|([^`]+))`")
 LINK = re.compile(r"\]\(([^)\s]+)(?:\s\"[^\"]*\")?\)|<(https?://[^>]+)>")
 NUMBER = re.compile(r"(?<![A-Za-z0-9_])\d+(?:,\d{3})+(?:\.\d+)?|(?<![A-Za-z_\d.])\d+(?:\.\d+)?")
 FIELD = re.compile(r"\{(\w+)\}")
+TITLE = r"\(\d{4}[a-z]?\)[.,]\s[^*\[]+"  # of a paper, after its year
 HALF_WIDTH = re.compile(rf"[{HAN}]\s?[,;:?!](?!\w)|[{HAN}][.](?![\w.])|[{HAN}]\(|\)[{HAN}]\(|[,;:?!]\s*[{HAN}]")
 BOUNDS = (0.7, 3.6)  # Chinese characters and Latin words for each word of English
 WORTH_A_LOOK = (1.0, 2.6)
@@ -122,7 +123,7 @@ def _pattern(term):
 
 
 def _lost_terms(english, chinese, root):
-    for kept in re.findall(r"\*[^*]+\*|\"[^\"]+\"", english):  # a title that stays as it is
+    for kept in re.findall(rf"{TITLE}|\*[^*]+\*|\"[^\"]+\"", english):  # a title that stays as it is
         english = english.replace(kept, " ") if kept in chinese else english
     bare = FORMULA.sub(" ", LINK.sub(" ", CODE.sub(" ", re.sub(r"\{[\w:]+\}`([^`<]*)(?:<[^>]*>)?`", r"\1", english))))
     for term, names in terms(root).items():
@@ -179,7 +180,7 @@ def problems(english, chinese, root=ROOT):
 
 def untranslated(text):
     """The first run of five or more English words in a text, outside formulas, code, links, titles and names."""
-    plain = re.sub(r"\*[^*]+\*|“[^”]*”|\"[^\"]*\"|\[[^\]]*\]", " x, ", FENCED.sub(" x, ", text))
+    plain = re.sub(rf"{TITLE}|\*[^*]+\*|“[^”]*”|\"[^\"]*\"|\[[^\]]*\]", " x, ", FENCED.sub(" x, ", text))
     for run in re.findall(r"[A-Za-z][A-Za-z'’-]*(?:[ ,]+[A-Za-z][A-Za-z'’-]*){4,}", plain):
         if sum(word.islower() for word in re.split(r"[ ,]+", run)) >= 4:
             return run
