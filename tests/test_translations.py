@@ -176,6 +176,14 @@ def test_the_title_of_a_paper_stays_as_it_is(comma):
     assert any("'drift'" in p for p in translations.problems(english, chinese.replace("A score of the drift", "A")))
 
 
+def test_a_name_in_the_package_is_no_term():
+    english, chinese = "{py:func}`~scorebook.monte_carlo.expectation` and its {py:attr}`score`", "{0} 和它的 {1}"
+    roles = re.findall(r"\{py:\w+\}`[^`]*`", english)
+    assert translations.problems(english, chinese.format(*roles)) == []
+    told = translations.problems(f"{english}, the score", f"{chinese.format(*roles)}，分值")
+    assert [t for t in told if "'score'" in t and "'expectation'" not in t] == told != []
+
+
 def test_a_translation_that_leaves_half_out_is_told():
     english = "You follow the arrows of the score, and at each step you add a little noise, until the crowd is at rest."
     assert any("characters for each English word" in p for p in translations.problems(english, "跟着得分函数走。"))

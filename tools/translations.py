@@ -125,6 +125,7 @@ def _pattern(term):
 def _lost_terms(english, chinese, root):
     for kept in re.findall(rf"{TITLE}|\*[^*]+\*|\"[^\"]+\"", english):  # a title that stays as it is
         english = english.replace(kept, " ") if kept in chinese else english
+    english = re.sub(r"\{py:\w+\}`[^`<]*`", " ", english)  # a name in the package, which is no English
     bare = FORMULA.sub(" ", LINK.sub(" ", CODE.sub(" ", re.sub(r"\{[\w:]+\}`([^`<]*)(?:<[^>]*>)?`", r"\1", english))))
     for term, names in terms(root).items():
         bare, n = _pattern(term).subn(" ", bare)
