@@ -84,6 +84,12 @@ def test_a_message_is_what_a_reader_sees_as_one_piece():
     assert [piece.text for piece in catalogues.pieces(SOURCE)] == TEXTS
 
 
+def test_an_english_text_that_quotes_a_chinese_word_is_a_message():
+    quoting = 'Some say <span lang="zh-Hans">分数</span>.'
+    assert [piece.text for piece in catalogues.pieces(quoting)] == [quoting]
+    assert not catalogues.pieces('<span lang="zh-Hans">EDM 框架</span>\n\n得分 of today\n')
+
+
 def test_a_message_knows_its_line():
     lines = SOURCE.split("\n")
     for piece in catalogues.pieces(SOURCE):

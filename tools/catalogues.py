@@ -95,9 +95,10 @@ def flat(text):
 
 
 def needs_words(text):
-    """Whether a text has something to translate: a word outside formulas and code, and no Chinese yet."""
-    bare = re.sub(r"\$\$.+?\$\$|\$[^$]+\$|`[^`]*`|https?://\S+|<[^>]*>", " ", text, flags=re.DOTALL)
-    return bool(re.search(r"[A-Za-z]{2}", bare)) and not re.search(f"[{HAN}]", text)
+    """Whether a text has something to translate: a word outside formulas and code, and no Chinese but as an example."""
+    own = re.sub(r'<span lang="zh-Hans">.*?</span>', " ", text, flags=re.DOTALL)
+    bare = re.sub(r"\$\$.+?\$\$|\$[^$]+\$|`[^`]*`|https?://\S+|<[^>]*>", " ", own, flags=re.DOTALL)
+    return bool(re.search(r"[A-Za-z]{2}", bare)) and not re.search(f"[{HAN}]", own)
 
 
 def pattern(text):
