@@ -131,6 +131,9 @@ def test_what_stands_behind_a_fold_and_in_a_question_is_a_message():
         ("用`rand`和MALA。", "用 `rand` 和 MALA。"),
         ("见[第2节](a.md#b2c)", "见[第 2 节](a.md#b2c)"),
         ("**得分**函数（$x$）", "**得分**函数（$x$）"),
+        ("沿{term}`漂移项 <drift>`走，被{term}`MALA`接受", "沿{term}`漂移项 <drift>`走，被 {term}`MALA` 接受"),
+        ("一个{term}`EDM 框架 <EDM>`里的", "一个 {term}`EDM 框架 <EDM>`里的"),
+        ("取{py:func}`~a.b`的值", "取 {py:func}`~a.b` 的值"),
     ],
 )
 def test_spaces_stand_between_chinese_and_latin(text, expected):

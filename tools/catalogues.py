@@ -352,6 +352,7 @@ def write(name, catalog, root=ROOT):
 
 
 FENCED = re.compile(r"(\$\$.+?\$\$|\$[^$]+\$|`[^`]+`|\]\([^)]*\)|<[^>]*>)", re.DOTALL)
+ROLE = re.compile(r"(.*?)(\{[\w:]+\})?", re.DOTALL)  # what stands before a role, and its name
 BESIDE = re.compile(rf"(?<=[{HAN}])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[{HAN}])")
 
 
@@ -360,10 +361,16 @@ def spaced(text):
     parts = FENCED.split(text)
     for i in range(0, len(parts), 2):
         parts[i] = BESIDE.sub(" ", parts[i])
-        if i and re.match(r"[$`]", parts[i - 1]) and re.match(f"[{HAN}A-Za-z0-9]", parts[i]):
-            parts[i] = " " + parts[i]
-        if i + 1 < len(parts) and re.match(r"[$`]", parts[i + 1]) and re.search(f"[{HAN}]$", parts[i]):
-            parts[i] += " "
+    for i in range(1, len(parts), 2):
+        if parts[i][0] not in "$`":
+            continue
+        before, role = ROLE.fullmatch(parts[i - 1]).groups("")
+        shown = re.sub(r"\s*<[^>]*>$", "", parts[i].strip("`")) if role else ""
+        first, last = (c if re.match(f"[{HAN}]", c) else "x" for c in (shown[:1], shown[-1:]))
+        if BESIDE.search(before[-1:] + first):
+            parts[i - 1] = f"{before} {role}"
+        if BESIDE.search(last + parts[i + 1][:1]):
+            parts[i + 1] = " " + parts[i + 1]
     return "".join(parts)
 
 
