@@ -2,10 +2,13 @@
 
 from types import SimpleNamespace
 
+import catalogues
 import nbformat
 import pytest
 import run_record
 from docutils import nodes
+from docutils.core import publish_doctree
+from myst_parser.parsers.docutils_ import Parser
 from stopwatch import Cost
 
 from scorebook.lab.tables import CLAIMS_MIME
@@ -79,7 +82,8 @@ def app(monkeypatch):
     monkeypatch.setattr(run_record, "_pages", lambda app: list(app.book.items()))
     titles = {name: nodes.title("", name.capitalize()) for name in BOOK}
     address = SimpleNamespace(get_relative_uri=lambda here, name: f"{here}->{name}")
-    return SimpleNamespace(book=dict(BOOK), env=SimpleNamespace(titles=titles), builder=address)
+    config = SimpleNamespace(language="en")
+    return SimpleNamespace(book=dict(BOOK), env=SimpleNamespace(titles=titles), builder=address, config=config)
 
 
 def told(node):
@@ -130,16 +134,52 @@ def test_a_page_that_names_a_claim_gets_its_number_and_leads_to_its_row(app):
     _, third = run_record.measured_claims(app, "status")
     assert [row["ids"] for row in third.findall(nodes.row)] == [[], ["claim-third-1"]]
     text = "“a law”, “a\nlaw (no such)”, and what follows"
-    said = nodes.paragraph("", "", nodes.emphasis("", "Measured:"), nodes.Text(f" {text}"))
+    before = "Here is “a law”.\n"
+    said = nodes.paragraph("", before, nodes.emphasis("", "Measured:"), nodes.Text(f" {text}"))
     other = nodes.paragraph("", "Measured: “a law”")
     document = nodes.container("", said, other)
     app.env.titles["status"] = nodes.title("", "Status")
+    assert [[str(t) for t in texts] for texts in run_record.quotes(document)] == [[f" {text}"]]
     run_record.quote_claims(app, document, "notes")
     assert other.astext() == "Measured: “a law”"
     numbers = "(0.501 ± 0.004, 0.5012, −2.000 ± 0.004)"
-    assert said.astext() == f"Measured: “a law” {numbers}, “a\nlaw (no such)”, and what follows"
+    assert said.astext() == f"{before}Measured: “a law” {numbers}, “a\nlaw (no such)”, and what follows"
     assert [link["refuri"] for link in said.findall(nodes.reference)] == ["notes->status#claim-first-1"]
-    assert run_record.quotes(document) == [said]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("“a law”", "“300个点的分布”（0.501 ± 0.004、0.5012、−2.000 ± 0.004）"),
+        ("“law”等行", "“300个点的分布”（0.501 ± 0.004、0.5012、−2.000 ± 0.004）等行"),
+        ("“no such”", "“no such”"),
+        ("“one more”", "“one more”（0.5012）"),
+    ],
+)
+def test_a_chinese_page_names_the_row_in_chinese_with_the_same_number(app, monkeypatch, text, shown):
+    app.config.language = "zh_CN"
+    app.book["fourth"] = executed({"text": "one more", "error": 0.0})
+    monkeypatch.setattr(run_record.editions, "all_words", lambda here: {"a law (at {1} points)": "{1}个点的分布"})
+    said = nodes.paragraph("", "书中“a law”。", nodes.emphasis("", "实测"), nodes.Text(f"：{text}"))
+    run_record.quote_claims(app, nodes.container("", said), "notes")
+    assert said.astext().replace("300 个", "300个") == f"书中“a law”。实测：{shown}"
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+def test_each_claim_that_the_page_on_the_notes_names_gets_its_number(root, app, monkeypatch, language):
+    app.config.language = language
+    monkeypatch.setattr(run_record.editions, "all_words", lambda here: {})
+    text = (root / "book" / "notes.md").read_text(encoding="utf-8")
+    names = [" ".join(name.split()) for name in catalogues.QUOTED.findall(text)]
+    if language == "zh_CN":
+        text = catalogues.translated(text, catalogues.say("notes", root))
+    options = {"myst_enable_extensions": ["dollarmath"], "report_level": 5}
+    document = publish_doctree(text, parser=Parser(), settings_overrides=options)
+    app.book = {"first": executed(*({"text": name} for name in names))}
+    run_record.quote_claims(app, document, "notes")
+    links = [link for link in document.findall(nodes.reference) if "#claim-" in link.get("refuri", "")]
+    assert len(names) > 40
+    assert sorted(" ".join(link.astext()[1:-1].split()) for link in links) == sorted(names)
 
 
 WORDS, FORMULA, LINES = nodes.paragraph("", "word " * 40_000), nodes.math_block("", "a b"), "x = 1\n\ny = x + 2\n"

@@ -193,6 +193,14 @@ def test_a_name_in_the_package_is_no_term():
     assert [t for t in told if "'score'" in t and "'expectation'" not in t] == told != []
 
 
+def test_the_claims_that_a_page_names_stay_as_the_rows_have_them():
+    english = "Yes, “all of it”.\\\n*Measured:* “score at the drift”, and the rows “best θ: ”, all of them."
+    chinese = "对，“全部”。\\\n*实测*：“score at the drift”，以及“best θ: ”等各行。"
+    assert translations.problems(english, chinese) == []
+    found = translations.problems(english, chinese.replace("best θ: ", "最优θ："))
+    assert found[0] == "the claim best θ:  is missing in the translation"
+
+
 def test_a_translation_that_leaves_half_out_is_told():
     english = "You follow the arrows of the score, and at each step you add a little noise, until the crowd is at rest."
     assert any("characters for each English word" in p for p in translations.problems(english, "跟着得分函数走。"))

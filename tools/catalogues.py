@@ -28,6 +28,8 @@ from questions import bank
 __all__ = [
     "COMMON",
     "LANGUAGE",
+    "MEASURED",
+    "QUOTED",
     "Piece",
     "captions",
     "catalogue",
@@ -51,6 +53,9 @@ LANGUAGE = "zh_CN"
 COMMON, LIVE = "common", "live"  # the catalogues that belong to no page
 
 UNTRANSLATED = ("api", "references")  # the reference of the package, and the list of what others have written
+
+# What a page says before it names claims, and how it names one.
+MEASURED, QUOTED = ("Measured:", "实测"), re.compile("“([^”]+)”")
 
 # Directives whose content is Markdown, whose content is one message, and whose lines are "name: text".
 CONTAINERS = {"div", "note", "warning", "tip", "important", "admonition", "margin", "dropdown", "seealso"}

@@ -26,7 +26,7 @@ from sphinx.search.zh import SearchChinese
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
 
-__all__ = ["Addresses", "SearchWords", "plain_title", "sayer", "setup", "slug_of"]
+__all__ = ["Addresses", "SearchWords", "all_words", "plain_title", "sayer", "setup", "slug_of"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "language-switch.html"
@@ -224,17 +224,24 @@ def finish(app, error):
         path.write_text(catalogues.translated_notebook(original, catalogues.say(path.stem, root)), encoding="utf-8")
 
 
+def all_words(name, root=ROOT):
+    """The words of all catalogues: the status page repeats what all others claim, and the contents name them.
+
+    What several say in their own way is said as the page of that name says it.
+    """
+    words = catalogues.words(catalogues.COMMON, root)
+    for other in (*catalogues.pages(root), name):
+        words = words | catalogues.words(other, root)
+    return words
+
+
 def said(name, text, root=ROOT):
     """A page in Chinese: its tables, captions and controls too; with a mark, so that it is not done twice."""
     soup = BeautifulSoup(text, "html.parser")
     soup.html[MARK] = ""
     if name in catalogues.UNTRANSLATED and (article := soup.select_one("article")):
         article["lang"] = "en"
-    # The status page repeats what all others claim, and the contents and the first page name them.
-    words = catalogues.words(catalogues.COMMON, root)
-    for other in (*catalogues.pages(root), name):
-        words = words | catalogues.words(other, root)
-    shown.translate(soup, words)
+    shown.translate(soup, all_words(name, root))
     for emphasis in soup.select("article em"):
         text = emphasis.get_text()
         if not re.search(f"[{catalogues.HAN}]", text):  # the title of a book or a journal

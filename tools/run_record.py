@@ -13,8 +13,11 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import editions
 import mutants
 import nbformat
+import shown
+from catalogues import MEASURED, QUOTED
 from docutils import nodes
 from execution_cache import recorded
 from jupyter_cache import get_cache
@@ -210,6 +213,10 @@ def _with_error(value, error):
     return plus_minus(value, error) if error and not isinstance(value, str) else _number(value)
 
 
+def _text(row):
+    return row["text"] + (f" ({row['note']})" if row["note"] else "")
+
+
 def _measured(row):
     return _with_error(row["measured"], row["error"])
 
@@ -235,10 +242,7 @@ def measured_claims(app, here):
     for name, run in _pages(app):
         if not run.claims:
             continue
-        rows = [
-            (row["text"] + (f" ({row['note']})" if row["note"] else ""), _expected(row), _measured(row), _rival(row))
-            for row in run.claims
-        ]
+        rows = [(_text(row), _expected(row), _measured(row), _rival(row)) for row in run.claims]
         section = nodes.section("", ids=[f"claims-{name}"])
         section += nodes.title("", "", _link(app, here, name))
         header = ("Claim", "Expected", "Measured ± standard error", "A wrong answer gives")
@@ -248,39 +252,48 @@ def measured_claims(app, here):
     return found
 
 
-QUOTED, STATUS, SHOWN_AT_MOST = re.compile("“([^”]+)”"), "status", 4
+STATUS, SHOWN_AT_MOST = "status", 4
 
 
 def quotes(document):
-    """The paragraphs in which a page says what was measured: they begin with that word."""
+    """The texts in which a page names what was measured: all that follow that word in its paragraph."""
+    words = [word for word in document.findall(nodes.emphasis) if word.astext() in MEASURED]
     return [
-        paragraph
-        for paragraph in document.findall(nodes.paragraph)
-        if paragraph.children and paragraph[0].astext() == "Measured:" and isinstance(paragraph[0], nodes.emphasis)
+        [text for node in word.parent[word.parent.index(word) + 1 :] for text in node.findall(nodes.Text)]
+        for word in words
     ]
 
 
 def quote_claims(app, document, here):
-    """Puts the numbers behind the claims that a page names, and leads from each name to its row."""
-    if not (paragraphs := quotes(document)):
+    """Puts the numbers behind the claims that a page names, and leads from each name to its row.
+
+    A Chinese page names them in English too, as the rows have them: here each becomes its row as Chinese readers see it
+    in the closing table, if the catalogues have that; the number is the same.
+    """
+    if not (measured := quotes(document)):
         return
     rows = [(name, i + 1, row) for name, run in _pages(app) for i, row in enumerate(run.claims)]
-    for paragraph in paragraphs:
-        for text in list(paragraph.findall(nodes.Text)):
+    chinese = editions.chinese(app)
+    words = editions.all_words(here) if chinese else {}
+    opening, comma, closing = ("（", "、", "）") if chinese else (" (", ", ", ")")
+    for texts in measured:
+        for text in texts:
             pieces, end = [], 0
-            for quote in QUOTED.finditer(words := text.astext()):
+            for quote in QUOTED.finditer(plain := text.astext()):
                 named = " ".join(quote[1].split()).replace("’", "'")
                 found = [(name, i, row) for name, i, row in rows if named in row["text"].replace("’", "'")]
                 if not found:
                     continue
-                name, i, _ = found[0]
-                pieces += [nodes.Text(words[end : quote.start()])]
-                pieces += [_link(app, here, STATUS, quote[0], f"#claim-{name}-{i}")]
-                numbers = ", ".join(_measured(row) for _, _, row in found[:SHOWN_AT_MOST])
-                pieces += [nodes.Text(f" ({numbers}{', …' if len(found) > SHOWN_AT_MOST else ''})")]
+                name, i, row = found[0]
+                pieces += [nodes.Text(plain[end : quote.start()])]
+                said = shown.said(_text(row), words) or shown.said(row["text"], words)
+                pieces += [_link(app, here, STATUS, f"“{said}”" if said else quote[0], f"#claim-{name}-{i}")]
+                numbers = [_measured(row) for _, _, row in found[:SHOWN_AT_MOST]]
+                numbers += ["…"] * (len(found) > SHOWN_AT_MOST)
+                pieces += [nodes.Text(f"{opening}{comma.join(numbers)}{closing}")]
                 end = quote.end()
             if pieces:
-                text.parent.replace(text, [*pieces, nodes.Text(words[end:])])
+                text.parent.replace(text, [*pieces, nodes.Text(plain[end:])])
 
 
 def faults_caught(app, here):

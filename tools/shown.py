@@ -13,7 +13,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup, NavigableString, Tag
 from catalogues import COMMON, HAN, LIVE, needs_words, pages, pattern, spaced
 
-__all__ = ["FRAME", "fill", "left_over", "live_messages", "of_pages", "translate", "units"]
+__all__ = ["FRAME", "fill", "left_over", "live_messages", "of_pages", "said", "translate", "units"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -186,15 +186,20 @@ def live_messages(root=ROOT):
     return list(found)
 
 
+def said(text, words):
+    """A text that code has made in other words, with its numbers; None where the catalogues do not have it."""
+    message, numbers = pattern(_typed(text))
+    found = words.get(message)
+    if found is None and message != " ".join(text.split()):
+        found = words.get(" ".join(_typed(text).split()))  # a number that belongs to a name
+    return None if found is None else spaced(fill(found, numbers))
+
+
 def translate(soup, words):
     """Puts every text of a page that the catalogues have into their words; what they have not stays."""
     for text, put in list(units(soup)):
-        message, numbers = pattern(_typed(text))
-        said = words.get(message)
-        if said is None and message != " ".join(text.split()):
-            said = words.get(" ".join(_typed(text).split()))  # a number that belongs to a name
-        if said is not None:
-            put(spaced(fill(said, numbers)))
+        if (other := said(text, words)) is not None:
+            put(other)
 
 
 FOREIGN = "[lang=en], .highlight, #references, .bibliography, .scorebook-live, [lang=zh-Hans]"

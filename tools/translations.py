@@ -24,6 +24,8 @@ from catalogues import (
     HAN,
     LANGUAGE,
     LIVE,
+    MEASURED,
+    QUOTED,
     catalogue,
     messages,
     pages,
@@ -68,6 +70,7 @@ def parts(text):
     bare = LINK.sub(" ", bare)
     fields = Counter(FIELD.findall(bare))
     bare = FIELD.sub(" ", bare)
+    claims = re.split(r"\*(?:" + "|".join(MEASURED) + r")\*", text)[1:]
     numbers = Counter(n.replace(",", "") for n in NUMBER.findall(bare))
     return {
         "formula": _formulas(text),
@@ -76,6 +79,7 @@ def parts(text):
         "code": code,
         "role": roles,
         "field": fields,
+        "claim": Counter(claim for named in claims for claim in QUOTED.findall(named)),
     }
 
 
@@ -123,7 +127,7 @@ def _pattern(term):
 
 
 def _lost_terms(english, chinese, root):
-    for kept in re.findall(rf"{TITLE}|\*[^*]+\*|\"[^\"]+\"", english):  # a title that stays as it is
+    for kept in re.findall(rf"{TITLE}|\*[^*]+\*|\"[^\"]+\"|“[^”]+”", english):  # what stays as it is
         english = english.replace(kept, " ") if kept in chinese else english
     english = re.sub(r"\{py:\w+\}`[^`<]*`", " ", english)  # a name in the package, which is no English
     bare = FORMULA.sub(" ", LINK.sub(" ", CODE.sub(" ", re.sub(r"\{[\w:]+\}`([^`<]*)(?:<[^>]*>)?`", r"\1", english))))
