@@ -285,16 +285,18 @@ def master_of(submission, root=ROOT):
     """The master of a submitted notebook, found by the name in its metadata or, where that is lost, by its cells.
 
     Raises:
-        ValueError: if it names none that is there, and its cells are those of no master, or of more than one.
+        ValueError: if it names none that is there, and its cells are those of no master, or as many of them are those
+            of another.
     """
     name = _dictionary(submission.metadata.get("scorebook")).get("assignment")
     known = {path.stem: nbformat.read(path, 4) for path in masters(root)}
     if isinstance(name, str) and name in known:
         return known[name]
-    alike = [master for master in known.values() if _parts(submission) & _parts(master)]
+    shared = {path: len(_parts(submission) & _parts(master)) for path, master in known.items()}
+    alike = [path for path, count in shared.items() if count and count == max(shared.values())]
     if len(alike) != 1:
         raise ValueError(f"the notebook does not say which assignment it answers, got {name!r}")
-    return alike[0]
+    return known[alike[0]]
 
 
 def _parts(notebook):
