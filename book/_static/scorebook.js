@@ -38,19 +38,25 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // A table that is wider than its place is set closer, and closer still; on a phone it scrolls under its first column.
   const steps = ["close", "closer"];
-  const fit = () => {
-    for (const box of document.querySelectorAll(".scorebook-table-box")) {
-      const table = box.querySelector("table");
-      table.classList.remove(...steps);
-      for (const step of innerWidth > 600 ? steps : []) {
-        if (box.scrollWidth > box.clientWidth + 1) table.classList.add(step);
-      }
+  const fit = (box) => {
+    const table = box.querySelector("table");
+    table.classList.remove(...steps);
+    for (const step of innerWidth > 600 ? steps : []) {
+      if (box.scrollWidth > box.clientWidth + 1) table.classList.add(step);
     }
   };
-  window.addEventListener("load", fit);
-  window.addEventListener("resize", fit);
-  document.addEventListener("toggle", fit, true);
-  document.fonts.ready.then(fit);
+  const boxes = [...document.querySelectorAll(".scorebook-table-box")];
+  const widths = new Map();
+  const watch = new ResizeObserver((entries) => requestAnimationFrame(() => {
+    for (const { target } of entries) {
+      if (widths.get(target) === target.clientWidth) continue; // what changed is the height, by what was done here
+      widths.set(target, target.clientWidth);
+      fit(target);
+    }
+  }));
+  boxes.forEach((box) => watch.observe(box));
+  window.addEventListener("load", () => boxes.forEach(fit));
+  document.fonts.ready.then(() => boxes.forEach(fit));
 
   // What the search quotes from a page is its text: formulas are left out there, and so is code.
   if (typeof Search === "object" && Search.htmlToText) {
