@@ -285,15 +285,15 @@ def master_of(submission, root=ROOT):
     """The master of a submitted notebook, found by the name in its metadata or, where that is lost, by its cells.
 
     Raises:
-        ValueError: if it names none that is there, and its cells are those of no master, or as many of them are those
-            of another.
+        ValueError: if it names none that is there, and its cells are those of no master, or of more than one.
     """
     name = _dictionary(submission.metadata.get("scorebook")).get("assignment")
     known = {path.stem: nbformat.read(path, 4) for path in masters(root)}
     if isinstance(name, str) and name in known:
         return known[name]
-    shared = {path: len(_parts(submission) & _parts(master)) for path, master in known.items()}
-    alike = [path for path, count in shared.items() if count and count == max(shared.values())]
+    parts = {path: _parts(master) for path, master in known.items()}
+    own = _parts(submission) & set().union(*parts.values())
+    alike = [path for path, those in parts.items() if own and own <= those]
     if len(alike) != 1:
         raise ValueError(f"the notebook does not say which assignment it answers, got {name!r}")
     return known[alike[0]]
