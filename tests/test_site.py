@@ -115,6 +115,7 @@ def visited(request, chromium, address):
         page.troubles.append("a widget is not shown")
     # Chromium's own word for a quiet network is not always given on a busy machine.
     page.wait_for_function("[...document.images].every(image => image.complete || image.loading === 'lazy')")
+    page.opened = list(page.answers)  # what is fetched to open it, in one size and one theme
     page.wait_for_function("document.fonts.ready.then(() => document.fonts.status === 'loaded')")
     yield page
     context.close()
@@ -321,7 +322,7 @@ def test_a_page_needs_nothing_but_the_book(visited):
 
 @on_every_page
 def test_a_page_is_light(visited, address):
-    own = [a for a in visited.answers if not a.url.removeprefix(address.rstrip("/")).startswith(SHARED)]
+    own = [a for a in visited.opened if not a.url.removeprefix(address.rstrip("/")).startswith(SHARED)]
     sizes = {answer.url: len(answer.body()) for answer in own if answer.url.startswith(address) and answer.ok}
     assert sum(sizes.values()) <= HEAVIEST, sizes
 
