@@ -54,17 +54,25 @@ def use_style() -> None:
         from IPython.core.pylabtools import retina_figure
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
+        def places(figure: Figure) -> list[list[float]]:
+            dpi = figure.dpi
+            figure.set_dpi(2 * dpi)  # that of the picture, where letters, and with them its edges, are a little wider
+            try:
+                return photographs(figure)
+            finally:
+                figure.set_dpi(dpi)
+
         def shown(figure: Figure) -> Any:
             make_legible(figure)
             picture = retina_figure(figure, base64=True)
             if not picture:
                 return picture
-            told = picture[1] | {PHOTOGRAPHS: photographs(figure), TEXTS: texts(figure)}
+            told = picture[1] | {PHOTOGRAPHS: places(figure), TEXTS: texts(figure)}
             if os.environ.get("SCOREBOOK_PAGES") == "1" and stack(figure):
                 data, size = retina_figure(figure)
                 told[NARROW] = size | {
                     "png": base64.b64encode(data).decode(),
-                    PHOTOGRAPHS: photographs(figure),
+                    PHOTOGRAPHS: places(figure),
                     TEXTS: texts(figure),
                 }
             return picture[0], told
