@@ -1,5 +1,6 @@
 """The built book in a real browser, with no network: every page shows all it has, to everyone, and moves."""
 
+import copy
 import json
 import re
 import shutil
@@ -70,6 +71,8 @@ def lives(name):
 
 PAGES = written_pages() + MADE
 CHINESE = "zh/"  # where the pages of the second edition lie, once it is whole
+PRINTED = "table.scorebook-table, div.output.stream, div.output.text_plain"
+NEAR = 2  # of these, after an answer
 NOTEBOOKS = [name for name in PAGES if (ROOT / "book" / f"{name}.ipynb").exists()]
 LIVE = [name for name in PAGES if lives(name)]
 EXPLORED = [name for name in PAGES if re.search(r"\bexplorer\(", source(name)[1])]
@@ -595,6 +598,30 @@ def test_figures_are_numbered_one_after_the_other_and_one_stands_at_the_head(vis
     assert gap >= 0
     number = re.search(r"\(Figure (\d+)\)", head.locator("figcaption").inner_text())[1]
     assert head.locator("figcaption a:not(.headerlink)").get_attribute("href") == f"#figure-{number}"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_answer_to_a_guess_quotes_what_the_run_printed(site, name):
+    """It stands in one of the two tables or lines that come next; not which number there it is."""
+    page = soup(site, name)
+    outputs = {id(part) for part in page.select(PRINTED)}
+    guesses = [
+        p.find_parent("blockquote") or p.parent for p in page.select("article p") if "Before you read on" in p.text
+    ]
+    assert guesses
+    for guess in guesses:
+        answer = guess.find("details") or guess.find_next("details")
+        shown = [part for part in answer.find_all_next() if id(part) in outputs][:NEAR]
+        numbers = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", " ".join(part.get_text(" ") for part in shown))
+        numbers = [float(found.replace(",", "")) for found in numbers]
+        told = copy.copy(answer)
+        for formula in told.select(".math"):
+            formula.decompose()
+        for quoted in re.findall(r"(?<![\w.])\d+\.\d+(?!\w)", told.get_text(" ")):
+            if (name, quoted) in {("tour", "1.5"), ("monte_carlo", "3.2")}:
+                continue  # where readers lose the digit; the root of ten
+            half = 0.501 * 10.0 ** -len(quoted.split(".")[1])
+            assert any(abs(number - float(quoted)) <= half for number in numbers), (quoted, told.get_text(" "))
 
 
 @pytest.mark.parametrize("visited", NOTEBOOKS, indirect=True)
