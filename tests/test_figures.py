@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import figures
+import folds
 import nbformat
 import pytest
 from docutils import nodes
@@ -50,21 +51,26 @@ def test_pictures_and_figures_that_live_are_numbered_in_their_order_and_a_table_
     assert table.astext() == "<table></table>"
 
 
-@pytest.mark.parametrize("executed", [True, False])
-def test_one_picture_stands_before_the_first_section_and_leads_to_where_it_is_made(
-    page, tmp_path, monkeypatch, executed
-):
+def with_head(page, index, words, tmp_path, monkeypatch):
+    """The page, as the extension leaves it when this cell draws the picture at its head."""
     cells = [nbformat.v4.new_code_cell("pass") for _ in range(8)]
-    cells[5].metadata["scorebook"] = {"head": "Two at once."}
+    cells[index].metadata["scorebook"] = {"head": words}
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "page.ipynb")
-    if not executed:
-        for cell in list(page.findall(nodes.figure)):
-            cell.parent.remove(cell)
     monkeypatch.setattr(figures.Figures, "__init__", lambda self, document: setattr(self, "document", document))
     monkeypatch.setattr(figures.Figures, "app", SimpleNamespace(srcdir=tmp_path), raising=False)
     monkeypatch.setattr(figures.Figures, "env", SimpleNamespace(docname="page"), raising=False)
     figures.Figures(page).apply()
-    title = page[0]
+    return page[0]
+
+
+@pytest.mark.parametrize("executed", [True, False])
+def test_one_picture_stands_before_the_first_section_and_leads_to_where_it_is_made(
+    page, tmp_path, monkeypatch, executed
+):
+    if not executed:
+        for cell in list(page.findall(nodes.figure)):
+            cell.parent.remove(cell)
+    title = with_head(page, 5, "Two at once.", tmp_path, monkeypatch)
     if not executed:
         assert [type(child) for child in title[:3]] == [nodes.title, nodes.paragraph, nodes.section]
         return
@@ -76,3 +82,19 @@ def test_one_picture_stands_before_the_first_section_and_leads_to_where_it_is_ma
     assert link["refid"] == "figure-2"
     assert isinstance(title[3], nodes.section)
     assert len(list(page.findall(nodes.image))) == 3
+
+
+def test_the_first_picture_of_a_page_goes_to_its_head_and_stands_there_alone(page, tmp_path, monkeypatch):
+    title = with_head(page, 3, "Four digits.", tmp_path, monkeypatch)
+    head, section = title[2:4]
+    assert (head["classes"], head["ids"]) == (["numbered", "headpiece"], ["figure-1"])
+    assert head[-1].astext() == "Figure 1. Digits."
+    assert [image["uri"] for image in page.findall(nodes.image)] == ["a.png", "b.png"]
+    assert [image["uri"] for image in head.findall(nodes.image)] == ["a.png"]
+    (words,) = section[1].findall(nodes.paragraph)
+    assert words.astext() == "Four digits. (Figure 1)"
+    (link,) = words.findall(nodes.reference)
+    assert link["refid"] == "figure-1"
+    assert list(section.findall(nodes.figure)) == []
+    folded = nodes.container("", nodes.literal_block("", "plot()\nshow()"), words.deepcopy())
+    assert folds.held(folded) == "the code of the figure (2 lines)"

@@ -3,7 +3,9 @@
 A cell that shows a figure has a caption in its metadata, beside the text alternative, ``"mystnb": {"figure":
 {"caption": "..."}}``. MyST-NB reads it; here it gets its number, and an address. What else the cell shows, such as a
 table, is no figure. The cell with ``"scorebook": {"head": "..."}`` draws the picture that is shown again before the
-first section, with these words below it and a link to where it is made. In Colab a notebook stays as it is.
+first section, with these words below it and a link to where it is made. Where it is the first of the page, two of it
+would stand close together: then it goes to the head itself, and the words with the link stand in its place. In Colab a
+notebook stays as it is.
 """
 
 from pathlib import Path
@@ -12,9 +14,10 @@ import nbformat
 from docutils import nodes
 from sphinx.transforms import SphinxTransform
 
-__all__ = ["Figures", "setup"]
+__all__ = ["AT_THE_HEAD", "Figures", "setup"]
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+AT_THE_HEAD = "stands-at-the-head"  # the class of the words in the place of a picture that has gone to the head
 
 
 def shows(figure):
@@ -48,18 +51,27 @@ def numbered(document):
     return of_cells
 
 
+def told(figure, words):
+    """The words that are said of a picture elsewhere, with the link to it."""
+    identifier = figure["ids"][-1]
+    link = nodes.reference("", f"Figure {identifier.removeprefix('figure-')}", refid=identifier, internal=True)
+    return [nodes.Text(f"{words} ("), link, nodes.Text(")")]
+
+
 def headpiece(figure, words):
-    """The picture at the head of a page.
+    """The picture at the head of a page: shown again, or, the first of all, taken from its place.
 
     Args:
-        figure: the figure that is shown again.
+        figure: the figure as it stands in the page.
         words: what is said of it.
     """
     pictures = [image.deepcopy() for image in figure.findall(nodes.image)]
-    number = figure["ids"][-1].removeprefix("figure-")
-    link = nodes.reference("", f"Figure {number}", refid=figure["ids"][-1], internal=True)
-    caption = nodes.caption("", "", nodes.Text(f"{words} ("), link, nodes.Text(")"))
-    return nodes.figure("", *pictures, caption, classes=["headpiece"], ids=["at-the-head"])
+    if figure["ids"][-1] != "figure-1":
+        caption = nodes.caption("", "", *told(figure, words))
+        return nodes.figure("", *pictures, caption, classes=["headpiece"], ids=["at-the-head"])
+    figure.parent.replace(figure, nodes.paragraph("", "", *told(figure, words), classes=[AT_THE_HEAD]))
+    captions = [child for child in figure.children if isinstance(child, nodes.caption)]
+    return nodes.figure("", *pictures, *captions, classes=[*figure["classes"], "headpiece"], ids=figure["ids"])
 
 
 def head_of(path):

@@ -6,6 +6,7 @@ chapter is printed without its code.
 """
 
 from docutils import nodes
+from figures import AT_THE_HEAD
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 __all__ = ["FoldedCells", "held", "setup"]
@@ -26,7 +27,10 @@ def held(cell, *, first=False):
         "claims": "scorebook-claims" in html,
         "table": "scorebook-table" in html and "scorebook-claims" not in html,
         "explorer": "widget-view+json" in html,
-        "figure": any(True for _ in cell.findall(nodes.image)),
+        "figure": any(
+            isinstance(node, nodes.image) or AT_THE_HEAD in node.get("classes", ())
+            for node in cell.findall(nodes.Element)
+        ),
     }
     made = [what for what, there in seen.items() if there]
     n_lines = len(code.splitlines())

@@ -29,6 +29,7 @@ REGIONS = (
     "svg.scorebook-map",
     ".cell_output img[alt]",
     "figcaption",
+    ".stands-at-the-head",
     ".scorebook-explorer",
 )
 SILENT = {"pre", "code", "script", "style", "math", "kbd", "noscript"}
