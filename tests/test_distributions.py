@@ -416,7 +416,10 @@ def test_a_law_on_a_subspace_refuses_a_density_until_it_is_diffused():
         posterior.diffuse(0.5, 0.0).score(points(3))
     with pytest.raises(ValueError, match="no density"):
         posterior.diffuse(0.5, torch.tensor([0.0, 1.0, 1.0])).to(F64).score(points(3))
-    assert torch.isfinite(posterior.diffuse(0.5, 0.1).score(points(3))).all()
+    for least in (0.1, 1e-6):  # however little noise there is, across the line the law is its normal one
+        x = torch.tensor([[0.25 + 2 * least, 0.3]], dtype=F64)
+        for sigma in (least, torch.tensor([least], dtype=F64)):
+            assert posterior.diffuse(0.5, sigma).score(x)[0, 0].item() == pytest.approx(-2 / least, rel=1e-6)
     with pytest.raises(ValueError, match="no density"):
         posterior.condition([[0.0, 1.0]], [0.5], 0.1).score(points(3))
     with pytest.raises(ValueError, match="already lies on a subspace"):

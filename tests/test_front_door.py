@@ -134,13 +134,14 @@ def test_the_first_fold_of_a_page_is_its_setup():
 def test_the_cells_of_a_page_are_walked_and_own_words_stay():
     """Folded ones are named, the first as the setup; open ones are marked where they are long."""
     prompts = {"prompt_show": "Show {type}", "prompt_hide": "Hide {type}"}
-    made = [cell("import torch"), cell("x = 1\ny = 2"), cell("x = 1"), cell("\n".join("x" * (folds.LONG + 1)))]
-    made += [cell("\n".join("x" * folds.LONG)), cell("z = 3")]
+    longer_than_twenty, twenty = ("\n".join("x" * n) for n in (21, 20))
+    made = [cell("import torch"), cell("x = 1\ny = 2"), cell("x = 1"), cell(longer_than_twenty, nodes.image())]
+    made += [cell(twenty, nodes.image()), cell("z = 3")]
     for folded in (made[0], made[1], made[5]):
         folded.attributes.update(prompts | {"hide_mode": "input"})
     made[5]["prompt_show"] = "Look"
     page = new_document("page")
-    page += made
+    page += [*made, nodes.container("", nb_element="cell_code")]
     folds.FoldedCells(page).run()
     assert [made[0][key] for key in prompts] == ["Show the setup", "Hide the setup"]
     assert [made[1][key] for key in prompts] == ["Show the code (2 lines)", "Hide the code (2 lines)"]

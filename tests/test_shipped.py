@@ -1,5 +1,6 @@
 """The networks that ship with the package are whole, are what their cards say, and are as good as their cards say."""
 
+import ast
 import importlib
 import json
 import math
@@ -451,6 +452,16 @@ def test_each_distance_has_the_yardstick_that_was_drawn_alike(monkeypatch):
     assert ratios == {"label given": 4.0, "no label": 2.0}
 
 
+def test_how_near_samples_are_to_what_was_learned_is_told_in_units_of_held_out_digits(monkeypatch):
+    network, card = lab.pretrained("digits")
+    monkeypatch.setattr(pretrain, "draw", lambda network, card, labels, generator: torch.zeros(len(labels), 1, 8, 8))
+    monkeypatch.setattr(pretrain, "to_nearest", lambda images, card: 3.0 if images.any() else 1.5)
+    monkeypatch.setattr(pretrain, "real_distance", lambda *_, **__: 1.0)
+    figures = pretrain.measure_samples(network, card, n_groups=2, seed=0)
+    nearness = {figures[f"distance to nearest training digit, {how}"]["value"] for how in ("label given", "no label")}
+    assert nearness == {0.5}
+
+
 @pytest.mark.parametrize("stratified", [True, False])
 def test_the_yardstick_draws_as_many_of_each_class_as_it_says(monkeypatch, stratified):
     _, card = lab.pretrained("digits")
@@ -480,6 +491,26 @@ def test_wherever_digits_are_spread_over_their_bins_a_bin_is_one_grey_level(root
     found = {name: [float(number) for number in numbers] for name, numbers in found.items() if numbers}
     assert {"train_digits.py", "pretrain.py", "digits_peers.py", "tour.ipynb", "probability_flow.ipynb"} <= set(found)
     assert {number for numbers in found.values() for number in numbers} == {width}
+
+
+def widths_of_bins(text):
+    """What the calls of a program that need the width of a bin are given, by the name of what is called."""
+    found = {"dequantize": set(), "bits_per_dim": set()}
+    for node in ast.walk(ast.parse(text)):
+        name = getattr(node.func, "attr", None) if isinstance(node, ast.Call) else None
+        if name in found:
+            found[name].add(ast.unparse(node.args[-1]))
+    return found
+
+
+def test_bits_are_told_of_the_bins_over_which_grey_levels_were_spread(root):
+    files = [path for folder in ("examples", "tools", "benchmarks") for path in (root / folder).glob("*.py")]
+    found = {path.name: widths_of_bins(path.read_text(encoding="utf-8")) for path in files}
+    found = {name: widths for name, widths in found.items() if widths["bits_per_dim"]}
+    assert {"train_digits.py", "train_mnist.py", "pretrain.py", "digits.py", "tutorial.py"} <= set(found)
+    for name, widths in found.items():
+        assert widths["bits_per_dim"] <= widths["dequantize"], name
+        assert not any(isinstance(ast.parse(width).body[0].value, ast.BinOp) for width in widths["dequantize"]), name
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist"])
