@@ -13,6 +13,17 @@ from sources import files
 # Pages whose closing tables have rows that name no wrong answer yet. The list is to end empty.
 WITHOUT_RIVALS: set[str] = set()
 
+# Sections that run code and open with no guess, and why.
+WITHOUT_A_GUESS = {
+    "tour.ipynb": {"The data": "shows what there is to learn from"},
+    "mnist.ipynb": {"Five thousand digits, and a network": "shows what there is to learn from, and by what"},
+    "controllable_generation.ipynb": {"Twelve grey digits": "its picture stands at the head of the page"},
+    "mistakes.ipynb": {"Which symptom, which mistake": "the closing table"},
+}
+# On every page: nothing is measured there, or nothing for the first time.
+NEVER_GUESSED = r"What you will be able to do|Exercises|Make it yours|What this (page|chapter) claim.*|Where .*"
+GUESS = "> **Before you read on.**"
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = [path.name for path in files(ROOT / "book", "*.ipynb")]
 SETUP = (ROOT / "tools" / "setup_cell.ipy").read_text(encoding="utf-8").rstrip("\n")
@@ -100,6 +111,49 @@ def test_each_of_its_figures_has_a_caption_and_one_stands_at_its_head(notebook):
     heads = [cell.metadata["scorebook"]["head"] for cell in code_cells(notebook) if "scorebook" in cell.metadata]
     assert len(heads) == 1
     assert heads[0].endswith(".")
+
+
+def sections(notebook):
+    """Each heading below the title, and what follows it: text, and the code that runs there."""
+    found = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            found[-1][1].append(cell)
+            continue
+        for part in re.split(r"(?m)^(?=#{1,6} )", cell.source):
+            if title := re.match(r"#{1,6} (.+)", part):
+                found.append((title[1], []))
+            if part and found:
+                found[-1][1].append(part)
+    return found[1:]
+
+
+def has_something_to_show(cell):
+    """Whether a code cell draws, prints, or ends with a value."""
+    drawn = "image" in cell.metadata.get("mystnb", {})
+    return drawn or "print(" in cell.source or isinstance(ast.parse(cell.source).body[-1], ast.Expr)
+
+
+def opens_with_a_guess(parts):
+    """Whether a guess, with its answer folded, stands before anything that the section's code has to show."""
+    for part in parts:
+        if isinstance(part, str) and GUESS in part:
+            return bool(re.search(r"^> <details><summary>Answer</summary>$", part, re.M))
+        if not isinstance(part, str) and has_something_to_show(part):
+            return False
+    return False
+
+
+def test_each_section_that_measures_opens_with_a_guess_whose_answer_is_folded(request, notebook):
+    name = request.node.callspec.params["notebook"]
+    without = [
+        title
+        for title, parts in sections(notebook)
+        if any(not isinstance(part, str) for part in parts)
+        and not re.fullmatch(NEVER_GUESSED, title)
+        and not opens_with_a_guess(parts)
+    ]
+    assert without == list(WITHOUT_A_GUESS.get(name, {}))
 
 
 def test_its_claims_are_asserted(notebook):
