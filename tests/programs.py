@@ -1,7 +1,7 @@
 """The calls of ``tests/surface`` in programs that somebody else wrote: what the tests and their subprocesses share.
 
-``python tests/programs.py FILE`` calls everything and writes what came to a file: the test starts it with ``-O``,
-``-OO`` and ``-W error``. So there is no ``assert`` here.
+``python tests/programs.py FILE`` calls everything and writes what came to a file: the test starts it with ``-OO``
+and ``-W error``. So there is no ``assert`` here.
 """
 
 import contextlib

@@ -295,10 +295,31 @@ def test_a_wrong_reverse_step_is_named(name):
     graded.is_named(lambda seed: coursework.check_reverse_step(f, seed=seed), mistake)
 
 
+def wrong_under(kind, right):
+    """An answer that is right but for one kind of SDE."""
+
+    def f(process, *args, **kwargs):
+        moved = right(process, *args, **kwargs)
+        return 1.2 * moved if type(process) is kind else moved
+
+    return f
+
+
+def book_sampler(process, score, shape, *, n_steps, t_min, generator):
+    start = process.sample_prior(shape, generator=generator)
+    return sde.euler_maruyama(process, score, start, n_steps=n_steps, t_min=t_min, generator=generator)
+
+
+@pytest.mark.parametrize("kind", [sde.VPSDE, sde.SubVPSDE, sde.VESDE], ids=lambda kind: kind.__name__)
+def test_an_answer_that_is_wrong_under_one_kind_of_sde_is_refused(kind):
+    assert not coursework.check_reverse_step(wrong_under(kind, step()), seed=0).passed
+    assert not coursework.check_sampler(wrong_under(kind, book_sampler), seed=0).passed
+    assert coursework.check_sampler(book_sampler, seed=0).passed
+
+
 def noisy_sampler(process, score, shape, *, n_steps, t_min, generator):
     """A right sampler, but for noise at its end, which the catalogue of mistakes then knows."""
-    start = process.sample_prior(shape, generator=generator)
-    x = sde.euler_maruyama(process, score, start, n_steps=n_steps, t_min=t_min, generator=generator)
+    x = book_sampler(process, score, shape, n_steps=n_steps, t_min=t_min, generator=generator)
     return x + 0.2 * torch.randn(x.shape, generator=generator)
 
 

@@ -337,8 +337,7 @@ def test_a_divergence_that_fails_where_the_score_does_not_is_reported_too():
         log_prob(VPSDE(), kinked, torch.tensor([[1.0, 2.0], [0.0, 1.0]]), n_steps=3)
 
 
-@pytest.mark.parametrize("flag", ["-O", "-OO"])
-def test_an_adaptive_solver_returns_without_asserts_too(flag):
+def test_an_adaptive_solver_returns_without_asserts_too():
     program = """
 import math, sys
 from scorebook.probability_flow import encode, log_prob, sample
@@ -359,7 +358,7 @@ except RuntimeError as error:
     sys.exit("shrank to nothing" not in str(error))
 sys.exit(1)
 """
-    done = subprocess.run([sys.executable, flag, "-c", program], timeout=300, capture_output=True, encoding="utf-8")
+    done = subprocess.run([sys.executable, "-OO", "-c", program], timeout=300, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
 
 

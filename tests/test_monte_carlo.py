@@ -170,6 +170,16 @@ def test_an_index_selects_mean_error_and_number_of_draws():
 # control_variate
 
 
+def test_a_corrected_average_has_a_gradient_and_its_error_has_none():
+    """With the control fixed, that of the average is the average of the gradients, corrected alike."""
+    x = torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    theta = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    estimate = control_variate(lambda x: theta * (x + x**3), identity, x, 0.0)
+    (gradient,) = torch.autograd.grad(estimate.mean, theta)
+    torch.testing.assert_close(gradient, control_variate(lambda x: x + x**3, identity, x, 0.0).mean)
+    assert not estimate.standard_error.requires_grad
+
+
 @given(samples.filter(lambda x: x.std() > 1e-3 and len(x) > 3), st.floats(-5, 5), st.floats(-5, 5), numbers)
 def test_a_control_that_explains_everything_leaves_no_error(x, slope, intercept, known):
     estimate = control_variate(lambda x: slope * x + intercept, identity, x, known)
@@ -204,6 +214,16 @@ def test_the_control_removes_the_share_of_variance_that_it_explains(order):
     scales = torch.tensor([3.0, 5.0], dtype=torch.float64)[:order]
     bias = -((legendre(grid).square() @ scales) * residual).mean().item() / n
     assert abs(means.mean().item() - (math.e - 1) - bias) < 4 * math.sqrt(true / repetitions)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_the_error_of_few_draws_counts_what_was_fitted_to_them(k):
+    """As in linear regression: the average and a slope for each control are fitted."""
+    x = torch.randn(7, 3, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
+    estimate = control_variate(lambda x: x[:, 2], lambda x: x[:, :k], x, torch.zeros(k, dtype=torch.float64))
+    design = torch.cat([torch.ones(7, 1, dtype=torch.float64), x[:, :k]], dim=1)
+    residual = x[:, 2] - design @ torch.linalg.lstsq(design, x[:, 2]).solution
+    assert estimate.standard_error.item() == pytest.approx((residual.square().sum() / (7 - k - 1) / 7).sqrt().item())
 
 
 def test_a_useless_control_changes_nothing_much():

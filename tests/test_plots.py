@@ -93,6 +93,15 @@ def test_the_histogram_of_numbers_has_unit_area(shape):
     assert outline[:-1, 1] @ np.diff(outline[:, 0]) == pytest.approx(1.0, abs=1e-6)
 
 
+def test_the_histogram_of_an_interval_shows_that_interval_and_what_lies_in_it():
+    """Its bins fill the interval, and its area is that of the numbers inside."""
+    ax = lab.samples(torch.tensor([-5.0, 0.25, 0.35, 0.45, 0.95, 7.0]), extent=(0.0, 1.0))
+    assert ax.get_xlim() == (0.0, 1.0)
+    across, up = ax.patches[0].get_xy().T
+    assert (across.min(), across.max()) == pytest.approx((0.0, 1.0))
+    assert up.max() == pytest.approx(10 / 4)  # one of four numbers, in a bin of a tenth
+
+
 def test_paths_in_the_plane_keep_their_points_and_ends():
     path = torch.randn(6, 4, 2)
     lines, starts, ends = lab.trajectories(path).collections

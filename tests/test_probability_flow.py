@@ -4,6 +4,7 @@ import functools
 import math
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from scorebook.lab.metrics import energy_distance
 from scorebook.lab.networks import TimeMLP
 from scorebook.lab.training import fit
 from scorebook.probability_flow import (
+    _adams,
     bits_per_dim,
     dequantize,
     encode,
@@ -337,6 +339,29 @@ def test_adams_asks_once_a_step_at_even_shares_of_noise(sde, data_std):
     asked.clear()
     encode(sde, score, x, n_steps=12, data_std=data_std)
     torch.testing.assert_close(torch.tensor(asked, dtype=F64), at.flip(0)[:-1], rtol=1e-6, atol=1e-9)
+
+
+@EACH_SDE
+def test_the_steps_of_double_precision_stop_at_times_of_double_precision(sde):
+    asked = []
+
+    def score(x, t):
+        asked.append(float(t))
+        return -x
+
+    sample(sde, score, torch.zeros(1, 2, dtype=F64), method="euler", n_steps=7)
+    assert asked == sde.time_grid(7, dtype=F64)[:-1].tolist()
+
+
+@pytest.mark.parametrize(("n_steps", "foretold_by_a_line"), [(4, False), (8, False), (9, True), (30, True)])
+def test_what_no_evaluation_corrects_is_foretold_by_a_line_and_in_few_steps_by_the_last_rate(
+    n_steps, foretold_by_a_line
+):
+    """The integral of a rate that grows like time: every step that is corrected is right, and the last tells."""
+    nodes = np.linspace(0.0, 1.0, n_steps + 1)
+    *_, end = _adams(lambda k, state: torch.tensor(nodes[k], dtype=F64), torch.zeros((), dtype=F64), nodes)
+    missing = 0.0 if foretold_by_a_line else 0.5 / n_steps**2
+    assert end.item() == pytest.approx(0.5 - missing, abs=1e-12)
 
 
 @EACH_SDE

@@ -14,7 +14,7 @@ NO_DATA = {
 
 def likelihood(process, score, x):
     """A right likelihood under the probability flow."""
-    return probability_flow.log_prob(process, score, x, method="rk4", n_steps=40, t_min=0.009)
+    return probability_flow.log_prob(process, score, x, method="rk4", times=process.time_grid(8, spacing="karras"))
 
 
 WITHOUT_DATA = {
