@@ -8,12 +8,14 @@ each has had, so that whoever else works on the machine delays both alike. At ea
 measured afterwards:
 
 * the Fréchet distance of new digits to those held out, in the features of a small classifier that was trained on real
-  digits, as on the book's page; by each of the tutorial's three samplers, and by the book's default solver;
+  digits, as on the book's page; by Euler-Maruyama, by predictor and corrector, and by the ODE of the flow, for each
+  recipe as it solves them: in the steps of the tutorial, or on the book's grids;
 * the bits per dimension of digits held out, by one likelihood for both (:func:`bits`): the flow of the learned denoiser
   on the same grid with the same probes, told in the two ways that the page derives.
 
-The states of the training are kept in ``_build/tutorial``, so that a run that was broken off goes on.
-``SCOREBOOK_BENCH_SECONDS`` holds other budgets ("3 6") for a quick trial.
+The shorter budgets come first, of all seeds. The states of the training are kept in ``_build/tutorial``, so that a run
+that was broken off goes on, and counts the seconds of the earlier one. ``SCOREBOOK_BENCH_SECONDS`` holds other budgets
+("3 6") for a quick trial.
 """
 
 import abc
@@ -32,13 +34,14 @@ from torch import nn
 
 from scorebook import lab, probability_flow, sde
 
-__all__ = ["LEARNERS", "bits", "frechet", "measure", "reader"]
+__all__ = ["LEARNERS", "bits", "frechet", "measure", "reader", "seconds_in_all"]
 
 BUDGETS = (15.0, 45.0, 135.0)  # seconds of the processor in training
 TURN = 5.0  # of these at a time
 BATCH = 32
 BIN_WIDTH = 2 / 255  # of a grey level, pixels in [-1, 1]
 N_SAMPLES, N_TOLD = 100, 100
+BITS = ("bits_by_noise", "bits_per_dim")
 FOLDER = Path(__file__).resolve().parent.parent / "_build" / "tutorial"
 # Noise-to-signal ratios between which both were trained; the finer end is the tutorial's t = 1e-5.
 FINEST, FINE, COARSEST = 0.0064, 0.02, 19.5
@@ -246,7 +249,8 @@ class Book(Learner):
     Its network is the package's U-net on folded pixels, of which a step costs as much as one of the tutorial's network.
     """
 
-    evaluations = 32
+    evaluations = 32  # of the flow
+    n_steps = 64  # of the reverse SDE, half of them the corrector's where it corrects
     lr = 2e-3
 
     def __init__(self, images, seed):
@@ -298,12 +302,28 @@ class Book(Learner):
         return self.process.denoise(self.model, y * self.process.alpha(t).to(y), t)
 
     def samplers(self):
-        return {"Adams": self.by_flow}
+        return {
+            "Euler-Maruyama": functools.partial(self.by_steps, sampler=sde.euler_maruyama, n_steps=self.n_steps),
+            # Each of its steps asks the network twice.
+            "predictor-corrector": functools.partial(
+                self.by_steps, sampler=sde.predictor_corrector, n_steps=self.n_steps // 2
+            ),
+            "ODE": self.by_flow,
+        }
+
+    def noise(self, n, generator):
+        return self.process.sample_prior((n, 1, 28, 28), generator=generator)
+
+    def by_steps(self, n, generator, *, sampler, n_steps):
+        """The reverse SDE on Karras' grid; the last evaluation takes away the noise that is left."""
+        times = self.process.time_grid(n_steps, spacing="karras")
+        x = sampler(self.process, self.model, self.noise(n, generator), times=times, generator=generator)
+        return x, self.n_steps + 1
 
     def by_flow(self, n, generator):
         """The default solver."""
-        noise = self.process.sample_prior((n, 1, 28, 28), generator=generator)
-        return probability_flow.sample(self.process, self.model, noise, n_steps=self.evaluations), self.evaluations
+        x = probability_flow.sample(self.process, self.model, self.noise(n, generator), n_steps=self.evaluations)
+        return x, self.evaluations
 
 
 def _loss(model, x, *, process, noise_levels, generator):
@@ -321,16 +341,31 @@ def measure(repetitions=5):
 
     The rows of ``"real digits"`` and ``"one Gaussian"`` are what the others are to be read against.
     """
+    lab.use_one_thread()  # the clock adds up what all threads do
     budgets = [float(text) for text in os.environ.get("SCOREBOOK_BENCH_SECONDS", "").split()] or list(BUDGETS)
     (images, labels), (held_out, _) = lab.mnist("train"), lab.mnist("test")
     see = reader(images, labels)
-    rows = yardsticks(images, held_out, see, repetitions)
-    for seed in range(repetitions):
-        train(images, seed, budgets)
-        for name in LEARNERS:
-            for budget in budgets:
+    rows, began = yardsticks(images, held_out, see, repetitions), time.perf_counter()
+    for k, budget in enumerate(budgets, start=1):
+        for seed in range(repetitions):
+            train(images, seed, budgets[:k])
+            for name in LEARNERS:
                 rows += measured(name, images, held_out, see, seed, budget)
+                began = passed(began)
     return rows
+
+
+def seconds_in_all() -> float:
+    """How long this run has taken, and earlier ones that were broken off."""
+    clock = FOLDER / "seconds.json"
+    return json.loads(clock.read_text(encoding="utf-8")) if clock.exists() else 0.0
+
+
+def passed(began):
+    """Add the time since then to the seconds in all; returns the time now."""
+    now = time.perf_counter()
+    (FOLDER / "seconds.json").write_text(json.dumps(seconds_in_all() + now - began), encoding="utf-8")
+    return now
 
 
 def path_of(name, seed, budget, kind="pt"):
@@ -361,21 +396,23 @@ def train(images, seed, budgets, names=tuple(LEARNERS)):
 def measured(name, images, held_out, see, seed, budget):
     """What a recipe knew at a budget: one row for each sampler."""
     kept = path_of(name, seed, budget, "json")
-    if not kept.exists():
-        learner = LEARNERS[name](images, seed)
+    rows = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+    learner = LEARNERS[name](images, seed)
+    samplers = list(learner.samplers().items())[len(rows) :]
+    if samplers:
         learner.restore(torch.load(path_of(name, seed, budget), weights_only=True))
         case = {"recipe": name, "budget_s": budget, "repetition": seed, "steps": learner.steps}
-        case |= {"seconds": learner.seconds} | bits(learner.denoise, images, held_out)
-        rows = []
-        for sampler, draw in learner.samplers().items():
-            began = time.process_time()
-            x, evaluations = draw(N_SAMPLES, torch.Generator().manual_seed(seed))
-            spent = (time.process_time() - began) / N_SAMPLES
-            found = {"sampler": sampler, "evaluations": evaluations, "seconds_a_digit": spent}
-            rows.append(case | found | {"frechet": frechet(see(x), see(spread_out(held_out, 1)))})
-            print(rows[-1], flush=True)
+        case |= {"seconds": learner.seconds}
+        case |= {key: rows[0][key] for key in BITS} if rows else bits(learner.denoise, images, held_out)
+    for sampler, draw in samplers:
+        began = time.process_time()
+        x, evaluations = draw(N_SAMPLES, torch.Generator().manual_seed(seed))
+        spent = (time.process_time() - began) / N_SAMPLES
+        found = {"sampler": sampler, "evaluations": evaluations, "seconds_a_digit": spent}
+        rows.append(case | found | {"frechet": frechet(see(x), see(spread_out(held_out, 1)))})
+        print(rows[-1], flush=True)
         kept.write_text(json.dumps(rows), encoding="utf-8")
-    return json.loads(kept.read_text(encoding="utf-8"))
+    return rows
 
 
 def spread_out(x, seed):

@@ -680,8 +680,7 @@ def test_a_recipe_is_asked_for_its_denoiser_in_the_units_of_the_page(recipe, r):
 
 @pytest.mark.parametrize(
     ("recipe", "sampler"),
-    [(tutorial.Tutorial, name) for name in ("Euler-Maruyama", "predictor-corrector", "ODE")]
-    + [(tutorial.Book, "Adams")],
+    [(recipe, name) for recipe in tutorial.LEARNERS.values() for name in benchmark_page.SAMPLERS_OF_SONG],
 )
 def test_each_sampler_draws_the_law_whose_score_it_is_given(recipe, sampler):
     draw = with_the_exact_score(recipe).samplers()[sampler]
@@ -691,7 +690,8 @@ def test_each_sampler_draws_the_law_whose_score_it_is_given(recipe, sampler):
     # 500 steps leave a bias, in the spread most of all; the corrector's step is a tenth too long for a Gaussian.
     assert x.mean().item() == pytest.approx(MEAN, abs=4 * STD / math.sqrt(n) + 0.01)
     assert x.std().item() == pytest.approx(STD, rel=4 / math.sqrt(2 * n) + 0.03)
-    assert evaluations == {"Euler-Maruyama": 500, "predictor-corrector": 1000, "Adams": 32}.get(sampler, evaluations)
+    asked = {tutorial.Tutorial: (500, 1000, evaluations), tutorial.Book: (65, 65, 32)}[recipe]
+    assert evaluations == dict(zip(benchmark_page.SAMPLERS_OF_SONG, asked, strict=True))[sampler]
 
 
 def test_the_network_of_the_tutorial_is_divided_by_the_noise():
@@ -755,14 +755,19 @@ def test_both_recipes_are_measured_at_each_budget_and_not_twice(monkeypatch, tmp
     assert {(row["recipe"], row["sampler"], row["budget_s"]) for row in trained} == {
         (recipe, sampler, budget)
         for budget in (0.2, 0.4)
-        for recipe, samplers in (
-            ("Song's tutorial", ("Euler-Maruyama", "predictor-corrector", "ODE")),
-            ("scorebook", ("Adams",)),
-        )
-        for sampler in samplers
+        for recipe in tutorial.LEARNERS
+        for sampler in benchmark_page.SAMPLERS_OF_SONG
     }
+    assert [row["budget_s"] for row in trained] == sorted(row["budget_s"] for row in trained)
     assert all(row["seconds"] >= row["budget_s"] and row["steps"] >= 1 for row in trained)
     yardsticks = {row["recipe"]: row["frechet"] for row in rows if "budget_s" not in row}
     assert yardsticks["real digits"] < yardsticks["one Gaussian"]
+    spent = tutorial.seconds_in_all()
     monkeypatch.setattr(tutorial, "bits", lambda *_: pytest.fail("it was measured before"))
     assert tutorial.measure(repetitions=1) == rows
+    assert spent < tutorial.seconds_in_all() < 2 * spent
+    # Broken off between two samplers, it goes on with the second.
+    (kept,) = tmp_path.glob("scorebook-0-0.4.json")
+    kept.write_text(json.dumps(json.loads(kept.read_text(encoding="utf-8"))[:1]), encoding="utf-8")
+    again = tutorial.measure(repetitions=1)
+    assert [row["frechet"] for row in again] == [row["frechet"] for row in rows]
