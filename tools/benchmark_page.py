@@ -57,6 +57,12 @@ def number(value) -> str:
     )
 
 
+def between(summary) -> str:
+    """A median with its quartiles, where they are apart."""
+    low, high = number(summary.low), number(summary.high)
+    return number(summary.median) + (f" ({low}–{high})" if low != high else "")
+
+
 def counted(n, noun) -> str:
     """A number with its noun."""
     return f"{n} {noun}" + ("" if n == 1 else "s")
@@ -385,11 +391,16 @@ def tutorial_table(results):
     by = ["budget_s", "recipe", "sampler"]
     found = {value: summarise(rows, by, value) for value in (*TUTORIAL_BITS, "steps", "evaluations", "seconds_a_digit")}
     lines = [
-        (f"{case[0]:g} s, {case[1]}", case[2], *(number(found[value][case].median) for value in found))
+        (
+            f"{case[0]:g} s, {case[1]}",
+            case[2],
+            *(between(found[value][case]) for value in TUTORIAL_BITS),
+            *(number(found[value][case].median) for value in found if value not in TUTORIAL_BITS),
+        )
         for case in sorted(found["frechet"])
     ]
     yardsticks = summarise([row for row in rows if "budget_s" not in row], ["recipe"], "frechet")
-    lines += [(recipe, "", number(summary.median), *[""] * 5) for (recipe,), summary in yardsticks.items()]
+    lines += [(recipe, "", between(summary), *[""] * 5) for (recipe,), summary in yardsticks.items()]
     headings = ("trained", "sampler", "Fréchet", "bits, by noise", "bits, evenly", "steps", "evaluations", "s a digit")
     return [shown_table(headings, lines, numeric=tuple(range(2, len(headings))))]
 
@@ -413,6 +424,10 @@ def tutorial_conclusion(results):
             lines.append(f"After {budget:g} s the tutorial's recipe has {number(theirs)}; {said}.")
         found += points(lines)
     rows = [row for row in rows_of(results, "tutorial") if "budget_s" in row]
+    alike = best(rows, "frechet", ["budget_s", "sampler"], project="recipe", name="recipe")
+    found += verdict(
+        alike, lambda case: f"{case[0]:g} s, {case[1]}", by="sampler by sampler, by the Fréchet distance, "
+    )
     costs = summarise(rows, ["recipe", "sampler"], "seconds_a_digit")
     said = [
         f"{number(cost.median)} s by {sampler}" + (" of scorebook" if recipe == OURS else "")
