@@ -114,8 +114,8 @@ slides: book  ## cut a deck of slides from each chapter, with the numbers of its
 live: $(INSTALLED)  ## bundle the figures that live, after a change in scorebook/lab/live (STILLS=1: and their pictures; TIMES=1: only time their steps)
 	$(BIN)/python tools/live.py $(if $(TIMES),--times,$(if $(STILLS),--stills))
 
-weights: $(INSTALLED)  ## train the networks that ship with the package anew (NAMES="digits"; REMEASURE=1: only their cards)
-	$(BIN)/python tools/pretrain.py $(NAMES) $(if $(REMEASURE),--remeasure)
+weights: $(INSTALLED)  ## train the networks that ship with the package anew (NAMES="digits"; REMEASURE=1: only their cards; COMPARE=120: only what they are held against)
+	$(BIN)/python tools/pretrain.py $(NAMES) $(if $(REMEASURE),--remeasure) $(if $(COMPARE),--compare $(COMPARE))
 
 repository: $(INSTALLED)  ## set the address of this repository (URL=..., default: where it was cloned from; BRANCH=...)
 	$(BIN)/python tools/repository.py $(if $(URL),"$$URL") $(if $(BRANCH),--branch "$$BRANCH")

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import itertools
 import json
 import math
 import re
@@ -424,6 +425,35 @@ def test_a_training_whose_state_was_kept_is_not_done_again(tmp_path):
     kept, same_seconds = pretrain.train(card, progress=False, checkpoint=tmp_path / "state.pt")
     assert 0 < 0.9 * seconds < same_seconds < seconds + 1
     assert all(map(torch.equal, kept.parameters(), first.parameters()))
+
+
+def test_what_a_network_is_held_against_is_trained_as_long_from_each_seed(monkeypatch, tmp_path):
+    ticks = itertools.count()
+    monkeypatch.setattr(pretrain.time, "process_time", lambda: next(ticks))
+    monkeypatch.setattr(pretrain, "COMPARED", tmp_path / "compared")
+    monkeypatch.setattr(pretrain, "N_SEEDS", 2)
+    monkeypatch.setattr(pretrain, "N_LOOKED_AT", {"mnist": 5})
+    _, shipped = lab.pretrained("mnist")
+    pretrain.main(["mnist", "--compare", "4", "--into", str(tmp_path)])
+    card = json.loads((tmp_path / "mnist.json").read_text(encoding="utf-8"))
+    compared = card.pop("compared")
+    assert card == {key: value for key, value in shipped.items() if key != "compared"}
+    assert compared["command"] == "make weights NAMES=mnist COMPARE=4"
+    assert set(compared["found"]) == {"as shipped", "without attention", "plain"}
+    found = compared["found"]
+    # The clock is read when training begins and before each step.
+    assert {of["steps"] for of in found.values()} == {3}
+    attention = sum(p.numel() for p in lab.pretrained("mnist")[0].attention.parameters())
+    assert found["as shipped"]["n_weights"] == shipped["n_weights"]
+    assert found["without attention"]["n_weights"] == shipped["n_weights"] - attention
+    losses = {which: of["held-out loss, label given"] for which, of in found.items()}
+    assert {loss["n"] for loss in losses.values()} == {2}
+    assert len({loss["value"] for loss in losses.values()}) == 3
+    assert all(loss["error"] > 0 for loss in losses.values())
+    monkeypatch.setattr(pretrain, "train_for", lambda *_: pytest.fail("it was trained before"))
+    pretrain.compare("mnist", 4.0, tmp_path)
+    with pytest.raises(SystemExit):
+        pretrain.main(["digits", "--compare", "4"])
 
 
 def test_the_share_nearer_to_training_digits_tells_copies_from_strangers():

@@ -14,6 +14,10 @@ to 19 for a distorted 0 to 9. Labels 0 to 9 and -1 ask for digits as they are.
 
 The large digits take the longest, about ten minutes of one core, when it is idle; ``--checkpoints FOLDER`` keeps the
 state of a training, to go on from.
+
+``make weights NAMES=mnist COMPARE=120`` trains what the shipped network may be held against, a plain one and the same
+without attention, each for so many seconds of one processor and from three seeds, as well as the shipped one anew, and
+writes what came out into the card. What is done is kept in ``_build/compared``, and not done again.
 """
 
 import argparse
@@ -124,6 +128,16 @@ RECIPES = {
     },
 }
 NAMES = tuple(RECIPES)
+# Networks that a shipped one is compared with, after a shorter training of all of them.
+RIVALS = {
+    "mnist": {
+        "as shipped": {},
+        "without attention": {},
+        "plain": {"name": "TimeMLP", "arguments": {"event_shape": [1, 28, 28], "width": 256, "depth": 3}},
+    }
+}
+N_SEEDS = 3
+COMPARED = FOLDER.parent.parent.parent / "_build" / "compared"
 
 
 def build(card, generator=None):
@@ -655,22 +669,104 @@ def remeasure(name, folder=FOLDER):
         print(f"  {what}: {found['value']:.4f} ± {found['error']:.4f}, was {was:.4f}")
 
 
+def rival_of(name, which, generator=None):
+    """The network of a comparison, untrained, and its card."""
+    card = start_card(name)
+    if RIVALS[name][which]:
+        instead = copy.deepcopy(RIVALS[name][which])
+        instead["arguments"]["n_classes"] = card["network"]["arguments"]["n_classes"]
+        card["network"] = instead
+    network = build(card, generator)
+    if which == "without attention":
+        network.attention = torch.nn.Identity()
+    return network, card
+
+
+def train_for(seconds, network, card, seed):
+    """Train for so many seconds of the processor by the recipe of a card; returns the number of steps."""
+    settings, loss = card["training"], score_loss(card)
+    generator, until, steps = torch.Generator().manual_seed(seed), None, 0
+
+    def timed(model, x, labels, generator):
+        nonlocal until, steps
+        until = until or time.process_time() + seconds
+        if time.process_time() >= until:
+            raise Enough
+        steps += 1
+        return loss(model, x, labels, generator)
+
+    with dropout(network, settings["dropout"]), suppress(Enough):
+        lab.fit(
+            wrap(network, card),
+            timed,
+            DATA[card["data"]["name"]]("train"),
+            **{key: settings[key] for key in ("n_steps", "batch_size", "lr", "schedule", "ema_decay")},
+            generator=generator,
+        )
+    return steps
+
+
+def compare(name, seconds, folder=FOLDER):
+    """Trains and measures what a shipped network may be held against, and writes it into its card."""
+    lab.use_one_thread()
+    COMPARED.mkdir(parents=True, exist_ok=True)
+    for seed in range(N_SEEDS):
+        for which in RIVALS[name]:
+            kept = COMPARED / f"{name}-{which.replace(' ', '_')}-{seconds:g}-{seed}.json"
+            if not kept.exists():
+                network, card = rival_of(name, which, torch.Generator().manual_seed(seed))
+                steps = train_for(seconds, network, card, seed)
+                losses = denoising_losses(network, card, "test", passes(name), labelled=True, seed=100)
+                found = {"steps": steps, "n_weights": sum(p.numel() for p in network.parameters())}
+                kept.write_text(json.dumps(found | {"loss": losses.mean().item()}), encoding="utf-8")
+                print(f"{name}, {which}, seed {seed}: {kept.read_text(encoding='utf-8')}", flush=True)
+    _, card = lab.pretrained(name)
+    card["compared"] = {
+        "command": f"make weights NAMES={name} COMPARE={seconds:g}",
+        "seconds": seconds,
+        "of": f"trained for {seconds:g} seconds of one processor by the recipe of this card, from {N_SEEDS} seeds",
+        "found": {which: of_seeds(name, which, seconds) for which in RIVALS[name]},
+    }
+    write(folder, {f"{name}.json": (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode()})
+    for which, found in card["compared"]["found"].items():
+        loss = found["held-out loss, label given"]
+        print(f"  {which}: {loss['value']:.2f} ± {loss['error']:.2f} after {found['steps']:.0f} steps")
+
+
+def of_seeds(name, which, seconds):
+    """What came out of the trainings of one network of a comparison."""
+    paths = [COMPARED / f"{name}-{which.replace(' ', '_')}-{seconds:g}-{seed}.json" for seed in range(N_SEEDS)]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return {
+        "n_weights": found[0]["n_weights"],
+        "steps": round(sum(f["steps"] for f in found) / len(found)),
+        "held-out loss, label given": figure(
+            [f["loss"] for f in found], "denoising loss, weighted and timed as in training; the error is over seeds"
+        ),
+    }
+
+
 def main(arguments=None):
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; default: all")
     parser.add_argument("--into", type=Path, default=FOLDER, help="folder for the files; default: the package's")
     parser.add_argument("--remeasure", action="store_true", help="train nothing: only measure, and write the cards")
+    parser.add_argument("--compare", type=float, metavar="SECONDS", help="only train others for so long, for the card")
     parser.add_argument("--checkpoints", type=Path, help="folder for states of the training, to go on from if cut off")
     given = parser.parse_args(arguments)
     if unknown := set(given.names) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     names = given.names or NAMES
+    if given.compare is not None and set(names) - set(RIVALS):
+        parser.error(f"--compare knows what to compare with for {', '.join(RIVALS)} only")
     try:
-        kinds = ("json",) if given.remeasure else ("safetensors", "json")
+        kinds = ("json",) if given.remeasure or given.compare else ("safetensors", "json")
         guard(given.into, [f"{name}.{kind}" for name in names for kind in kinds])
         for name in names:
-            if given.remeasure:
+            if given.compare is not None:
+                compare(name, given.compare, given.into)
+            elif given.remeasure:
                 remeasure(name, given.into)
             else:
                 make(name, given.into, given.checkpoints)
