@@ -366,6 +366,15 @@ def test_what_is_said_of_the_tutorial_follows_the_numbers():
     said = [node.astext() for node in benchmark_page.tutorial_conclusion(slow)]
     assert "After 180 s the tutorial's recipe has 5; scorebook needs longer." in said[2]
     assert said[-1].startswith("Each recipe was trained from 1 seed. With one there is no spread")
+    short = invented_results()
+    rows = short["tutorial"]["rows"]
+    rows += [row | {"sampler": "ODE"} for row in rows if row.get("budget_s") == 20.0 and row["repetition"] < 2]
+    short["tutorial"]["rows"] = [row for row in rows if row.get("budget_s") != 180.0 or row["repetition"] == 0]
+    said = [node.astext() for node in benchmark_page.tutorial_conclusion(short)]
+    assert said[-2] == "The tutorial's digits were drawn by ODE after 20 s from 2 seeds only."
+    assert said[-1].startswith(
+        "Each recipe was trained from 5 seeds, of these 1 for 180 s. With one there is no spread"
+    )
     (table,) = benchmark_page.tutorial_table(invented_results())
     assert cells(table)[1] == ["20 s, Song's tutorial", "x", *["5.2 (5.1–5.3)"] * 3, "9", "7", "0.1"]
     assert cells(table)[-1] == ["real digits", "", "0.4", "", "", "", "", ""]

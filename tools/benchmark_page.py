@@ -434,18 +434,24 @@ def tutorial_conclusion(results):
         for (recipe, sampler), cost in costs.items()
     ]
     found.append(nodes.paragraph("", f"Drawing a digit takes, of the processor, {listed(said)}."))
-    theirs = {(row["budget_s"], row["sampler"]) for row in rows if row["recipe"] == SONG}
-    lacking = [
-        f"by {sampler} after {s:g} s"
-        for s in sorted({s for s, _ in theirs})
-        for sampler in SAMPLERS_OF_SONG
-        if (s, sampler) not in theirs
-    ]
+    drawn = summarise([row for row in rows if row["recipe"] == SONG], ["budget_s", "sampler"], "frechet")
+    seeds = {s: len({row["repetition"] for row in rows if row["budget_s"] == s}) for s in sorted({s for s, _ in drawn})}
+    cases = [(s, sampler) for s in seeds for sampler in SAMPLERS_OF_SONG]
+    lacking = [f"by {sampler} after {s:g} s" for s, sampler in cases if (s, sampler) not in drawn]
     if lacking:
         found.append(nodes.paragraph("", f"The tutorial's digits were not drawn {listed(lacking)}."))
-    n = len({row["repetition"] for row in rows})
-    alone = " With one there is no spread, and whoever is ahead is so in this run." if n == 1 else ""
-    return [*found, nodes.paragraph("", f"Each recipe was trained from {counted(n, 'seed')}.{alone}")]
+    rare = [
+        f"by {sampler} after {s:g} s from {counted(drawn[s, sampler].n, 'seed')}"
+        for s, sampler in cases
+        if (s, sampler) in drawn and drawn[s, sampler].n < seeds[s]
+    ]
+    if rare:
+        found.append(nodes.paragraph("", f"The tutorial's digits were drawn {listed(rare)} only."))
+    n = max(seeds.values())
+    fewer = [f"{few} for {s:g} s" for s, few in seeds.items() if few < n]
+    of_these = f", of these {listed(fewer)}" if fewer else ""
+    alone = " With one there is no spread, and whoever is ahead is so in this run." if 1 in seeds.values() else ""
+    return [*found, nodes.paragraph("", f"Each recipe was trained from {counted(n, 'seed')}{of_these}.{alone}")]
 
 
 # 5. Divergence
