@@ -96,5 +96,8 @@ def test_the_first_picture_of_a_page_goes_to_its_head_and_stands_there_alone(pag
     (link,) = words.findall(nodes.reference)
     assert link["refid"] == "figure-1"
     assert list(section.findall(nodes.figure)) == []
+    setup = cell(1)
+    assert figures.ends_the_opening(setup)
+    assert not figures.ends_the_opening(nodes.paragraph("", "Text."))
     folded = nodes.container("", nodes.literal_block("", "plot()\nshow()"), words.deepcopy())
     assert folds.held(folded) == "the code of the figure (2 lines)"

@@ -603,6 +603,17 @@ def test_figures_are_numbered_one_after_the_other_and_one_stands_at_the_head(vis
     assert words.locator("a:not(.headerlink)").get_attribute("href") == f"#figure-{number}"
 
 
+@pytest.mark.parametrize("visited", LIVE, indirect=True)
+def test_a_slider_of_a_figure_that_lives_has_room_for_its_stops(visited):
+    for width in (390, 820, 1280):
+        visited.set_viewport_size({"width": width, "height": 900})
+        visited.wait_for_function(f"innerWidth === {width}")
+        tracks = visited.locator(".scorebook-live label.sl-slider input").evaluate_all(
+            "all => all.map(track => track.getBoundingClientRect().width)"
+        )
+        assert all(track >= 120 for track in tracks)
+
+
 @pytest.mark.parametrize("visited", NOTEBOOKS, indirect=True)
 def test_no_picture_stands_twice_within_two_screens(visited):
     visited.set_viewport_size({"width": 1280, "height": 900})

@@ -3,9 +3,9 @@
 A cell that shows a figure has a caption in its metadata, beside the text alternative, ``"mystnb": {"figure":
 {"caption": "..."}}``. MyST-NB reads it; here it gets its number, and an address. What else the cell shows, such as a
 table, is no figure. The cell with ``"scorebook": {"head": "..."}`` draws the picture that is shown again before the
-first section, with these words below it and a link to where it is made. Where it is the first of the page, two of it
-would stand close together: then it goes to the head itself, and the words with the link stand in its place. In Colab a
-notebook stays as it is.
+first section or cell, with these words below it and a link to where it is made. Where it is the first of the page, two
+of it would stand close together: then it goes to the head itself, and the words with the link stand in its place. In
+Colab a notebook stays as it is.
 """
 
 from pathlib import Path
@@ -71,7 +71,7 @@ def headpiece(figure, words):
         return nodes.figure("", *pictures, caption, classes=["headpiece"], ids=["at-the-head"])
     figure.parent.replace(figure, nodes.paragraph("", "", *told(figure, words), classes=[AT_THE_HEAD]))
     captions = [child for child in figure.children if isinstance(child, nodes.caption)]
-    return nodes.figure("", *pictures, *captions, classes=[*figure["classes"], "headpiece"], ids=figure["ids"])
+    return nodes.figure("", *pictures, *captions, classes=[*figure["classes"], "headpiece"], ids=figure["ids"][::-1])
 
 
 def head_of(path):
@@ -79,6 +79,11 @@ def head_of(path):
     cells = nbformat.read(path, 4).cells
     heads = [(i, cell.metadata["scorebook"]["head"]) for i, cell in enumerate(cells) if "scorebook" in cell.metadata]
     return heads[0] if heads else None
+
+
+def ends_the_opening(node):
+    """Whether the words with which a page opens end here, at its first section or cell."""
+    return isinstance(node, nodes.section) or node.get("nb_element") == "cell_code"
 
 
 class Figures(SphinxTransform):
@@ -94,7 +99,7 @@ class Figures(SphinxTransform):
         if head is None or head[0] not in figures:
             return  # a page that was not executed has no pictures
         title = next(self.document.findall(nodes.section), None)
-        first = next((child for child in title.children if isinstance(child, nodes.section)), None)
+        first = next((child for child in title.children if ends_the_opening(child)), None)
         place = title.index(first) if first is not None else len(title)
         title.insert(place, headpiece(figures[head[0]][0], head[1]))
 
