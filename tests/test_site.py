@@ -516,15 +516,15 @@ def test_a_figure_is_at_home_in_the_dark(visited):
     assert strange == []
 
 
-@pytest.mark.parametrize("visited", NOTEBOOKS, indirect=True)
-@pytest.mark.parametrize("width", [390, 1280])
-def test_no_line_of_code_is_cut(visited, width):
-    visited.set_viewport_size({"width": width, "height": 900})
-    visited.wait_for_function("width => innerWidth === width", arg=width)
-    cut = visited.locator("article div.cell_input pre").evaluate_all(
-        "all => all.filter(pre => pre.scrollWidth > pre.clientWidth + 1).map(pre => pre.textContent.slice(0, 80))"
-    )
-    assert cut == []
+@pytest.mark.parametrize("visited", PAGES, indirect=True)
+def test_no_line_of_code_or_of_what_it_printed_is_cut(visited):
+    for width in (390, 820, 1280):
+        visited.set_viewport_size({"width": width, "height": 900})
+        visited.wait_for_function("width => innerWidth === width", arg=width)
+        cut = visited.locator("article pre").evaluate_all(
+            "all => all.filter(pre => pre.scrollWidth > pre.clientWidth + 1).map(pre => pre.textContent.slice(0, 80))"
+        )
+        assert cut == []
 
 
 def executed(name):
