@@ -468,7 +468,8 @@ def test_the_table_of_the_divergence_is_of_the_highest_dimension_in_milliseconds
 
 
 def test_how_it_was_measured_is_told_in_full():
-    assert benchmark_page.measured(invented_results(), "overhead") == (
+    (told,) = benchmark_page.measured(invented_results(), "overhead")
+    assert told.astext() == (
         "Measured on 2 January 2026 in 1 minute on a processor, 2 threads on 2 cores; 0.1 processes at work on average "
         "in the minute before; 5 repetitions; Python 3.11.0, scorebook 0.1.0; commit 0123456789."
     )
@@ -480,7 +481,7 @@ def test_how_it_was_measured_is_told_in_full():
 def test_minutes_are_rounded_and_none_is_one(seconds, words):
     results = invented_results()
     results["overhead"]["about"]["seconds"] = seconds
-    assert f"in {words}" in benchmark_page.measured(results, "overhead")
+    assert f"in {words}" in benchmark_page.measured(results, "overhead")[0].astext()
 
 
 @pytest.mark.parametrize(

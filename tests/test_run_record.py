@@ -286,6 +286,27 @@ def test_the_build_says_its_commit_and_whether_that_is_all(monkeypatch):
     assert "numpy" not in found
 
 
+def test_names_versions_and_dates_are_no_messages(monkeypatch):
+    known = dict.fromkeys(("device", "processor", "system", "python", "scorebook"), "some words")
+    monkeypatch.setattr(run_record, "recorded", lambda path: known | {"installed": {"torch": "2"}})
+    monkeypatch.setattr(run_record, "_git", lambda *words: "a name")
+    app = SimpleNamespace(config=SimpleNamespace(nb_execution_cache_path=""))
+    kept = [run_record.this_build(app, "status")[0], run_record.faults_table({"scorebook/lab/tables.py": None})]
+    texts = [
+        node.astext()
+        for table in kept
+        for node in table.findall(nodes.Text)
+        if not any("notranslate" in parent.get("classes", ()) for parent in above(node))
+    ]
+    assert not {"some words", "a name", "torch", "scikit-learn", "Sphinx", "lab/tables"} & set(texts)
+    assert {"Commit", ", with changes that are not committed", "Device", "Module", "not run"} <= set(texts)
+
+
+def above(node):
+    while (node := node.parent) is not None:
+        yield node
+
+
 def test_a_page_was_executed_where_the_cache_has_its_outputs(tmp_path, monkeypatch):
     notebook = nbformat.v4.new_notebook(
         metadata={"scorebook": {"budget_s": 90}}, cells=[nbformat.v4.new_code_cell("1")]

@@ -11,12 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
+import catalogues
+import editions
 import night
 import numpy as np
 import playwright.sync_api as playwright
 import pytest
 import run_record
-import translations
 import yaml
 from book_pdf import print_book, served
 from browser import fetch
@@ -76,8 +77,13 @@ NEAR = 2  # of these, after an answer
 NOTEBOOKS = [name for name in PAGES if (ROOT / "book" / f"{name}.ipynb").exists()]
 LIVE = [name for name in PAGES if lives(name)]
 EXPLORED = [name for name in PAGES if re.search(r"\bexplorer\(", source(name)[1])]
-EDITIONS = ["", CHINESE] if translations.whole() else [""]
+EDITIONS = ["", CHINESE] if editions.wanted() else [""]
 PAGES = [f"{edition}{name}" for edition in EDITIONS for name in PAGES]
+
+
+def in_both(names):
+    """These pages of both editions."""
+    return [f"{edition}{name}" for edition in EDITIONS for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +210,7 @@ def test_no_page_scrolls_sideways(visited, width):
     assert beyond == []
 
 
-@pytest.mark.parametrize("visited", [*NOTEBOOKS, "status", "benchmarks"], indirect=True)
+@pytest.mark.parametrize("visited", in_both([*NOTEBOOKS, "status", "benchmarks"]), indirect=True)
 def test_a_table_of_the_run_is_read_on_a_phone(visited):
     visited.set_viewport_size({"width": 390, "height": 900})
     visited.wait_for_function("innerWidth === 390")
@@ -226,7 +232,7 @@ def test_a_table_of_the_run_is_read_on_a_phone(visited):
     assert uncued == []
 
 
-@pytest.mark.parametrize("visited", EXPLORED, indirect=True)
+@pytest.mark.parametrize("visited", in_both(EXPLORED), indirect=True)
 def test_every_explorer_moves_by_key_and_by_mouse(visited):
     visited.set_viewport_size({"width": 1280, "height": 900})
     explorers = visited.locator(".scorebook-explorer")
@@ -281,7 +287,7 @@ def test_every_explorer_moves_by_key_and_by_mouse(visited):
         changed(frame)
 
 
-@pytest.mark.parametrize("visited", LIVE, indirect=True)
+@pytest.mark.parametrize("visited", in_both(LIVE), indirect=True)
 def test_every_figure_that_lives_is_there_and_moves_without_a_kernel(visited):
     visited.set_viewport_size({"width": 1280, "height": 900})
     figures = visited.locator(".scorebook-live")
@@ -304,7 +310,7 @@ def test_every_figure_that_lives_is_there_and_moves_without_a_kernel(visited):
         assert any(number == number for number in measured)
 
 
-@pytest.mark.parametrize("visited", EXPLORED, indirect=True)
+@pytest.mark.parametrize("visited", in_both(EXPLORED), indirect=True)
 def test_an_explorer_fits_a_thumb(visited):
     visited.set_viewport_size({"width": 390, "height": 900})
     visited.wait_for_function("innerWidth === 390")
@@ -573,7 +579,7 @@ def test_the_letters_of_a_figure_are_read_on_a_light_and_on_a_dark_page(site, na
     assert pictures
 
 
-@pytest.mark.parametrize("visited", NOTEBOOKS, indirect=True)
+@pytest.mark.parametrize("visited", in_both(NOTEBOOKS), indirect=True)
 def test_figures_are_numbered_one_after_the_other_and_one_stands_at_the_head(visited):
     visited.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
     captions = visited.locator("article figure.numbered > figcaption:visible").all_inner_texts()
@@ -651,7 +657,7 @@ def test_the_answer_to_a_guess_quotes_what_the_run_printed(site, name):
             assert any(abs(number - float(quoted)) <= half for number in numbers), (quoted, told.get_text(" "))
 
 
-@pytest.mark.parametrize("visited", NOTEBOOKS, indirect=True)
+@pytest.mark.parametrize("visited", in_both(NOTEBOOKS), indirect=True)
 def test_no_table_of_the_run_scrolls_on_a_desk(visited):
     visited.set_viewport_size({"width": 1280, "height": 900})
     visited.wait_for_function("innerWidth === 1280")

@@ -17,7 +17,7 @@ import matplotlib
 from docutils import nodes
 from matplotlib.figure import Figure
 from night import Drawn, accompany
-from run_record import shown_table
+from run_record import as_it_is, shown_table
 from sphinx.util.docutils import SphinxDirective
 
 from scorebook.lab._pages import stack
@@ -31,6 +31,7 @@ __all__ = ["PARTS", "best", "setup", "standing"]
 
 STYLE = ROOT / "scorebook" / "lab" / "scorebook.mplstyle"
 OURS = "scorebook"
+MADE = "scorebook-made"  # the class of a sentence that was made from the results
 # One colour and one mark for each project, the same in all figures.
 LOOKS = {
     "scorebook": ("#0072B2", "o"),
@@ -113,8 +114,9 @@ def standing(of, projects=None) -> tuple[str, str]:
 
 
 def points(lines):
-    """A list, one point for each of the lines; no node where there is none."""
-    items = [nodes.list_item("", nodes.paragraph("", line)) for line in lines]
+    """A list, one point for each of the lines, texts or nodes; no node where there is none."""
+    lines = [line if isinstance(line, nodes.Node) else nodes.Text(line) for line in lines]
+    items = [nodes.list_item("", nodes.paragraph("", "", line)) for line in lines]
     return [nodes.bullet_list("", *items)] if items else []
 
 
@@ -291,7 +293,7 @@ def quality_conclusion(results):
             for project, (_, name) in of.items():
                 used.setdefault(project, {})[name] = None
     said.append(nodes.paragraph("", "The samplers that come out best of their project somewhere:"))
-    return said + points(f"{project}: {listed(names)}." for project, names in used.items())
+    return said + points(as_it_is(f"{project}: {listed(names)}.") for project, names in used.items())
 
 
 # 3. Digits
@@ -589,15 +591,17 @@ def measured(results, benchmark):
     about = results[benchmark]["about"]
     day = date.fromisoformat(about["date"])
     versions = {name: version for name, version in about["versions"].items() if version != "not installed"}
-    text = (
-        f"Measured on {day.day} {day:%B %Y} in {counted(max(1, round(about['seconds'] / 60)), 'minute')} "
-        f"on {about['processor']}, "
-        f"{counted(about['threads'], 'thread')} on {counted(about['cores'], 'core')}; "
+    begin = f"Measured on {day.day} {day:%B %Y} in {counted(max(1, round(about['seconds'] / 60)), 'minute')} on "
+    where = (
+        f", {counted(about['threads'], 'thread')} on {counted(about['cores'], 'core')}; "
         f"{about['load_before']} processes at work on average in the minute before; "
-        f"{counted(about['repetitions'], 'repetition')}; Python {about['python']}, "
-        f"{listed(f'{name} {version}' for name, version in versions.items())}"
+        f"{counted(about['repetitions'], 'repetition')}; "
     )
-    return text + (f"; commit {about['commit']}." if about["commit"] else ".")
+    on_what = f"Python {about['python']}, {listed(f'{name} {version}' for name, version in versions.items())}"
+    commit, comma, more = (about["commit"] or "").partition(",")
+    text = [nodes.Text(begin), as_it_is(about["processor"]), nodes.Text(where), as_it_is(on_what)]
+    text += [nodes.Text("; commit "), as_it_is(commit), nodes.Text(comma + more)] if commit else []
+    return [nodes.paragraph("", "", *text, nodes.Text("."))]
 
 
 PARTS = {
@@ -625,15 +629,23 @@ PARTS |= {
 }
 
 
+def _sentence(text):
+    return nodes.paragraph("", text, classes=[MADE])
+
+
 def made(benchmark, part, results, folder):
     """The nodes of one part; a picture is saved in ``folder`` and named by its path."""
     if not rows_of(results, benchmark):
-        return [nodes.paragraph("", f"Not measured yet in this copy of the book: make bench ONLY={benchmark}.")]
+        return [_sentence(f"Not measured yet in this copy of the book: make bench ONLY={benchmark}.")]
     with matplotlib.style.context(STYLE):
         shown = PARTS[benchmark, part](results)
         if isinstance(shown, str):
-            return [nodes.paragraph("", shown)]
+            return [_sentence(shown)]
         if isinstance(shown, list):
+            for each in shown:
+                if isinstance(each, nodes.paragraph | nodes.bullet_list):
+                    for paragraph in each.findall(nodes.paragraph):
+                        paragraph["classes"].append(MADE)
             return shown
         picture, words = shown
         path = folder / f"{benchmark}.png"

@@ -10,6 +10,7 @@ What is shown but stands in no source, such as the cells of a table that a noteb
 which each number is a field, ``{1}``, ``{2}``: see :mod:`shown`.
 """
 
+import calendar
 import functools
 import json
 import re
@@ -63,7 +64,13 @@ ONE_MESSAGE = {"button-ref"}
 OPTION = re.compile(r":(?P<name>[\w-]+):\s*(?P<value>.*)")
 NAMED = re.compile(r"```\{(?P<name>[\w-]+)\}|:::+\{(?P<other>[\w-]+)\}")
 PREFIX = re.compile(r"[\s>]*(?:(?:[-*+]|\d+[.)]|#{1,6})\s+)*[\s>]*")
-NUMBER = re.compile(r"(?<![A-Za-z_{])[−-]?\d+(?:,\d{3})*(?:\.\d+)?(?: ± \d+(?:\.\d+)?)?(?: × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
+MONTHS = list(calendar.month_name)[1:]
+PLAIN = r"\d+(?:\.\d+)?(?:e[−+-]?\d+)?"
+DATE = re.compile(rf"(\d{{1,2}}) ({'|'.join(MONTHS)}) (\d{{4}})")
+NUMBER = re.compile(
+    rf"\b{DATE.pattern}\b|(?<![A-Za-z_{{])[−-]?(?:\d+(?:,\d{{3}})+(?:\.\d+)?|{PLAIN})(?: ± {PLAIN})?"
+    r"(?: × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?"
+)
 HAN = r"\u3400-\u9fff"
 TAGGED = re.compile(r"(?<=>)(?P<text>[^<>]+)(?=<)|\balt=\"(?P<alt>[^\"]+)\"")
 ENTRY = re.compile(r'^(?P<term>\S.*)\n(?P<name>  <span lang="zh-Hans">.+?</span>\\?)\n', re.M)

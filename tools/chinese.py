@@ -2,7 +2,9 @@
 
 The edition is built in ``_build/chinese/html`` from the outputs that the English one has left in its cache; no
 notebook is executed. While messages lack a translation it is a draft, to be looked at there. When none does,
-``--publish`` puts it into the book, under ``zh/``, and the pages of both lead to each other.
+``--publish`` puts it into the book, under ``zh/``, and the pages of both lead to each other; when some do, it names
+them, each with its page and line, and fails. Who changes the English text and writes no Chinese builds with
+``EDITIONS=en``.
 
 ``--notebooks FOLDER`` writes the chapters as Chinese notebooks instead, and ``--run`` executes them there.
 """
@@ -17,6 +19,7 @@ import sys
 from pathlib import Path
 
 import catalogues
+import editions
 import translations
 import yaml
 
@@ -127,14 +130,14 @@ def main(arguments):
         if asked.run:
             run(written)
         return 0
-    whole = translations.whole()
-    if asked.publish and not whole:
-        print(
-            "The Chinese edition is not whole, so the book is published without it: make translate lists what is left."
-        )
+    if asked.publish and not editions.wanted():
         return 0
-    faults = [fault for name in catalogues.pages() for fault in translations.complaints(name)]
+    whole, names = translations.whole(), [*catalogues.pages(), catalogues.COMMON, catalogues.LIVE]
+    faults = [fault for name in names for fault in translations.complaints(name)]
+    if asked.publish:
+        faults += [f"{place}: {state}: {text[:90]}" for name in names for place, state, text in translations.left(name)]
     if faults:
+        print("The Chinese edition does not say what the English one says; make translate brings the messages there.")
         print(*faults, sep="\n")
         return 1
     if not build(whole=whole, pages=asked.pages):

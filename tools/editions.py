@@ -26,7 +26,7 @@ from sphinx.search.zh import SearchChinese
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
 
-__all__ = ["Addresses", "SearchWords", "all_words", "plain_title", "sayer", "setup", "slug_of"]
+__all__ = ["Addresses", "SearchWords", "all_words", "plain_title", "sayer", "setup", "slug_of", "wanted"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "language-switch.html"
@@ -75,11 +75,16 @@ def slug_of(title):
     return default_slugify(_titles.get(title, title))
 
 
+def wanted():
+    """Whether the book is built in Chinese too: unless ``EDITIONS=en`` says otherwise."""
+    return "zh" in os.environ.get("EDITIONS", "en zh").split()
+
+
 def settle(app, config):
     """Sets what the Chinese edition needs before anything is read; in English, the switch, if there are two."""
     both = config.scorebook_other_edition
     if not chinese(app):
-        both = both or ("zh/" if translations.whole(_root(app)) else "")
+        both = both or ("zh/" if wanted() and translations.whole(_root(app)) else "")
         config.scorebook_other_edition = both
     if both:
         config.templates_path = [*config.templates_path, str(ROOT / "tools" / "templates")]
@@ -241,7 +246,12 @@ def said(name, text, root=ROOT):
     soup.html[MARK] = ""
     if name in catalogues.UNTRANSLATED and (article := soup.select_one("article")):
         article["lang"] = "en"
-    shown.translate(soup, all_words(name, root))
+    words = all_words(name, root)
+    if name in catalogues.pages(root) and not translations.left(name, root):
+        for message in shown.in_regions(soup):
+            if message not in words and shown.said(message, words) is None:
+                logger.warning("no translation of what the page shows: %s", message, location=name, type="scorebook")
+    shown.translate(soup, words)
     for emphasis in soup.select("article em"):
         text = emphasis.get_text()
         if not re.search(f"[{catalogues.HAN}]", text):  # the title of a book or a journal

@@ -26,7 +26,7 @@ from stopwatch import Cost, cost_of
 
 from scorebook.lab.tables import CLAIMS_MIME, plus_minus
 
-__all__ = ["Run", "budget_of", "reading_minutes", "setup", "shown_table"]
+__all__ = ["Run", "as_it_is", "budget_of", "reading_minutes", "setup", "shown_table"]
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET = 60  # seconds of one CPU core, unless the notebook's metadata grants another (scorebook.budget_s)
@@ -134,6 +134,11 @@ def shown_table(header, rows, *, numeric=(), addresses=None):
     return nodes.container("", table, classes=["scorebook-table-box"])
 
 
+def as_it_is(text):
+    """A name, version or date, which has no other words in another language."""
+    return nodes.inline("", str(text), classes=[shown.AS_IT_IS])
+
+
 def _pages(app):
     """Names of the executed notebooks in the book's order, with their runs."""
     order = [app.config.root_doc]
@@ -160,19 +165,24 @@ def _git(*arguments):
 
 def this_build(app, here):
     """Commit and date of the page, and the machine and versions on which the notebooks were executed."""
-    commit = _git("rev-parse", "--short=10", "HEAD")
-    if commit and _git("status", "--porcelain", "--untracked-files=no"):
-        commit += ", with changes that are not committed"
     executed = recorded(app.config.nb_execution_cache_path)
-    rows = [
-        ("Commit", commit or "not known, built outside a repository"),
-        ("Built", datetime.now(UTC).strftime("%-d %B %Y")),
-        *((name.capitalize(), executed[name]) for name in ("device", "processor", "system", "python")),
-        ("scorebook", executed["scorebook"]),
-    ]
-    rows += [(name, executed["installed"][name]) for name in SHOWN if name in executed["installed"]]
-    rows += [(name, metadata.version(name)) for name in MAKERS]
+    rows = [("Commit", _commit()), ("Built", datetime.now(UTC).strftime("%-d %B %Y"))]
+    rows += [(name.capitalize(), as_it_is(executed[name])) for name in ("device", "processor", "system")]
+    rows += [(as_it_is("Python"), as_it_is(executed["python"]))]
+    versions = {"scorebook": executed["scorebook"]}
+    versions |= {name: executed["installed"][name] for name in SHOWN if name in executed["installed"]}
+    versions |= {name: metadata.version(name) for name in MAKERS}
+    rows += [(as_it_is(name), as_it_is(version)) for name, version in versions.items()]
     return [shown_table(("", "This build"), rows)]
+
+
+def _commit():
+    commit = _git("rev-parse", "--short=10", "HEAD")
+    if not commit:
+        return "not known, built outside a repository"
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    more = [nodes.Text(", with changes that are not committed")] if changed else []
+    return nodes.inline("", "", as_it_is(commit), *more)
 
 
 def running_times(app, here):
@@ -305,13 +315,13 @@ def faults_table(records):
     """The table of the records, module by module; one that was not tried says so."""
     rows = []
     for path, record in records.items():
-        name = path.removeprefix("scorebook/").removesuffix(".py")  # a phone has room for little more
+        name = as_it_is(path.removeprefix("scorebook/").removesuffix(".py"))  # a phone has room for little more
         if record is None:
             rows.append((name, "not run", "", "", "", ""))
             continue
         same = sum(each["reason"] is not None for each in record["survivors"])
         left = len(record["survivors"]) - same
-        when = f"{record['commit']}, {record['date']}"
+        when = as_it_is(f"{record['commit']}, {record['date']}")
         rows.append((name, mutants.percent(record), mutants.told(record), left, same, when))
     header = ("Module", "Caught ± standard error", "Faults tried", "Survived", "Equivalent", "Commit, date")
     return shown_table(header, rows, numeric=(1, 2, 3, 4))

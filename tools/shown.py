@@ -11,9 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 from bs4 import BeautifulSoup, NavigableString, Tag
-from catalogues import COMMON, HAN, LIVE, needs_words, pages, pattern, spaced
+from catalogues import COMMON, DATE, HAN, LIVE, MONTHS, needs_words, pages, pattern, spaced, words
 
-__all__ = ["FRAME", "fill", "left_over", "live_messages", "of_pages", "said", "translate", "units"]
+__all__ = ["AS_IT_IS", "FRAME", "fill", "left_over", "live_messages", "of_pages", "said", "translate", "units"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,7 +31,9 @@ REGIONS = (
     "figcaption",
     ".stands-at-the-head",
     ".scorebook-explorer",
+    "p.scorebook-made",
 )
+AS_IT_IS = "notranslate"  # the class of a name, a version, a date
 SILENT = {"pre", "code", "script", "style", "math", "kbd", "noscript"}
 ATTRIBUTES = ("alt", "aria-label", "title", "placeholder", "data-label")
 
@@ -40,7 +42,7 @@ FRAME = (
     "Learn a score", "Sample with a score", "Continuous time", "Begin here", "Beyond", "Teach", "Use", "Reference",
     "Code under the MIT licence, text and figures under CC BY 4.0.",
     "Show all code", "the solution", "Go on with {1}", "Light", "Dark", "System Settings", "Color mode: {1}",
-    "Link to this heading", "Home", "Colab", "Launch Colab", "Expand section", "Site navigation",
+    "Link to this heading", "Link to this term", "Home", "Colab", "Launch Colab", "Expand section", "Site navigation",
     "On this page", "Table of Contents", "Toggle hidden content", "Search", "Print to PDF", "Download this page",
     "Fullscreen mode", "Toggle primary sidebar",
     "Toggle secondary sidebar", "Back to top", "Contents", "Previous", "Next",
@@ -52,6 +54,8 @@ FRAME = (
     "Claim", "Expected", "Measured ± standard error", "A wrong answer gives", "Holds", "{1} within {2}",
     "at least {1}", "at most {1}", "{1} to {2}", "All {1} claims, with what a wrong answer gives",
     "Test yourself", "Right.", "No.", "See {section}.",
+    "over its budget", "busy machine", "over its budget, busy machine", "not run",
+    "not known, built outside a repository", "{notranslate}, with changes that are not committed",
 )  # fmt: skip
 
 
@@ -70,7 +74,8 @@ def _is_text(node):
 
 
 def _silent(tag):
-    return tag.name in SILENT or "math" in tag.get("class", ()) or tag.get("translate") == "no"
+    classes = tag.get("class", ())
+    return tag.name in SILENT or "math" in classes or AS_IT_IS in classes or tag.get("translate") == "no"
 
 
 def units(tag):
@@ -136,8 +141,8 @@ def in_regions(soup):
     for selector in REGIONS:
         for place in article.select(selector):
             for text, _ in units(place):
-                if _worth(text):
-                    found.setdefault(pattern(_typed(text))[0])
+                if _worth(message := pattern(_typed(text))[0]):
+                    found.setdefault(message)
     return list(found)
 
 
@@ -153,8 +158,11 @@ def of_pages(root=ROOT):
             found[name] = in_regions(BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser"))
     count = Counter(text for name, texts in found.items() if name != "status" for text in texts)
     shared = [text for text, n in count.items() if n > 1 or re.match(r"(Show|Hide) the |\{1\} minutes? to read", text)]
-    if "status" in found:  # it repeats the claims of all pages
-        found["status"] = [text for text in found["status"] if text not in count]
+    if "status" in found:  # it repeats the claims and the titles of all pages
+        theirs = {
+            text: chinese for name in pages(root) if name != "status" for text, chinese in words(name, root).items()
+        }
+        found["status"] = [text for text in found["status"] if text not in count and said(text, theirs) is None]
     known = {*FRAME, *shared}
     found = {name: [text for text in texts if text not in known] for name, texts in found.items()}
     from self_tests import INTRODUCTION  # which needs the catalogues
@@ -187,23 +195,35 @@ def live_messages(root=ROOT):
     return list(found)
 
 
-def said(text, words):
+def said(text, known):
     """A text that code has made in other words, with its numbers; None where the catalogues do not have it."""
     message, numbers = pattern(_typed(text))
-    found = words.get(message)
+    found = known.get(message)
     if found is None and message != " ".join(text.split()):
-        found = words.get(" ".join(_typed(text).split()))  # a number that belongs to a name
-    return None if found is None else spaced(fill(found, numbers))
+        found = known.get(" ".join(_typed(text).split()))  # a number that belongs to a name
+    if found is None and DATE.fullmatch(text.strip()):
+        found = message
+    return None if found is None else spaced(fill(found, [_in_chinese(number) for number in numbers]))
 
 
-def translate(soup, words):
+def _in_chinese(number):
+    """A date as Chinese writes it; any other number as it is."""
+    if not (day := DATE.fullmatch(number)):
+        return number
+    return f"{day[3]}年{MONTHS.index(day[2]) + 1}月{day[1]}日"
+
+
+def translate(soup, known):
     """Puts every text of a page that the catalogues have into their words; what they have not stays."""
     for text, put in list(units(soup)):
-        if (other := said(text, words)) is not None:
+        if (other := said(text, known)) is not None:
             put(other)
 
 
-FOREIGN = "[lang=en], .highlight, #references, .bibliography, .scorebook-live, [lang=zh-Hans]"
+FOREIGN = (
+    "[lang=en], .highlight, #references, .bibliography, .scorebook-live, [lang=zh-Hans], dl.glossary dt, .std-term"
+)
+WORK = re.compile(r"\(\d{4}[a-z]?\)[.,]? .*\{reference\}", re.DOTALL)  # its authors, year and title, and where it is
 SENTENCE = re.compile(r"[A-Za-z][A-Za-z'’-]*(?:[ ,]+[A-Za-z][A-Za-z'’-]*){3,}")
 
 
@@ -214,6 +234,6 @@ def left_over(soup):
         foreign.decompose()
     found = []
     for text, _ in units(article):
-        if not re.search(f"[{HAN}]", text) and SENTENCE.search(text) and _worth(text):
+        if not re.search(f"[{HAN}]", text) and SENTENCE.search(text) and _worth(text) and not WORK.search(text):
             found.append(" ".join(text.split())[:120])
     return found
