@@ -584,7 +584,7 @@ def test_figures_are_numbered_one_after_the_other_and_one_stands_at_the_head(vis
     visited.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
     captions = visited.locator("article figure.numbered > figcaption:visible").all_inner_texts()
     assert len(captions) == visited.locator("article figure.numbered").count()
-    told = [re.match(r"\s*Figure (\d+)\. \S", caption) for caption in captions]
+    told = [re.match(r"\s*(?:Figure|图) (\d+)\.\s+\S", caption) for caption in captions]
     assert [int(match[1]) for match in told] == list(range(1, len(captions) + 1)) != []
     pictures = visited.locator("article div.cell_output img").evaluate_all(
         "all => all.filter(i => !i.closest('figure.numbered, .scorebook-explorer, .scorebook-live')).map(i => i.alt)"
@@ -605,7 +605,7 @@ def test_figures_are_numbered_one_after_the_other_and_one_stands_at_the_head(vis
     words = head.locator("figcaption")
     if head.get_attribute("id") == "figure-1":  # it has come here, and these words stand in its place
         words = visited.locator("article div.cell_output .stands-at-the-head")
-    number = re.search(r"\(Figure (\d+)\)", words.inner_text())[1]
+    number = re.search(r"[(（](?:Figure|图) (\d+)[)）]", words.inner_text())[1]
     assert words.locator("a:not(.headerlink)").get_attribute("href") == f"#figure-{number}"
 
 
@@ -699,7 +699,9 @@ def test_a_chapter_is_printed_on_twenty_pages_and_with_all_code_where_it_is_show
     page.close()
 
 
-def test_the_book_becomes_one_pdf(chromium, site, tmp_path):
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_the_book_becomes_one_pdf(chromium, site, tmp_path, edition):
+    site = site / edition
     print_book(chromium, site, tmp_path / "book.pdf")
     book = PdfReader(tmp_path / "book.pdf")
     written = written_pages()
@@ -724,16 +726,34 @@ def soup(site, name):
     return BeautifulSoup((site / f"{name}.html").read_text("utf-8"), "html.parser")
 
 
+TOLD = {
+    "": r"[1-9]\d* minutes? to read · [1-9]\d* s to run, in this build( on a busy machine, [1-9]\d* s of them on a "
+    r"processor)?",
+    CHINESE: r"阅读约 [1-9]\d* 分钟 · 本次编译(运行|在繁忙的机器上运行) [1-9]\d* 秒(，其中处理器 [1-9]\d* 秒)?",
+}
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_says_how_long_it_takes_and_can_be_taken_along(site, name):
-    page = soup(site, name)
-    times = page.select_one("article .at-a-glance").get_text()
-    told = r"[1-9]\d* minutes? to read · [1-9]\d* s to run, in this build"
-    assert re.fullmatch(told + r"( on a busy machine, [1-9]\d* s of them on a processor)?", times)
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_a_notebook_says_how_long_it_takes_and_can_be_taken_along(site, edition, name):
+    page = soup(site, edition + name)
+    assert re.fullmatch(TOLD[edition], page.select_one("article .at-a-glance").get_text())
     (download,) = {link["href"] for link in page.select('a.btn-download-source-button[href$=".ipynb"]')}
-    taken = json.loads((site / download).read_text("utf-8"))
-    written = json.loads((ROOT / "book" / f"{name}.ipynb").read_text("utf-8"))
-    assert [cell["source"] for cell in taken["cells"]] == [cell["source"] for cell in written["cells"]]
+    taken = json.loads((site / edition / download).read_text("utf-8"))
+    written = (ROOT / "book" / f"{name}.ipynb").read_text("utf-8")
+    if edition:
+        written = catalogues.translated_notebook(written, catalogues.say(name))
+    assert [cell["source"] for cell in taken["cells"]] == [cell["source"] for cell in json.loads(written)["cells"]]
+
+
+@pytest.mark.parametrize("edition", EDITIONS[1:])
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_numbers_of_a_closing_table_are_the_same_in_both_editions(site, edition, name):
+    def measured(page):
+        return [row.select("td.num")[1].get_text() for row in page.select("table.scorebook-claims tr.holds")]
+
+    english, other = (measured(soup(site, f"{which}{name}")) for which in ("", edition))
+    assert english == other != []
 
 
 def test_the_status_page_repeats_every_claim_of_every_page(site):
