@@ -824,8 +824,8 @@ def test_every_built_page_is_looked_at(site):
 def test_links_lead_somewhere(site, anchors, name):
     dead = []
     for link in anchors[f"{name}.html"].links:
-        target, place = urldefrag(urljoin(f"{name}.html", unquote(link).partition("?")[0]) if "#" not in link else link)
-        target = urljoin(f"{name}.html", target.partition("?")[0])
+        path, place = urldefrag(link)
+        target = urljoin(f"{name}.html", unquote(path).partition("?")[0]) if path else f"{name}.html"
         if not (site / target).is_file() or (target in anchors and unquote(place) not in anchors[target].places):
             dead.append(link)
     assert dead == []

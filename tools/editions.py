@@ -245,7 +245,7 @@ def said(name, text, root=ROOT):
     soup = BeautifulSoup(text, "html.parser")
     soup.html[MARK] = ""
     if name in catalogues.UNTRANSLATED and (article := soup.select_one("article")):
-        article["lang"] = "en"
+        article["lang"], article["translate"] = "en", "no"
     words = all_words(name, root)
     if name in catalogues.pages(root) and not translations.left(name, root):
         for message in shown.in_regions(soup):

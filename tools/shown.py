@@ -53,7 +53,7 @@ FRAME = (
     "{1} minutes to read · {2} s to run, in this build on a busy machine, {3} s of them on a processor",
     "Claim", "Expected", "Measured ± standard error", "A wrong answer gives", "Holds", "{1} within {2}",
     "at least {1}", "at most {1}", "{1} to {2}", "All {1} claims, with what a wrong answer gives",
-    "Test yourself", "Right.", "No.", "See {section}.",
+    "The package", "References", "Test yourself", "Right.", "No.", "See {section}.",
     "over its budget", "busy machine", "over its budget, busy machine", "not run",
     "not known, built outside a repository", "{notranslate}, with changes that are not committed",
 )  # fmt: skip
