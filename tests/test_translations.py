@@ -211,6 +211,11 @@ def test_every_translation_that_is_there_keeps_what_it_must():
     assert [fault for name in names for fault in translations.complaints(name)] == []
 
 
+def test_no_page_of_the_book_lacks_a_message():
+    names = [*catalogues.pages(), catalogues.COMMON, catalogues.LIVE]
+    assert [f"{place}: {state}: {text[:90]}" for name in names for place, state, text in translations.left(name)] == []
+
+
 @pytest.fixture
 def book(root, tmp_path):
     """A book of two pages, the first of which is in Chinese too."""
@@ -271,6 +276,35 @@ def test_an_edition_is_whole_when_no_page_lacks_a_message(book):
                 message.string = "字"
         catalogues.write(name, catalog, book)
     assert translations.whole(book)
+
+
+def test_a_book_that_lacks_a_message_is_not_published_and_names_it(monkeypatch, capsys):
+    monkeypatch.setattr(
+        translations, "left", lambda name: [("sde.ipynb, cell a, line 2", "fuzzy", "As if")] * (name == "sde")
+    )
+    monkeypatch.setattr(translations, "whole", lambda: False)
+    monkeypatch.setattr(chinese, "build", lambda **how: pytest.fail("it is built"))
+    monkeypatch.setenv("EDITIONS", "en zh")
+    assert chinese.main(["--publish"]) == 1
+    assert "sde.ipynb, cell a, line 2: fuzzy: As if" in capsys.readouterr().out
+    monkeypatch.setenv("EDITIONS", "en")
+    assert chinese.main(["--publish"]) == 0
+
+
+def test_dates_are_written_as_chinese_writes_them_and_large_numbers_are_one_field():
+    known = {"Measured on {1} in {2} s": "{1}测得，用时 {2} 秒", "{1} within {2}": "{1}，误差 {2} 以内"}
+    assert shown.said("Measured on 2 May 2026 in 1,000 s", known) == "2026 年 5 月 2 日测得，用时 1,000 秒"
+    assert shown.said("17 November 2025", {}) == "2025 年 11 月 17 日"
+    assert shown.said("1.5e−07 within 2e-3", known) == "1.5e−07，误差 2e-3 以内"
+    assert shown.said("by name17 May", {}) is None
+
+
+def test_what_a_page_shows_and_no_catalogue_has_is_told(root, monkeypatch):
+    told = []
+    monkeypatch.setattr(editions.logger, "warning", lambda words, *rest, **kind: told.append(rest))
+    row = '<div class="scorebook-table-box"><td>{}</td></div>'
+    editions.said("langevin", f"<html><article>{row.format('Claim')}{row.format('no such row')}</article></html>", root)
+    assert told == [("no such row",)]
 
 
 CONF = """
