@@ -62,6 +62,7 @@ def outcome(call, arguments, *, result=lambda result: result):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", ".* proposals were refused because log_prob")  # it names the cause itself
+            warnings.filterwarnings("ignore", "Deprecated in traitlets 4.1, use the instance .metadata")  # ipywidgets 7
             return [
                 part.detach() if isinstance(part, torch.Tensor) else part
                 for part in parts(result(call.run(**arguments)))

@@ -43,6 +43,13 @@ def test_the_mistake_that_fits_best_is_named_where_the_numbers_tell_it_from_the_
     assert "do not tell which of these it is: a factor 2 too many, or a factor 1.9 too many" in report.diagnosis
 
 
+@pytest.mark.parametrize(("off", "named"), [(0.6, "twice"), (0.4, None)])
+def test_of_two_mistakes_that_fit_the_better_is_named_where_it_is_so_by_half_of_the_room(off, named):
+    """The other one, 0.1 away from what was measured, is off by this share of what the noise allows."""
+    report = judge("check", [answer(2.0, error=0.1 / off / 5, tolerance=0.0)], [NEARLY_TWICE, TWICE], verified="right")
+    assert report.mistake == named
+
+
 @pytest.mark.parametrize(("measured", "named"), [(2.19, "twice"), (2.21, None)])
 def test_a_mistake_explains_no_more_than_the_tolerance(measured, named):
     report = judge("check", [answer(measured, error=0.0, tolerance=0.2)], [TWICE], verified="right")
