@@ -85,27 +85,27 @@ def test_a_process_too_many_for_the_devices_is_told_so(machine, monkeypatch):
     assert device() == torch.device("cpu")
 
 
-def threads_after(program, root):
-    """Threads that PyTorch uses in a process of its own, for which two are asked."""
+def threads_after(*programs, root):
+    """Threads that PyTorch uses after each of these in a process of its own, for which two are asked."""
     environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(root)}
-    told = "; import torch; print(torch.get_num_threads())"
-    command = [sys.executable, "-c", program + told]
+    told = "import torch; print(torch.get_num_threads())"
+    command = [sys.executable, "-c", "; ".join(part for program in programs for part in (program, told))]
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    return [int(line) for line in done.stdout.split()]
 
 
 def test_an_import_leaves_the_threads_alone_and_one_call_makes_them_one(root):
-    on_their_own = threads_after("pass", root)
-    assert threads_after("from scorebook import lab, probability_flow, sde, coursework", root) == on_their_own
-    assert threads_after("from scorebook import lab; lab.use_one_thread()", root) == 1
+    on_their_own = threads_after("pass", root=root)
+    imported = "from scorebook import lab, probability_flow, sde, coursework"
+    assert threads_after(imported, "lab.use_one_thread()", root=root) == [*on_their_own, 1]
 
 
 def test_every_notebook_computes_on_one_thread(root):
     """They share the setup cell, so what holds for it holds in the test run, the book, Jupyter and Colab."""
     run = "from IPython.core.interactiveshell import InteractiveShell as Shell; from pathlib import Path; "
     run += "Shell.instance().run_cell(Path('tools/setup_cell.ipy').read_text(encoding='utf-8')).raise_error()"
-    assert threads_after(f"import os; os.chdir({str(root)!r}); {run}", root) == 1
+    assert threads_after(f"import os; os.chdir({str(root)!r}); {run}", root=root) == [1]
 
 
 NUMBER_OF_THREADS = r"set_num_(interop_)?threads|(OMP|MKL|OPENBLAS)_(NUM_THREADS|WAIT_POLICY)|threadpool_limits"
