@@ -302,6 +302,25 @@ def test_a_setting_is_changed_by_its_name(path, name, value):
     assert_same_run(train(20, checkpoint=path, **{name: value}), whole)
 
 
+class Weighted:
+    """The denoising loss, or so many times it."""
+
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+    def __call__(self, model, x, label, *, generator):
+        return getattr(self, "weight", 1.0) * denoising(model, x, label, generator=generator)
+
+
+def test_a_loss_that_was_changed_is_the_one_that_the_next_run_must_have(path):
+    """Of the new one all is written down, and not only what the old one had too."""
+    train(4, loss=Weighted(), checkpoint=path, changed=())
+    train(8, loss=Weighted(weight=2.0), checkpoint=path, changed="loss")
+    with pytest.raises(ValueError, match="was written for another loss"):
+        train(12, loss=Weighted(weight=3.0), checkpoint=path, changed=())
+    train(12, loss=Weighted(weight=2.0), checkpoint=path, changed=())
+
+
 def test_the_average_can_be_given_up_and_taken_up(path):
     train(10, checkpoint=path)
     last = train(20, ema_decay=None)
