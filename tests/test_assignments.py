@@ -826,6 +826,25 @@ def test_a_file_that_cannot_be_read_costs_nobody_else_a_mark(small_course, tmp_p
     assert "3 of 3 points" in capsys.readouterr().out
 
 
+def test_a_port_that_somebody_else_has_taken_costs_no_start(monkeypatch):
+    kernel = examination_module.Kernel
+    ready, failures = kernel.ready, [f"zmq.error.ZMQError: {examination_module.TAKEN}"] * 2
+
+    def taken(self):
+        if failures:
+            raise RuntimeError(failures.pop())
+        ready(self)
+
+    monkeypatch.setattr(kernel, "ready", taken)
+    with examination() as both:
+        assert both.student.execute("answer = 6 * 7", 10).passed
+    assert not failures
+    failures += ["no memory"] * 2
+    with pytest.raises(RuntimeError, match="no memory"), examination():
+        pass
+    assert len(failures) == 1
+
+
 @pytest.mark.parametrize(("level", "said"), [(0, True), (1, False)])
 def test_a_machine_that_cannot_shut_a_notebook_off_is_named(level, said, small_course, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(confinement, "level", lambda: level)

@@ -459,11 +459,12 @@ def authored(wrong):
 
 def test_every_mistake_in_the_catalogue_has_an_author(monkeypatch):
     known = graded.catalogued(monkeypatch, lambda seed: coursework.check_score(lambda x: x, MIXTURE, seed=seed))
-    assert known <= authored(WRONG_SCORES) | {"std_for_variance"} | graded.authored("mixture score")
+    kinds = "mixture score", "gaussian score", "score by autograd"
+    assert known <= authored(WRONG_SCORES) | {"std_for_variance"} | graded.authored(*kinds)
     known = graded.catalogued(
         monkeypatch, lambda seed: coursework.check_divergence(lambda field, x: x.sum(1), seed=seed)
     )
-    assert known <= authored(WRONG_DIVERGENCES) | authored(WRONG_ESTIMATES)
+    assert known <= authored(WRONG_DIVERGENCES) | authored(WRONG_ESTIMATES) | graded.authored("divergence", "estimate")
 
 
 @pytest.mark.parametrize("kind", ["explicit", "implicit", "sliced", "denoising", "sde"])

@@ -9,6 +9,7 @@ import torch
 from torchdiffeq import odeint
 
 from scorebook import coursework, probability_flow
+from scorebook.sde import VESDE, VPSDE
 
 DOUBLE = torch.float64
 
@@ -112,6 +113,13 @@ def all_entries(field, x):
     return out.detach(), torch.autograd.grad(out.sum(), x)[0].sum(1)
 
 
+def with_graph(field, x):
+    x = x if x.requires_grad else x.clone().requires_grad_()
+    out = field(x)
+    parts = [torch.autograd.grad(out[:, i].sum(), x, create_graph=True)[0][:, i] for i in range(x.shape[1])]
+    return out, torch.stack(parts).sum(0)
+
+
 def unit_probe(process, score, x, generator):
     v = torch.randn(x.shape, generator=generator, dtype=x.dtype)
     v = v / v.norm(dim=1, keepdim=True)
@@ -139,6 +147,9 @@ RIGHT_LIKELIHOODS = {
     "the book's": (lambda process, score, x: probability_flow.log_prob(process, score, x, rtol=1e-4, atol=1e-4), {}),
     "estimated": (estimated, {}),
     "bits": (bits(), {"bin_width": 0.1}),
+    "under VE": (likelihood(n_steps=16), {"sde": VESDE(0.1, 10.0)}),
+    "under VP": (likelihood(), {"sde": VPSDE(0.2, 6.0)}),
+    "with its gradient": (likelihood(of_trace=with_graph), {"differentiable": True}),
 }
 
 
@@ -154,7 +165,7 @@ WRONG_LIKELIHOODS = {
     "no divergence": (likelihood(trace=0.0), {}, "no_divergence"),
     "divergence's sign": (likelihood(trace=-1.0), {}, "divergence_sign"),
     "½ divergence": (likelihood(trace=0.5), {}, "half_divergence"),
-    "½": (likelihood(flow(lambda f, g, s: f - g**2 * s)), {}, "half"),
+    "½": (likelihood(flow(lambda f, g, s: f - g**2 * s), n_steps=24), {}, "half"),
     "score's sign": (likelihood(flow(lambda f, g, s: f + 0.5 * g**2 * s)), {}, "score_sign"),
     "no constant": (likelihood(prior=lambda x: -0.5 * x.square().sum(1)), {}, "no_constant"),
     "constant once": (
@@ -188,6 +199,26 @@ WRONG_LIKELIHOODS = {
     "not per dimension": (bits(scale=lambda d: -1 / math.log(2), offset=lambda w: 3 * math.log2(w)), WIDTH, "total"),
     "nats": (bits(scale=lambda d: -1 / d, offset=math.log), WIDTH, "nats"),
     "positive": (bits(scale=lambda d: 1 / (d * math.log(2)), offset=lambda w: -math.log2(w)), WIDTH, "negative"),
+    "drift of VP": (likelihood(own_drift), {}, "own_drift"),
+    "prior of unit size": (
+        likelihood(prior=lambda x: -0.5 * (x.square().sum(1) + x.shape[1] * math.log(2 * math.pi)), n_steps=16),
+        {"sde": VESDE(0.1, 10.0)},
+        "prior_std",
+    ),
+    "log of the prior's size once": (
+        likelihood(
+            prior=lambda x: -0.5 * ((x / 10).square().sum(1) + x.shape[1] * math.log(2 * math.pi)) - math.log(10.0),
+            n_steps=16,
+        ),
+        {"sde": VESDE(0.1, 10.0)},
+        "prior_std",
+    ),
+    "no gradient": (likelihood(), {"differentiable": True}, "detached"),
+    "gradient of the path alone": (
+        likelihood(of_trace=lambda field, x: (field(x), traced(field, x)[1])),
+        {"differentiable": True},
+        "detached",
+    ),
     "bits, divergence's sign": (bits(likelihood(trace=-1.0)), WIDTH, "divergence_sign"),
 }
 

@@ -40,6 +40,9 @@ GRACE = 60
 START = 600
 CONNECT = 60
 
+# The ports of a kernel are free when they are chosen, and on a busy machine may be taken when it comes to use them.
+STARTS, TAKEN = 5, "Address already in use"
+
 _POLL = 0.25
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -235,15 +238,30 @@ def examination(own_work=()):
     Args:
         own_work: dotted names of the package's functions that raise where a student's code calls them, when asked.
     """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, contextlib.ExitStack() as stack:
-        kernels, lines = [], socket.socketpair()
-        for role, line in zip(("student", "judge"), lines, strict=True):
-            kernels.append(Kernel(role, Path(folder, role), line, own_work))
-            stack.callback(kernels[-1].stop)
-            line.close()
-        for kernel in kernels:
-            kernel.ready()
-        yield Examination(*kernels)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        kernels, stack = _both(Path(folder), own_work)
+        with stack:
+            yield Examination(*kernels)
+
+
+def _both(folder, own_work):
+    """Both kernels, ready, and what stops them; a port that another process has taken meanwhile is no failure."""
+    for number in range(STARTS):
+        with contextlib.ExitStack() as stack:
+            kernels, lines = [], socket.socketpair()
+            for role, line in zip(("student", "judge"), lines, strict=True):
+                kernels.append(Kernel(role, folder / f"{number}" / role, line, own_work))
+                stack.callback(kernels[-1].stop)
+                line.close()
+            try:
+                for kernel in kernels:
+                    kernel.ready()
+            except RuntimeError as error:
+                if TAKEN not in str(error) or number == STARTS - 1:
+                    raise
+                continue
+            return kernels, stack.pop_all()
+    raise AssertionError("unreachable")
 
 
 def _environment(folder):

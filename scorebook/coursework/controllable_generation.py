@@ -121,10 +121,8 @@ def _guidances_mistaken(process, law, matrix, y, noise_std, x, t, truth) -> list
 
     way, fixed = tweedie(x) - x, sigma**2 * prior
 
-    def gaussian(gap, operator, spread):
-        covariance = spread.reshape(-1, 1, 1) * (operator @ operator.mT) + noise_std**2 * torch.eye(
-            len(y), dtype=_DOUBLE
-        )
+    def gaussian(gap, operator, spread, noise=noise_std):
+        covariance = spread.reshape(-1, 1, 1) * (operator @ operator.mT) + noise**2 * torch.eye(len(y), dtype=_DOUBLE)
         return -0.5 * (gap * torch.linalg.solve(covariance, gap.unsqueeze(-1)).squeeze(-1)).sum(1)
 
     def guidance(clean=tweedie, spread=None, operator=matrix, residual=None):
@@ -176,6 +174,11 @@ def _guidances_mistaken(process, law, matrix, y, noise_std, x, t, truth) -> list
             "no_noise_variance",
             "the residual is not divided by the noise's variance",
             {"residual": lambda gap: -0.5 * gap.square().sum(1)},
+        ),
+        (
+            "no_noise_variance",
+            "the observation's noise is left out, as if y = A x were exact",
+            {"residual": lambda gap: gaussian(gap, matrix, variance(data_std), 1e-6)},
         ),
         *(
             ("norm", "the norm of the residual is not squared",

@@ -101,6 +101,7 @@ def _converted(
     x_factor=1.0,
     square=2,
     plus=-1.0,
+    crossed=False,
     unchanged=0.0,
 ):
     """A conversion, each part of which may be wrong."""
@@ -117,7 +118,7 @@ def _converted(
     else:
         clean, noise = alpha * x - sigma * p, sigma * x + alpha * p
     if target == "v":
-        return turn * (alpha * noise + plus * sigma * clean)
+        return turn * (sigma * noise + plus * alpha * clean if crossed else alpha * noise + plus * sigma * clean)
     if target == "score":
         return -turn * noise / sigma ** (square - 1 if source != "score" else 1)
     return turn * {"clean": clean, "noise": noise}[target]
@@ -135,6 +136,9 @@ def _conversions_mistaken(source, target) -> _Entries:
         entries.append(("sign", "the prediction enters with the wrong sign", {"given": -1.0}))
     if target == "v":
         entries.append(("v_sign", "the two terms of v are added: it is √ᾱ ε − √(1 − ᾱ) x₀", {"plus": 1.0}))
+        entries.append(
+            ("swapped", "√ᾱ and √(1 − ᾱ) have changed places in v: it is √ᾱ ε − √(1 − ᾱ) x₀", {"crossed": True})
+        )
     if target == "score":
         entries += [
             ("no_sigma", "the noise is not divided by √(1 − ᾱ)", {"square": 1}),
@@ -364,6 +368,8 @@ def _judged(name, cases, law, generator, verified) -> Report:
     if spreads[-1] > 1e-3:
         entries.append(("noisy_end", "the last step, to the clean point, has noise", {"last": spreads[-1]}))
     report = judge(name, answers, slips(formula, entries), verified=verified)
+    if not report.passed and report.mistake is None:
+        _refuse_clipped(cases)
     if report.mistake is None:
         for case in cases:
             rows = case.x.repeat_interleave(8, 0)
@@ -380,6 +386,17 @@ def _judged(name, cases, law, generator, verified) -> Report:
                     *(part.transpose(0, 1).reshape(-1, part.shape[2]) / case.spread for part in (case.rest, again))
                 )
     return report
+
+
+def _refuse_clipped(cases):
+    """Refuse states of which none lies outside [-1, 1] and many on its ends: they were clipped, noise and all."""
+    states = torch.cat([case.new.flatten() for case in cases]).abs()
+    if states.max() <= 1 + 1e-6 and (states > 1 - 1e-6).double().mean() > 0.05:
+        raise Refusal(
+            "the next state is clipped to [−1, 1], noise and all: it is the clean point that is clipped, before the "
+            "state is made of it",
+            "clipped_state",
+        )
 
 
 _NO_ROOT_CLEAN = "ᾱ and 1 − ᾱ stand in the clean point where their roots are needed"
@@ -512,6 +529,11 @@ def _ancestral(betas) -> _Law:
              {"combine": lambda x, e, c, now, before, beta: before.sqrt() * c + (1 - before).sqrt() * e}),
             ("clean_only", "the clean point is returned, not the next state",
              {"combine": lambda x, e, c, now, before, beta: c}),
+            ("clean_only", "the clean point is scaled to the next level and noised, and the state x is left out",
+             {"combine": lambda x, e, c, now, before, beta: before.sqrt() * c}),
+            ("alpha_bar_for_alpha", "√ᾱᵢ stands in the weight of the state where √(1 − βᵢ) is needed",
+             {"combine": lambda x, e, c, now, before, beta: (before.sqrt() * beta * c
+              + now.sqrt() * (1 - before) * x) / (1 - now)}),
             ("uniform_noise", "the noise is drawn with rand, uniform on [0, 1], not with randn",
              {"draws": (0.5, 12**-0.5, 1.8)}),
             ("uniform_noise", "the noise is uniform on [−1, 1], not normal", {"draws": (0.0, 3**-0.5, 1.8)}),
@@ -538,10 +560,11 @@ def _implicit(bars) -> _Law:
     def kept(then, std):
         return (1 - then - std**2).clamp(min=0).sqrt()
 
-    def mean(case, at=at, read=_read, clip=lambda c: c, signal=signal, kept=kept, size=size, std=None):
+    def mean(case, at=at, read=_read, clip=lambda c: c, signal=signal, kept=kept, size=size, to=None, std=None):
         now, then = at(case.i, case.places[0])
-        x, e = case.x, 1.3 * torch.sin(2.0 * case.x + case.phase)
-        return signal(then) * clip(read(x, e, now)) + kept(then, size(now, then, case.options["eta"])) * e
+        x, e, kick = case.x, 1.3 * torch.sin(2.0 * case.x + case.phase), size(now, then, case.options["eta"])
+        reached = then if to is None else to(now, then)
+        return signal(reached) * clip(read(x, e, now)) + kept(reached, kick) * e
 
     def std(case, at=at, size=size, std=None, **parts):
         now, then = at(case.i, case.places[0])
@@ -576,6 +599,10 @@ def _implicit(bars) -> _Law:
             ("no_root", "the weight of the clean point is ᾱⱼ, where its root is needed", {"signal": lambda then: then}),
             ("no_root", "the weight of the predicted noise lacks its root",
              {"kept": lambda then, std: (1 - then - std**2).clamp(min=0)}),
+            ("no_root", "ᾱ stands where its root is needed, in the clean point and in its weight",
+             {"signal": lambda then: then, "read": lambda x, e, now: (x - (1 - now) * e) / now}),
+            ("no_root", "ᾱ stands where its root is needed, in the clean point and in its weight",
+             {"signal": lambda then: then, "read": lambda x, e, now: (x - (1 - now).sqrt() * e) / now}),
             ("no_alpha", "the clean point lacks its weight √ᾱⱼ", {"signal": torch.ones_like}),
             ("no_direction", "the predicted noise is missing beside the clean point",
              {"kept": lambda then, std: 0 * then}),
@@ -583,6 +610,8 @@ def _implicit(bars) -> _Law:
              {"kept": lambda then, std: -kept(then, std)}),
             ("same_level", "the state is noised again to level i, not to level j",
              {"at": lambda i, j: (level(i), level(i))}),
+            ("same_level", "clean point and noise are put together at level i again, not at level j",
+             {"to": lambda now, then: now}),
             ("last_level", "ᾱ₋₁ is the last entry of alpha_bars, where level −1 is the clean point with ᾱ = 1",
              {"at": lambda i, j: (level(i), bars[j])}),
             ("off_by_one", "the level that is reached is j + 1", {"at": lambda i, j: (level(i), level(j + 1))}),

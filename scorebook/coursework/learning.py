@@ -123,12 +123,23 @@ def _scores_mistaken(distribution, x, truth) -> list[Mistake]:
         _mixtures_mistaken(distribution, x) if isinstance(distribution, GaussianMixture) else (lambda: truth, [])
     )
 
-    def scaled(sign=1.0, factor=1.0, batch=1.0, of_density=False, **parts):
+    def scaled(sign=1.0, factor=1.0, batch: Any = 1.0, of_density=False, **parts):
         return {"score": sign * factor * batch * (density() if of_density else formula(**parts))}
+
+    def row(k):
+        return torch.nn.functional.one_hot(torch.tensor(k), len(x)).double().unsqueeze(1)
 
     scalings: list[tuple[str, str, dict[str, Any]]] = [
         ("sign", "that is the gradient of minus the log-density", {"sign": -1.0}),
         ("mean", "the mean over the batch was taken before the gradient; take the sum", {"batch": 1 / len(x)}),
+        *(
+            (
+                "one_row",
+                "only one row of the batch has a gradient: differentiate the sum over the batch",
+                {"batch": row(k)},
+            )
+            for k in (0, len(x) - 1)
+        ),
         ("half", "a factor ½ too many, or a factor 2 lost under the derivative of the square", {"factor": 0.5}),
         ("twice", "a factor 2 too many: the ½ in the exponent of the density is missing", {"factor": 2.0}),
         ("density", "that is the gradient of the density itself, not of its logarithm", {"of_density": True}),
@@ -149,15 +160,16 @@ def _mixtures_mistaken(law, x) -> tuple[Callable[..., Tensor], list[tuple[str, s
 
     log_weights = weights.log()
 
-    def formula(logs=log_weights, determinant=0.5, exponent=0.5, metric=right, precision=right, choose=None):
+    def formula(logs=log_weights, determinant=0.5, exponent=0.5, metric=right, precision=right, choose=None, pull=gaps):
         parts = logs - exponent * square(metric) + determinant * torch.logdet(right)
         r = parts.softmax(1) if choose is None else choose(parts)
-        return torch.einsum("bk,kij,bkj->bi", r, precision, gaps).cpu()
+        return torch.einsum("bk,kij,bkj->bi", r, precision, pull).cpu()
 
     def single(parts):
         return torch.nn.functional.one_hot(parts.argmax(1), len(means)).double()
 
     identity = torch.eye(law.dim, dtype=_DOUBLE, device=law.device).expand_as(covariances)
+    spreads = covariances.diagonal(dim1=1, dim2=2)
     root, inside = torch.linalg.inv(_root(covariances)), "in the probability that a component produced the point"
     return formula, [
         ("precision", "the difference is not divided by the covariance", {"precision": identity}),
@@ -167,7 +179,29 @@ def _mixtures_mistaken(law, x) -> tuple[Callable[..., Tensor], list[tuple[str, s
             {"precision": root},
         ),
         ("covariance", "it is multiplied by the covariance, not divided by it", {"precision": covariances}),
+        (
+            "diagonal",
+            "it is divided by the variances alone, without what is beside the diagonal of the covariance",
+            {"precision": torch.diag_embed(1 / spreads)},
+        ),
+        (
+            "diagonal",
+            "only the diagonal of the inverse covariance is used",
+            {"precision": torch.diag_embed(right.diagonal(dim1=1, dim2=2))},
+        ),
+        (
+            "std_for_variance",
+            "one triangular factor of the covariance is divided by; Σ = L Lᵀ needs both",
+            {"precision": torch.linalg.inv(torch.linalg.cholesky(covariances))},
+        ),
+        ("no_mean", "the mean is not subtracted from the point", {"pull": (-x).unsqueeze(1).expand_as(gaps)}),
         ("weights", "the weights of the components are ignored", {"logs": torch.zeros_like(weights)}),
+        ("weights", "the weights of the components stand in the exponent without their logarithm", {"logs": weights}),
+        (
+            "normaliser",
+            f"the factor v^(−d/2) of each component's density is v^(−1/2) {inside}, whatever d",
+            {"determinant": 0.5 / law.dim},
+        ),
         (
             "normaliser",
             f"the factor v^(−d/2) of each component's density is missing {inside}",
@@ -304,6 +338,8 @@ def _check_estimated_divergence(student, f, field, x, truth, jacobian, generator
         ratio = (variance.mean() / _spread_of_unit_projections(jacobian).mean()).item()
         mistakes = [m for m in mistakes if m.keys.isdisjoint({"unit_projections", "uniform_symmetric"}
                     - {"unit_projections" if 0.8 < ratio < 1.25 else "uniform_symmetric"})]  # fmt: skip
+    if (variance.mean() / _spread_of_unit_projections(jacobian).mean()).item() > 4:
+        mistakes = [m for m in mistakes if "unit_projections" not in m.keys]  # they are quiet
     report = judge(
         "check_divergence", [answer], mistakes, verified="the mean of your estimate is the trace of the Jacobian"
     )
@@ -349,6 +385,9 @@ def _divergences_mistaken(field, x, jacobian) -> list[Mistake]:
             {"dims": 1 / d},
         ),
         ("absolute", "the trace stands between bars; it is signed", {"of": trace.abs()}),
+        ("absolute", "the entries of the diagonal stand between bars; they are signed", {"of": diagonal.abs().sum(1)}),
+        ("uniform_projections", "the projections hold zeros and ones; signs are ±1",
+         {"of": trace / 2 + (total - trace) / 4}),
         ("uniform_projections", "the projections are drawn with rand, uniform on [0, 1], not with randn",
          {"of": trace / 3 + (total - trace) / 4}),
         ("uniform_symmetric", "the projections are uniform on [−1, 1], whose variance is 1/3", {"of": trace / 3}),
@@ -356,6 +395,12 @@ def _divergences_mistaken(field, x, jacobian) -> list[Mistake]:
         ("twice", "a factor 2 too many", {"factor": 2.0}),
         ("first", "only the first dimension is differentiated", {"of": diagonal[:, 0]}),
         ("last", "only the last dimension is kept; add them up", {"of": diagonal[:, -1]}),
+        ("dimension_missing", "the last dimension is left out", {"of": diagonal[:, :-1].sum(1)}),
+        ("dimension_missing", "the first dimension is left out", {"of": diagonal[:, 1:].sum(1)}),
+        ("accumulated", "the gradients of the dimensions add up in x.grad: clear it, or use autograd.grad",
+         {"of": torch.triu(jacobian).sum((1, 2))}),
+        ("no_second_projection", "the product with the projection stands on one side alone: multiply by v once more",
+         {"of": 0 * trace}),
         ("frobenius", "that is the Frobenius norm of the Jacobian", {"of": jacobian.square().sum((1, 2)).sqrt()}),
         ("frobenius_squared", "that is the squared Frobenius norm of the Jacobian",
          {"of": jacobian.square().sum((1, 2))}),
@@ -428,13 +473,17 @@ def _check_explicit(student, loss, generator) -> Report:
     target = other(x).detach()
     s = model(x)
 
-    def formula(sign=-1.0, **parts):
-        return _reduced((s + sign * target).square(), **parts)
+    def formula(sign=-1.0, signed=False, **parts):
+        gap = s + sign * target
+        return _reduced(gap if signed else gap.square(), **parts)
 
     entries = [
         *_REDUCTIONS,
         ("sign", "the scores are added, not subtracted", {"sign": 1.0}),
         ("absolute", "absolute differences are summed, not squares", {"power": 0.5, "factor": 1.0}),
+        ("absolute", "absolute differences are summed, not squares", {"power": 0.5}),
+        ("no_square", "the differences are not squared, and cancel", {"signed": True}),
+        ("no_square", "the differences are not squared, and cancel; the ½ is missing", {"signed": True, "factor": 1.0}),
     ]
     value = student.call(loss, model, x, lambda points: other(points).detach())
     return _judge_loss(student, model, value, formula, entries)
@@ -472,6 +521,7 @@ def _implicit(model, x):
         ("no_trace", "the trace is missing", {"trace": 0 * traces, "turn": 1.0, "weight": 1.0}),
         ("no_square", "the square of the score is missing", {"square": 0 * squares, "half": 0.5}),
         ("absolute", "the trace stands between bars; it is signed", {"trace": traces.abs()}),
+        ("trace_squared", "the trace is squared; it is signed, and stands there as it is", {"trace": traces.square()}),
         ("all_entries", "all entries of the Jacobian are added up, not its diagonal alone", {"trace": totals}),
         ("norm", "the norm of the score is not squared", {"square": squares.sqrt()}),
         ("half_trace", "the trace carries a ½ that belongs to the square alone", {"weight": 0.5}),
@@ -551,12 +601,14 @@ def _check_sliced_form(student, loss, generator, *, reduced) -> Report:
         return value, *model.seen(n)
 
     value, points, v = asked()
+    still = False
     measured = _value_and_gradient(student, field, value)
     if v is not None:
         values, _, lots = zip(*(asked() for _ in range(calls)), strict=True)
         drawn = [v, *(lot for lot in lots if lot is not None and lot.shape == v.shape)]
         losses = torch.stack([student.tensor(each, (), "the loss") for each in (value, *values)])
-        if len(drawn) <= calls or (torch.equal(drawn[0], drawn[1]) and losses.std() > 0):
+        still = len(drawn) > calls and torch.equal(drawn[0], drawn[1]) and bool(losses.std() > 0)
+        if len(drawn) <= calls or still:
             v = None  # not the directions of a slice: something else is differentiated
     if v is not None:
         _refuse_shared_directions(drawn, n)
@@ -567,6 +619,14 @@ def _check_sliced_form(student, loss, generator, *, reduced) -> Report:
             if report.passed or report.mistake is not None or "do not tell" in report.diagnosis:
                 return report
     report = _by_its_mean(student, loss, field, x, generator)
+    if v is None and report.passed:  # a trace of both signs may average to little
+        report = _by_its_mean(student, loss, _uphill(d, generator), x, generator)
+    if still and not report.passed and report.mistake in (None, "no_trace"):
+        words = (
+            "what is differentiated is not the product of the score and the direction: it is the same in each call, "
+            "and only the result is multiplied by a direction"
+        )
+        return dataclasses.replace(report, diagnosis=f"{words}.", mistake="trace_of_other")
     if v is None:
         return report
     if report.passed:
@@ -579,6 +639,13 @@ def _check_sliced_form(student, loss, generator, *, reduced) -> Report:
         )
         return dataclasses.replace(report, diagnosis=f"{words}.", mistake="two_probes")
     return report
+
+
+def _uphill(d, generator) -> "_Field":
+    """A random field whose Jacobian has a trace far above zero at every point."""
+    field = _Field(d, generator)
+    field.second.data = field.first.data.mT.clone()
+    return field
 
 
 def _is_of_other_directions(field, x, lots, losses, n) -> bool:

@@ -502,7 +502,12 @@ def _refuse_batch_decision(run, states, x, problem, generator):
             "over it; each chain has a ratio and a decision of its own",
             "batch_decision",
         )
-    _refuse_coupled(run, x[:64], generator)
+    try:
+        _refuse_coupled(run, x[:64], generator)
+    except Refusal as refusal:
+        # Who proposes until something is taken draws the more the more is refused; the law tells.
+        if refusal.mistake == "batch_decision" or not bool(moved.all()):
+            raise
 
 
 def _refuse_coupled(run, x, generator):

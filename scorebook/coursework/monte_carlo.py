@@ -408,6 +408,7 @@ def _weighted(f, w, centre, error, ddof=1, power=0.5, over=math.sqrt, scale=1.0)
         "twice": lambda: (share * f).mean(),
         "sum": lambda: (w * f).sum(),
         "unweighted": lambda: f.mean(),
+        "product": lambda: f.mean() * w.mean(),
     }[centre]()
     gaps, effective = f - mean, 1 / share.square().sum()
     terms = {"plain": w * f, "plain of shares": n * share * f, "small": share * f, "unweighted": f}.get(error)
@@ -491,6 +492,11 @@ def _weights_mistaken(normalised) -> list[tuple[str, str, dict[str, Any]]]:
             ("normalised", "the error is that of the self-normalised estimate", {"error": "delta"}),
             ("normalised", "the error is that of the self-normalised estimate", {"error": "delta, ddof 1"}),
             ("uncentred", "the mean is not subtracted before the squares are taken", {"error": "uncentred plain"}),
+            (
+                "product_of_means",
+                "values and weights are averaged apart, and their means multiplied",
+                {"centre": "product"},
+            ),
         ]
     plain = "the error is the plain one, of w f; what is divided by the sum of the weights has the error √Σ w̄²(f − μ)²"
     raw = "the weights are not divided by their sum; they are known only up to a constant"

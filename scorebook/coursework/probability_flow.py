@@ -4,6 +4,7 @@ Both are held against the book's SDEs with random rates, for which a Gaussian mi
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import math
@@ -30,15 +31,17 @@ from scorebook.coursework.problems import (
 from scorebook.coursework.reports import Answer, Mistake, Report, judge, slips, spelt
 from scorebook.lab.arguments import positive, standard_normal
 from scorebook.lab.types import Integer, Number
-from scorebook.sde import VESDE, VPSDE, SubVPSDE
+from scorebook.sde import SDE, VESDE, SubVPSDE
 
 __all__ = ["check_log_prob", "check_probability_flow"]
 
 _DOUBLE = torch.float64
 # Calls of the score after which a solver of adaptive steps has chosen a few of them.
 _FEW_CALLS = 40
-# Steps of Euler up to which its own error is looked for.
-_COARSE = 100
+# Steps of Euler up to which its own error is looked for, and the least time from which a path begins too late.
+_COARSE, _LATE = 100, 0.02
+# Relative difference of a gradient that the solver of a right likelihood may leave.
+_SLOPES = 0.05
 # How often a random estimate is asked for: where every point has a probe of its own, and where all share one.
 _CALLS = {False: 12, True: 24}
 
@@ -78,13 +81,15 @@ def check_probability_flow(
                 asked.clear()
                 values = _ask_field(student, field, t, x)
                 refuse_other_times(asked, t, process)
-                g = process.diffusion(t).expand_as(x)
-                parts.append((values, process.drift(x, t), process.exact_score(law)(x, t), g))
+                moments = (t, 0 * t, 1 - t, torch.ones_like(t))
+                sizes = (process.diffusion(s).expand_as(x) for s in moments)
+                pulls = (process.drift(x, s) for s in moments[1:])
+                parts.append((values, process.drift(x, t), process.exact_score(law)(x, t), *sizes, *pulls))
                 inputs.append(f"{process!r}, t = {t.item():.3g}")
-        values, f, s, g = (torch.cat(part) for part in zip(*parts, strict=True))
-        truth = f - 0.5 * g**2 * s
+        values, f, s, g, *others = (torch.cat(part) for part in zip(*parts, strict=True))
+        truth, at = f - 0.5 * g**2 * s, x.repeat(len(parts), 1)
 
-        def formula(drift=f, half=0.5, power=2, turn=1.0, sign=1.0):
+        def formula(drift=f, half=0.5, power=2, turn=1.0, sign=1.0, g=g):
             return {"velocity": sign * (drift - turn * half * g**power * s)}
 
         entries = [
@@ -102,7 +107,25 @@ def check_probability_flow(
             (
                 "own_drift",
                 "the drift is −g² x/2, which is that of VP alone: take f from the SDE that you are given",
-                {"drift": -0.5 * g**2 * x.repeat(len(parts), 1)},
+                {"drift": -0.5 * g**2 * at},
+            ),
+            (
+                "own_drift",
+                "the drift is −g² x: it is not made of g; take f from the SDE that you are given",
+                {"drift": -(g**2) * at},
+            ),
+            (
+                "own_drift",
+                "the drift is −g x/2: it is not made of g; take f from the SDE that you are given",
+                {"drift": -0.5 * g * at},
+            ),
+            *(
+                ("diffusion_time", f"g is taken at {when}, not at the time t", {"g": value})
+                for when, value in zip(("t = 0", "1 − t", "t = 1"), others[:3], strict=True)
+            ),
+            *(
+                ("drift_time", f"the drift f is taken at {when}, not at the time t", {"drift": value})
+                for when, value in zip(("t = 0", "1 − t", "t = 1"), others[3:], strict=True)
             ),
             ("quarter", "the ½ is squared along with g", {"half": 0.25}),
         ]
@@ -158,6 +181,8 @@ def check_log_prob(
     f: Callable[..., Any],
     *,
     bin_width: Number | None = None,
+    sde: SDE | None = None,
+    differentiable: bool = False,
     tolerance: Number = 0.05,
     seed: Integer = 0,
     time_limit: Number | None = 60.0,
@@ -170,12 +195,16 @@ def check_log_prob(
     for each wrong one.
 
     Args:
-        f: the student's callable ``f(sde, score, x) -> (B,)``, log-densities in nats; ``sde`` is one of the book's
-            VP SDEs, which here answers beside [0, 1] too, where adaptive solvers look; ``score(x, t)``, ``x`` of shape
+        f: the student's callable ``f(sde, score, x) -> (B,)``, log-densities in nats; ``sde`` is one of the book's,
+            which here answers beside [0, 1] too, where adaptive solvers look; ``score(x, t)``, ``x`` of shape
             ``(B, d)``. With ``bin_width`` it is called as
             ``f(sde, score, x, bin_width)`` and returns bits per dimension. A random estimate of the divergence
             is allowed; a keyword ``generator`` is passed if it is taken.
         bin_width: width of the bins of the data, in the units of ``x``; None for log-densities.
+        sde: the SDE of the flow. None for a sub-VP SDE of random rates, whose drift is not
+            :math:`-\tfrac12 g^2 x` and whose prior is :math:`N(0, I)`; under a :class:`.VESDE` the prior is another.
+        differentiable: whether the log-densities have to carry a gradient to the score's parameters, as training by
+            likelihood needs it, along the path and through an exact divergence (``create_graph=True``).
         tolerance: difference allowed beside the noise of an estimate, in nats for the whole point: for the solver, and
             for the least time, which is the student's choice below 0.01.
         seed: of SDE, data and points.
@@ -185,13 +214,15 @@ def check_log_prob(
         The report.
 
     Raises:
-        ValueError: if ``bin_width`` or ``tolerance`` is not positive.
+        ValueError: if ``bin_width`` or ``tolerance`` is not positive, or ``sde`` is no SDE.
 
     Source: Song et al. (2021), eq. 39; Theis et al. (2016) for the bits.
     """
     positive("tolerance", tolerance)
     if bin_width is not None:
         positive("bin_width", bin_width)
+    if sde is not None and not isinstance(sde, SDE):
+        raise ValueError(f"sde must be a scorebook.sde.SDE or None, got {type(sde).__name__}")
     student = Student(
         "f(sde, score, x)" if bin_width is None else "f(sde, score, x, bin_width)",
         ("Probability flow", "The likelihood of a point"),
@@ -200,14 +231,15 @@ def check_log_prob(
 
     def check():
         points, copies = 6, 16
-        process = continued(VPSDE(0.1 + 0.2 * torch.rand((), generator=generator, dtype=torch.float32).item(), 4.0))
+        low = 0.1 + 0.2 * torch.rand((), generator=generator, dtype=torch.float32).item()
+        process = continued(SubVPSDE(low, 8.0) if sde is None else copy.copy(sde))
         variances = torch.tensor([0.05, 0.3, 0.8], dtype=_DOUBLE)
         d, axes = len(variances), _telling_axes(variances, generator)
         x = variances.sqrt() * standard_normal((points, d), generator=generator, dtype=_DOUBLE) @ axes.mT
         extra = () if bin_width is None else (bin_width,)
         rows = x.repeat_interleave(copies, 0)
 
-        def score(x, t):
+        def score(x, t, variances=variances):
             t = torch.as_tensor(t, dtype=_DOUBLE)
             spread = process.alpha(t)[..., None] ** 2 * variances + process.sigma(t)[..., None] ** 2
             return (-(x.to(_DOUBLE) @ axes) / spread @ axes.mT).to(x.dtype)
@@ -255,14 +287,20 @@ def check_log_prob(
 
         probe = spy.probe(process)
         if not random:
-            entries = [entry for entry in entries if not entry[0].startswith("uniform")]
+            entries = [e for e in entries if not e[0].startswith("uniform") and e[0] != "projections_added"]
         elif probe is not None:  # seen, so nothing else need be the matter with the divergence
             entries = [entry for entry in entries if entry[0] == probe or entry[2].keys().isdisjoint({"of", "weight"})]
         mistakes = slips(told, _units_mistaken(d, bin_width) + entries, slack=0.02)
-        mistakes += parts.coarse(spy.times, lambda value: as_measured(scale * value + shift))
+        mistakes += parts.off_the_path(spy.times, lambda value: as_measured(scale * value + shift))
         report = judge("check_log_prob", answers, mistakes, verified=f"your {name} is that of the probability flow")
         if random and report.passed:
             refuse_loud_noise(name, values.permute(1, 0, 2).flatten(1).std(1).mean().item(), right)
+        if report.passed and differentiable:
+            known = variances.clone().requires_grad_()
+            total = scale * _FlowParts(process, known, x @ axes, axes).log_prob().sum()
+            told = variances.clone().requires_grad_()
+            given = ask(lambda x, t: score(x, t, told), x.clone())
+            _refuse_detached(given, told, torch.autograd.grad(total, known)[0])
         return report
 
     return under_guard("check_log_prob", check, student, time_limit=time_limit)
@@ -288,6 +326,21 @@ def _estimated(name, values, truth, tolerance, right) -> list[Answer]:
         measured = means.mean(0) if quantity == name else means.mean() + expected
         answers.append(dataclasses.replace(limits, measured=measured, expected=expected))
     return answers
+
+
+def _refuse_detached(given, parameters, right):
+    """Refuse log-densities whose gradient in the score's parameters is missing, or lacks a part."""
+    gradient = torch.zeros_like(right)
+    if given.requires_grad:
+        (gradient,) = torch.autograd.grad(given.sum(), parameters, allow_unused=True, materialize_grads=True)
+    if rms(gradient - right) > _SLOPES * rms(right):
+        raise Refusal(
+            "the values are right, but their gradient in the score's parameters is "
+            f"{'not' if bool(gradient.any()) else 'missing'}: it is {spelt(gradient)}, and {spelt(right)} would be "
+            "right. Path and divergence are differentiated again: pass create_graph=True to autograd.grad, and detach "
+            "nothing",
+            "detached",
+        )
 
 
 def _unit_draws(n) -> Tensor:
@@ -429,11 +482,12 @@ class _FlowParts:
     def __init__(self, process, variances, x, axes):
         self.process, self.variances, self.x, self.axes = process, variances, x, axes
 
-    def rates(self, t, kappa=0.5, drift=1.0, power=2):
-        """The rates ``a_i`` at times of shape ``(n,)``, shape ``(n, d)``."""
-        alpha, sigma, g = self.process.alpha(t), self.process.sigma(t), self.process.diffusion(t)
-        total = alpha.unsqueeze(1) ** 2 * self.variances + sigma.unsqueeze(1) ** 2
-        return drift * drift_rate(self.process, t).unsqueeze(1) + kappa * g.unsqueeze(1) ** power / total
+    def rates(self, t, kappa=0.5, drift=1.0, power=2, own=False):
+        """The rates ``a_i`` at times of shape ``(n,)``, shape ``(n, d)``; ``own`` takes -g²/2 for the drift's."""
+        alpha, sigma, g = (part.unsqueeze(1) for part in (f(t) for f in (
+            self.process.alpha, self.process.sigma, self.process.diffusion)))  # fmt: skip
+        pull = -0.5 * g**2 if own else drift_rate(self.process, t).unsqueeze(1)
+        return drift * pull + kappa * g**power / (alpha**2 * self.variances + sigma**2)
 
     def growth(self, t_min=1e-3, **options):
         """The integrals ``A_i``, by Gauss and Legendre's rule in pieces, shape ``(d,)``."""
@@ -463,23 +517,45 @@ class _FlowParts:
         def everything(growth):
             return (self.axes * growth @ self.axes.mT).sum()
 
-        def formula(kappa=0.5, drift=1.0, power=2, way=1.0, prior=self.prior, turn=1.0, weight=1.0, of=trace, more=0.0):
-            growth = way * self.growth(kappa=kappa, drift=drift, power=power)
+        def formula(prior=self.prior, way=1.0, turn=1.0, weight=1.0, of=trace, more=0.0, **velocity):
+            growth = way * self.growth(**velocity)
             return prior(growth) + more + turn * weight * of(growth)
 
-        drift_alone = self.growth(kappa=0.0).sum()
+        def unit(growth):
+            return -0.5 * (self.x * growth.exp()).square().sum(1) - d * constant
+
+        drift_alone, score_alone = self.growth(kappa=0.0).sum(), self.growth(drift=0.0, kappa=-1.0, power=0).sum()
+        priors = [] if self.process.prior_std == 1 else [
+            ("prior_std", "the prior is taken to be N(0, I): that of this SDE has the standard deviation prior_std",
+             {"prior": unit}),
+            ("prior_std", "the logarithm of the prior's standard deviation is missing, which enters for each dimension",
+             {"more": d * math.log(self.process.prior_std)}),
+            ("prior_std", "the logarithm of the prior's standard deviation enters once, not once for each dimension",
+             {"more": (d - 1) * math.log(self.process.prior_std)}),
+        ]  # fmt: skip
         return formula, [
+            *priors,
             ("no_prior", "the prior's term log p₁(x(1)) is missing", {"prior": lambda growth: 0 * self.x[:, 0]}),
             ("no_divergence", "the divergence's integral is missing", {"of": lambda growth: 0.0}),
             ("divergence_sign", "the divergence's integral has the wrong sign", {"turn": -1.0}),
             ("half", "the ½ before g² is missing in the velocity", {"kappa": 1.0}),
             ("score_sign", "the score has the wrong sign in the velocity", {"kappa": -0.5}),
             ("no_drift", "the drift f is missing in the velocity", {"drift": 0.0}),
+            (
+                "own_drift",
+                "the drift is −g² x/2, which is that of VP alone: take f from the SDE that you are given",
+                {"own": True},
+            ),
             ("diffusion_for_squared", "the velocity has g where it needs g²", {"power": 1}),
             (
                 "drift_divergence",
                 "the drift f is left out of the divergence: its own is −½ β(t) d",
                 {"of": lambda growth: growth.sum() - drift_alone},
+            ),
+            (
+                "score_divergence",
+                "the divergence is that of the score alone; it is the velocity f − ½ g² s whose divergence is needed",
+                {"of": lambda growth: score_alone},
             ),
             ("backwards", "the path is run from t = 1 down: a point of the data is its other end", {"way": -1.0}),
             (
@@ -497,6 +573,8 @@ class _FlowParts:
              {"prior": lambda growth: self.process.prior_log_prob(self.x)}),
             ("unit_projections", "the divergence is divided by the dimension: projections of length 1, or a mean",
              {"weight": 1 / d}),
+            *(("projections_added", f"the answers of {k} probes are added up, where their mean is wanted",
+               {"weight": float(k)}) for k in range(2, 11)),
             ("uniform_symmetric", "the probe is uniform on [−1, 1], whose variance is 1/3", {"weight": 1 / 3}),
             ("uniform_projections", "the probe is drawn with rand, uniform on [0, 1], not with randn",
              {"of": lambda growth: growth.sum() / 3 + (everything(growth) - growth.sum()) / 4}),
@@ -507,9 +585,13 @@ class _FlowParts:
              {"prior": lambda growth: self.prior(growth) / math.log(2)}),
         ]  # fmt: skip
 
-    def coarse(self, asked, told) -> list[Mistake]:
-        """Euler's rule on the times at which the score was asked, where they are few: its own error."""
+    def off_the_path(self, asked, told) -> list[Mistake]:
+        """A path that begins too late, or Euler's own error, where the times at which the score was asked are few."""
         times = sorted({round(t, 9) for t in asked})
+        if times and _LATE < times[0] < 1:
+            late = self.growth(times[0])
+            words = f"the path begins at t = {times[0]:.3g}: the point belongs to t = t_min, close to 0"
+            return [Mistake("time_range", words, lambda: told(self.prior(late) + late.sum()), slack=0.02)]
         if not 2 <= len(times) <= _COARSE or not 0 <= times[0] < times[-1] < 1:
             return []
         t = torch.tensor([*times, 1.0], dtype=_DOUBLE)

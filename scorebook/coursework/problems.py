@@ -92,7 +92,8 @@ def continued(process: SDE) -> SDE:
     An adaptive solver steps past the last time and interpolates back, which no student can know.
     """
     for name in ("alpha", "sigma", "diffusion", "beta", "integrated_beta"):
-        setattr(process, name, functools.partial(_mirrored, getattr(process, name)))
+        if hasattr(process, name):
+            setattr(process, name, functools.partial(_mirrored, getattr(process, name)))
     process.drift = functools.partial(_mirrored_field, process.drift)  # type: ignore[method-assign]
     return process
 

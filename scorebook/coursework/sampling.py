@@ -63,7 +63,7 @@ def check_langevin(sampler: Callable[..., Any], *, seed: Integer = 0, time_limit
         def score(x):
             return -x / variances.to(x)
 
-        def run(x, n_steps, source):
+        def run(x, n_steps, source, score=score):
             result = student.call(sampler, score, x.clone(), step_size=step, n_steps=n_steps, generator=source)
             return student.tensor(result, x.shape, "what your sampler returns")
 
@@ -83,6 +83,8 @@ def check_langevin(sampler: Callable[..., Any], *, seed: Integer = 0, time_limit
         )
         if report.mistake is None:
             _refuse_dependent(x, answers, (one, run(x, 1, child(generator))), factor, std)
+        if not report.passed and report.mistake is None:
+            _refuse_normalised(run, score, x[:64], generator)
         return report
 
     return under_guard("check_langevin", check, student, time_limit=time_limit)
@@ -91,10 +93,10 @@ def check_langevin(sampler: Callable[..., Any], *, seed: Integer = 0, time_limit
 def _langevins_mistaken(variances, step, n_steps) -> list[Mistake]:
     root = math.sqrt(2 * step)
 
-    def formula(drift=step, kick=root, law=(0.0, 1.0, 3.0), steps=lambda n: n, **how):
+    def formula(drift=step, kick=root, law=(0.0, 1.0, 3.0), steps=lambda n: n, share=lambda k: 1.0, **how):
         predictions = {}
         for name, n in (("after one step", 1), (f"after {n_steps} steps", n_steps)):
-            path = [(drift, kick, 0.0)] * steps(n)
+            path = [(share(k) * drift, share(k) ** 0.5 * kick, 0.0) for k in range(1, steps(n) + 1)]
             predictions |= _told(name, _chain(variances, path, **how), law)
         return predictions | {"fourth moment of the noise after one step": law[2]}
 
@@ -104,6 +106,7 @@ def _langevins_mistaken(variances, step, n_steps) -> list[Mistake]:
         ("no_root", "the noise lacks its root: it is 2ε z, not √(2ε) z", {"kick": 2 * step}),
         ("no_root", "the noise is ε z: the root and the 2 are missing", {"kick": step}),
         ("outer_two", "the 2 stands outside the root: 2√ε z, not √(2ε) z", {"kick": 2 * math.sqrt(step)}),
+        ("root_half", "the noise is √(ε/2) z, half of what is needed", {"kick": math.sqrt(step / 2)}),
         ("outer_two", "the noise is √2 ε z: the root covers the 2 alone", {"kick": math.sqrt(2) * step}),
         ("no_noise", "there is no noise: that is gradient ascent", {"kick": 0.0}),
         ("no_scale", "the noise is z, without √(2ε)", {"kick": 1.0}),
@@ -124,6 +127,9 @@ def _langevins_mistaken(variances, step, n_steps) -> list[Mistake]:
         ("step_missing", "one step too few", {"steps": lambda n: n - 1}),
         ("extra_step", "one step too many", {"steps": lambda n: n + 1}),
         ("one_step", "only one step is made, whatever n_steps", {"steps": lambda n: 1}),
+        ("decaying_step", "the step shrinks from step to step, as ε/k; it is ε in each", {"share": lambda k: 1 / k}),
+        ("decaying_step", "the step shrinks from step to step, as ε/√k; it is ε in each",
+         {"share": lambda k: k**-0.5}),
         ("same_noise", "the same noise is used in each step: draw it inside the loop", {"noise": "same"}),
         ("noise_once", "noise is added once, after the last step, not in each", {"noise": "last"}),
         ("no_last_noise", "the last step has no noise: Langevin dynamics has it in every step", {"noise": "quiet end"}),
@@ -199,6 +205,9 @@ def check_annealed(
         )
         if report.mistake is None:
             _refuse_dependent(x, answers, (end_state, run(x, child(generator))), factor, std)
+        if report.passed and denoise:
+            quiet = _annealing(variances, sigmas, step, n_steps, end="denoised", noise="quiet end")[1]
+            _refuse_quiet_end(answers[-1].measured / std, quiet / std, x.numel())
         return report
 
     return under_guard("check_annealed", check, student, time_limit=time_limit)
@@ -213,6 +222,7 @@ def _annealing(
     end,
     drift=1.0,
     kick=lambda size: math.sqrt(2 * size),
+    louder=lambda sigma: 1.0,
     size=lambda sigma, last: (sigma / last) ** 2,
     asked=lambda sigmas, k: sigmas[k],
     order=lambda sigmas: sigmas,
@@ -220,16 +230,19 @@ def _annealing(
     noise="fresh",
 ):
     """What annealed dynamics makes of a start, where each part may be wrong."""
-    scales, last = order(sigmas.tolist()), sigmas[-1].item()
+    scales, first, last = order(sigmas.tolist()), sigmas[0].item(), sigmas[-1].item()
     path = []
     for k, sigma in enumerate(scales):
         length = step * size(sigma, last)
-        path += [(drift * length, kick(length), asked(scales, k))] * n_steps
+        path += [(drift * length, louder(sigma) * kick(length), asked(scales, k))] * n_steps
     sigma = last_of(scales)
     path += {
         "noisy": [],
         "denoised": [(sigma**2, 0.0, sigma)],
         "denoised by σ": [(sigma, 0.0, sigma)],
+        "denoised at the first": [(first**2, 0.0, first)],
+        "half denoised": [(0.5 * sigma**2, 0.0, sigma)],
+        "twice denoised": [(2 * sigma**2, 0.0, sigma)],
         "denoised and noised": [(sigma**2, math.sqrt(2) * sigma, sigma)],
     }[end]
     return _chain(variances, path, noise={"once a level": n_steps}.get(noise, noise))
@@ -293,9 +306,47 @@ def _annealings_mistaken(variances, sigmas, step, n_steps, denoise) -> list[Mist
         ("no_last_noise", "the last step at the last scale has no noise", {"noise": "quiet end"}),
         ("noisy_end", "the last, denoising step adds noise", {"end": "denoised and noised"}),
         ("denoising_variance", "the denoising step is x + σ s, not x + σ² s", {"end": "denoised by σ"}),
+        ("denoising_scale", "the denoising step is taken at the first scale, where the last is needed",
+         {"end": "denoised at the first"}),
+        ("denoising_half", "the denoising step is x + σ²/2 s: Tweedie's formula has no ½", {"end": "half denoised"}),
+        ("denoising_half", "the denoising step is x + 2σ² s: Tweedie's formula has no 2", {"end": "twice denoised"}),
+        ("noise_sigma", "the noise is multiplied by σᵢ besides √(2α)", {"louder": lambda sigma: sigma}),
+        ("noise_sigma", "the noise is σᵢ z, where √(2α) z is needed",
+         {"louder": lambda sigma: sigma, "kick": lambda a: 1.0}),
         ("uniform_noise", "the noise is drawn with rand, uniform on [0, 1], not with randn",
          {"law": (0.5, 12**-0.5, 1.8)}),
     ])  # fmt: skip
+
+
+def _refuse_quiet_end(spread, quiet, n):
+    """Refuse chains that lack the last noise, of which the denoising leaves too little to be seen in one coordinate."""
+    off, error = spread.mean() - 1, (2 * n) ** -0.5
+    if off.abs() > 5 * error:
+        silent = (spread.mean() - quiet.mean()).abs() < 5 * error
+        words = (
+            "the last step at the last scale has no noise" if silent else "the noise has not the size it should have"
+        )
+        raise Refusal(
+            f"the noise at the end has, over all coordinates, {spread.mean():.3f} ± {error:.3f} times the "
+            f"standard deviation of the right one: {words}",
+            "no_last_noise" if silent else None,
+        )
+
+
+def _refuse_normalised(run, score, x, generator):
+    """Refuse a sampler to which a score of twice the length is the same."""
+    seed = child(generator)
+    state = torch.random.get_rng_state()
+    ends = []
+    for factor in (1.0, 2.0):
+        torch.random.set_rng_state(state)
+        ends.append(run(x, 1, seed.clone_state(), lambda x, factor=factor: factor * score(x)))
+    if torch.allclose(*ends, rtol=1e-9, atol=1e-9) and not torch.allclose(ends[0], x):
+        raise Refusal(
+            "a score of twice the length changes nothing: it is divided by its norm, where its length is part of the "
+            "step ε s(x)",
+            "normalised_score",
+        )
 
 
 def _starts(n, d, generator) -> Tensor:

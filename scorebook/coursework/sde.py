@@ -198,6 +198,11 @@ def _sdes_inconsistent(kernel, x, t, alpha) -> list[Mistake]:
             "diffusion(t) returns σ(t), the size of the noise; g is the rate at which it comes",
             wrong(kernel.variance),
         ),
+        (
+            "sigma_slope",
+            "g is dσ/dt, the slope of σ; it is the variance whose slope is g², less the drift's share",
+            wrong(kernel.sigma_slope**2),
+        ),
         ("root_two", "g is a factor √2 too small", wrong(right / 2)),
         ("root_two", "g is a factor √2 too large", wrong(right * 2)),
         ("root_of_diffusion", "diffusion(t) returns √g, not g", wrong(right.abs().sqrt())),
@@ -226,6 +231,11 @@ def _sdes_differing(reference, x, t) -> list[Mistake]:
         ("half", "the drift lacks its ½", {"drift": 2 * drift}),
         ("half_drift", "the drift has a ½ too many", {"drift": 0.5 * drift}),
         ("no_drift", "there is no drift", {"drift": torch.zeros_like(x)}),
+        ("no_x", "the drift lacks its x: it is the same at all points",
+         {"drift": drift_rate(reference, t).unsqueeze(1).expand_as(x)}),
+        ("alpha_sign", "the exponent of α(t) has the wrong sign: that is 1/α", {"α(t)": 1 / alpha}),
+        ("diffusion_for_sigma", "σ(t) is g(t), the rate at which noise comes; wanted is how much has come",
+         {"σ(t)": diffusion}),
         ("alpha_squared", "α(t) lacks the ½ in its exponent: that is α²", {"α(t)": alpha**2}),
         ("alpha_squared", "α(t) has a ½ too many in its exponent: that is √α", {"α(t)": alpha.abs().sqrt()}),
         ("variance_for_std", "that is the variance; σ(t) is its root", {"σ(t)": sigma**2}),
@@ -250,6 +260,11 @@ def _sdes_differing(reference, x, t) -> list[Mistake]:
             ("integral", words, {"α(t)": (-wrong / 2).exp()}),
             ("integral", words, {"σ(t)": sigma_of(-torch.expm1(-wrong))}),
         ]
+        higher = type(reference)(reference.beta_min, reference.beta_min + reference.beta_max)
+        entries.append(
+            ("beta_max", "β(t) is β_min + β_max t, and ends at the sum of both; its slope is β_max − β_min",
+             {"α(t)": higher.alpha(t), "σ(t)": higher.sigma(t), "drift": higher.drift(x, t),
+              "diffusion": higher.diffusion(t)}))  # fmt: skip
     return [Mistake(key, words, functools.partial(dict, value)) for key, words, value in entries]
 
 
@@ -339,6 +354,12 @@ def check_reverse_step(step: Callable[..., Any], *, seed: Integer = 0, time_limi
             mistakes,
             verified="drift, score and noise of your step are right, under all three kinds of SDE",
         )
+        if not report.passed and report.mistake is None and all(one.moved_first for one in steps):
+            raise Refusal(
+                "the score is asked at a state that has been moved already: drift, score and noise of a step all "
+                "belong to the state x from which it starts",
+                "order",
+            )
         if report.mistake is None:
             for one in steps:
                 one.refuse_dependent_noise(exact=answers[0].holds and answers[1].holds)
@@ -390,14 +411,16 @@ class _Step(_Increment):
         self.process, self.t, self.dt = _telling_step(kind, generator)
         x = 12.0 * standard_normal((n, d), generator=generator, dtype=_DOUBLE)
         self.phase = 6.0 * torch.rand(d, generator=generator, dtype=_DOUBLE)
-        self.asked = []
+        self.asked, self.states = [], []
         new = self.run(x, child(generator))
         refuse_other_times(self.asked, self.t, self.process, dt=self.dt)
+        self.moved_first = all(s.shape == x.shape and not torch.allclose(s, x, rtol=1e-3) for s in self.states)
         super().__init__(self.process, self.t, self.dt, x, self.score(x, self.t), new)
 
     def score(self, x, t):
         """A score that no multiple of the state comes near."""
         self.asked.append(t)
+        self.states.append(x.detach().to(_DOUBLE))
         return 12.0 * torch.sin(2.0 * x + self.phase)
 
     def run(self, x, source):
@@ -518,6 +541,10 @@ def _steps_mistaken(steps) -> tuple[Callable[..., dict[str, Any]], list[tuple[st
             "the drift is −g² x/2, which is that of VP alone: take f from the SDE that you are given",
             {"drift": own},
         ),
+        ("own_drift", "the drift is −g x/2: it is not made of g; take f from the SDE that you are given",
+         {"drift": own / g}),
+        ("own_drift", "the drift is −g² x: it is not made of g; take f from the SDE that you are given",
+         {"drift": 2 * own}),
         ("no_score", "the score is missing: that is the forward SDE run backwards", {"score": 0.0}),
         ("time_direction", "the sign of dt is wrong: the step goes away from the data", {"turn": -1.0}),
         (
@@ -531,6 +558,7 @@ def _steps_mistaken(steps) -> tuple[Callable[..., dict[str, Any]], list[tuple[st
         ("uniform_noise", "the noise is drawn with rand, uniform on [0, 1], not with randn", {"law": uniform}),
         ("uniform_noise", "the noise is uniform on [−1, 1], not normal", {"law": symmetric}),
         ("no_step", "drift and score are not multiplied by dt", {"drift": moved / dt, "score": 1 / dt}),
+        ("no_step", "drift and score are not multiplied by dt", {"drift": moved / h, "score": 1 / h}),
         ("no_change", "the state does not change", {"drift": 0 * moved, "score": 0.0, "noise": 0.0}),
     ]  # fmt: skip
 

@@ -1,8 +1,9 @@
 """Answers as students write them, handed to the checks: which are refused, and by which name.
 
-Two catalogues: ``tuned``, on which the checks were mended, and ``held_out``, which was written first and on which
-nothing was tuned. Each answer is right, or holds one mistake, or a pair; ``test_catalogue`` prints what becomes
-of them.
+Three catalogues: ``tuned``, on which the checks were mended; ``held_out``, the first pile, which was written first and
+on which they were mended once its figures had been told; and ``second_reading``, the second pile, written before that
+and read after it, once; what it showed was mended, too. Each answer is right, or holds one mistake, or a pair;
+``test_catalogue`` prints what becomes of them.
 
 The answers to the tasks of the assignments that no check of the package judges are handed to the cells of the master
 that do.
@@ -157,6 +158,8 @@ CHECKS = {
     "reverse step": lambda f, seed: coursework.check_reverse_step(f, seed=seed),
     "flow": lambda f, seed: coursework.check_probability_flow(f, seed=seed),
     "log prob": lambda f, seed: coursework.check_log_prob(f, seed=seed),
+    "log prob under VE": lambda f, seed: coursework.check_log_prob(f, sde=sde.VESDE(0.1, 10.0), seed=seed),
+    "differentiable log prob": lambda f, seed: coursework.check_log_prob(f, differentiable=True, seed=seed),
     "bits": lambda f, seed: coursework.check_log_prob(f, bin_width=WIDTH, seed=seed),
     "mean estimate": lambda f, seed: coursework.check_estimate(f, "mean", seed=seed),
     "antithetic estimate": lambda f, seed: coursework.check_estimate(f, "antithetic", seed=seed),

@@ -1,4 +1,4 @@
-"""Answers on parametrisations, DDPM and DDIM, written before the check and never tuned on."""
+"""Answers on parametrisations, DDPM and DDIM, of the first pile, written before the check."""
 
 import math
 

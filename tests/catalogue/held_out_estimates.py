@@ -1,4 +1,4 @@
-"""Estimates, Metropolis adjustment and sliced losses on which no check was tuned: written before their checks."""
+"""Estimates, Metropolis adjustment and sliced losses of the first pile, written before their checks."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Answers on likelihoods under the probability flow, written before the check and never tuned on."""
+"""Answers on likelihoods under the probability flow, of the first pile, written before the check."""
 
 import itertools
 import math

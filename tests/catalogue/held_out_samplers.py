@@ -1,4 +1,4 @@
-"""Answers on whole samplers, written before the check and never tuned on."""
+"""Answers on whole samplers, of the first pile, written before the check."""
 
 import itertools
 

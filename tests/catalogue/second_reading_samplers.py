@@ -313,12 +313,12 @@ def last_state_returned(sde, score, shape, *, n_steps, t_min, generator):
     return _sample(sde, score, shape, torch.linspace(1, t_min, n_steps + 1), generator, end=False)
 
 
-@wrong("sampler", "wrong_time|grid|t_min")
+@wrong("sampler", "wrong_time|grid|t_min|exception")
 def ten_times_too_early(sde, score, shape, *, n_steps, t_min, generator):
     return _sample(sde, score, shape, torch.linspace(1, 10 * t_min, n_steps + 1), generator)
 
 
-@wrong("sampler", "calls|wrong_time|grid")
+@wrong("sampler", "calls|wrong_time|grid|step_missing")
 def n_steps_points_on_the_grid(sde, score, shape, *, n_steps, t_min, generator):
     return _sample(sde, score, shape, torch.linspace(1, t_min, n_steps), generator)
 
