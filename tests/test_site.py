@@ -609,6 +609,16 @@ def test_figures_are_numbered_one_after_the_other_and_one_stands_at_the_head(vis
     assert words.locator("a:not(.headerlink)").get_attribute("href") == f"#figure-{number}"
 
 
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_no_line_begins_with_the_mark_that_follows_a_formula(site, name):
+    """A browser may end a line at any formula, unless what touches it is in one box with it."""
+    formulas = soup(site, name).select("article :is(p, li) span.math")
+    formulas = [formula for formula in formulas if not formula.find_parent("figcaption")]
+    after = [formula.next_sibling for formula in formulas]
+    loose = [text for text in after if isinstance(text, str) and re.match(r"[,.;:?!)]", text)]
+    assert (loose, len(formulas) > 0) == ([], True)
+
+
 @pytest.mark.parametrize("visited", LIVE, indirect=True)
 def test_a_slider_of_a_figure_that_lives_has_room_for_its_stops(visited):
     for width in (390, 820, 1280):
