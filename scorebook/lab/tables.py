@@ -574,7 +574,10 @@ def plus_minus(mean: Number, error: Number) -> str:
         inner = plus_minus(mean / 10.0**power, error / 10.0**power)
         return f"({inner}) × 10{str(power).translate(_SUPERSCRIPT)}"
     decimals = max(decimals, 0)
-    return f"{mean:.{decimals}f} ± {error:.{decimals}f}".replace("-", _MINUS)
+    shown = f"{mean:.{decimals}f}"
+    if float(shown) == 0:
+        shown = shown.removeprefix("-")  # zero has no sign
+    return f"{shown} ± {error:.{decimals}f}".replace("-", _MINUS)
 
 
 def _digits_to(value: float, unit: float) -> int:
