@@ -197,13 +197,14 @@ def _where(path, piece, root):
     return f"{place}, cell {piece.cell}, line {piece.line}" if piece.cell else f"{place}:{piece.line}"
 
 
-def update(name, shown=(), root=ROOT):
+def update(name, shown=(), root=ROOT, elsewhere=None):
     """Writes the messages of a page into its catalogue; what has changed keeps its translation, marked fuzzy.
 
     Args:
         name: of the page.
         shown: texts that the page shows and no source has.
         root: the repository.
+        elsewhere: translations in other catalogues, for a text that was shared by pages, or is from now on.
 
     Returns:
         The catalogue.
@@ -214,7 +215,12 @@ def update(name, shown=(), root=ROOT):
     for text in shown:
         if text not in template:
             template.add(text, auto_comments=["shown"])
+    had = {message.id for message in old if message.id}
     old.update(template, no_fuzzy_matching=False)
+    for message in old:
+        if message.id and message.id not in had and message.id in (elsewhere or {}):
+            message.string = elsewhere[message.id]
+            message.flags.discard("fuzzy")
     write(name, old, root)
     return old
 
@@ -291,6 +297,7 @@ def main(names, root=ROOT):
     from shown import of_pages  # it needs the built pages
 
     found = of_pages(root)
+    elsewhere = {text: chinese for name in [*pages(root), COMMON] for text, chinese in words(name, root).items()}
     for name in [*pages(root), COMMON, LIVE]:
         if not names or name in names or name in (COMMON, LIVE):
             shown = found.get(name, [])
@@ -298,7 +305,7 @@ def main(names, root=ROOT):
                 # Not built: what the catalogue has from another build stays.
                 kept = [m.id for m in catalogue(name, root) if m.id and "shown" in m.auto_comments]
                 shown = list(dict.fromkeys([*shown, *kept]))
-            update(name, shown, root)
+            update(name, shown, root, elsewhere)
     wanted = names or [*pages(root), COMMON, LIVE]
     totals = [_report(name, root, long=bool(names)) for name in wanted]
     print(
