@@ -507,6 +507,8 @@ def test_the_readme_and_the_makefile_and_the_tests_build_the_book_alike(root):
     line = 'jupyter-book build book --config _config.yml --toc "{}/_toc.yml" --path-output . -W -n --keep-going'
     assert line.format("$$PWD") in (root / "Makefile").read_text(encoding="utf-8")
     assert line.format("$PWD") in (root / "README.md").read_text(encoding="utf-8")
+    for name in ("Makefile", "README.md"):
+        assert "tools/chinese.py --publish" in (root / name).read_text(encoding="utf-8")
 
 
 def test_what_is_pinned_satisfies_the_package(root):

@@ -480,6 +480,13 @@ def test_the_questions_of_a_page_are_put_into_its_language(root):
     assert text.index("## 自测") < text.index("什么？") < text.index("## 练习")
 
 
+def test_the_notebooks_that_colab_opens_say_what_the_catalogues_say(root, tmp_path):
+    written = {path.name: path.read_bytes() for path in chinese.notebooks(tmp_path)}
+    kept = {path.name: path.read_bytes() for path in (root / "locale" / catalogues.LANGUAGE / "notebooks").glob("*")}
+    stale = [name for name in sorted(written.keys() | kept.keys()) if written.get(name) != kept.get(name)]
+    assert stale == [], "run make chinese-notebooks"
+
+
 def test_a_chinese_notebook_has_the_code_of_the_english_one_and_runs(root, tmp_path):
     (path,) = chinese.notebooks(tmp_path, ["langevin"])
     written, own = (nbformat.read(p, 4) for p in (path, root / "book" / "langevin.ipynb"))

@@ -175,10 +175,13 @@ def read_branch(root=ROOT):
     return _stated("branch", (root / "_config.yml").read_text(encoding="utf-8"))[1].strip("\"'")
 
 
+NOTEBOOKS = ("book", "coursework", "locale")
+
+
 def files_with_address(root=ROOT):
     """The files that state the address."""
     named = ("_config.yml", "README.md", "CITATION.cff", "tools/setup_cell.ipy")
-    notebooks = [path for folder in ("book", "coursework") for path in files(root / folder, "*.ipynb", root)]
+    notebooks = [path for folder in NOTEBOOKS for path in files(root / folder, "*.ipynb", root)]
     # A fork may have dropped the citation, but not the configuration.
     return [root / name for name in named if name == named[0] or (root / name).exists()] + notebooks
 
