@@ -215,8 +215,14 @@ def _count(run):
     return str(len(run.claims))
 
 
+POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def _number(value):
-    return value if isinstance(value, str) else f"{value:.4g}".replace("-", "−")
+    if isinstance(value, str):
+        return value
+    digits, _, power = f"{value:.4g}".replace("-", "−").partition("e")
+    return digits + (f" × 10{str(int(power.replace('−', '-'))).translate(POWERS)}" if power else "")
 
 
 def _with_error(value, error):
