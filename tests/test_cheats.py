@@ -9,6 +9,7 @@ import pkgutil
 
 import assignments
 import confinement
+import IPython
 import nbformat
 import pytest
 from assignments import UNPROTECTED, grade, student_version
@@ -192,7 +193,7 @@ CHEATS = {
         + "def trace(frame, event, argument):\n"
         + "    return local if frame.f_code.co_name == '<module>' else None\n"
         + "sys.settrace(trace)",
-        ["plain", "torch"],
+        ["plain", "torch"] if IPython.version_info[0] > 7 else [],  # the older one runs a cell line by line
     ),
     "other builtins": (
         WRONG + "import builtins\nbuiltins.AssertionError = type('Mild', (Warning,), {})\nbuiltins.abs = lambda x: 0",
