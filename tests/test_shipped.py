@@ -59,7 +59,7 @@ def test_the_card_is_complete(name):
     keys = {"name", "network", "sde", "data", "training", "n_weights", "command", "versions", "licence", "sha256"}
     keys |= {"stored_as", "cost_of_rounding", "figures"} | ({"data_std"} if name in SCORES else set())
     if name == "mnist":  # the others were trained before cards told
-        keys |= {"commit", "seconds"}
+        keys |= {"commit", "seconds", "compared"}
         assert re.fullmatch("[0-9a-f]{40}", card["commit"])
         assert 0 < card["seconds"] < 3 * 3600
     assert set(card) == keys
@@ -71,6 +71,20 @@ def test_the_card_is_complete(name):
         assert math.isfinite(found["value"])
         assert 0 < found["error"] < 0.1 * found["value"]
         assert found["n"] >= 10
+
+
+def test_the_page_tells_of_two_minutes_what_the_card_has_of_them():
+    compared = lab.pretrained("mnist")[1]["compared"]
+    assert compared["seconds"] == 120
+    loss = {which: found["held-out loss, label given"] for which, found in compared["found"].items()}
+    assert all(each["n"] == 3 for each in loss.values())
+    gap = loss["as shipped"]["value"] - loss["without attention"]["value"]
+    assert gap > 2 * math.hypot(
+        loss["as shipped"]["error"], loss["without attention"]["error"]
+    )  # attention does not pay
+    assert loss["plain"]["value"] > 2 * loss["as shipped"]["value"]
+    steps = {which: found["steps"] for which, found in compared["found"].items()}
+    assert steps["plain"] > 7 * steps["as shipped"]
 
 
 @EACH
