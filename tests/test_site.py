@@ -739,7 +739,7 @@ def soup(site, name):
 TOLD = {
     "": r"[1-9]\d* minutes? to read · [1-9]\d* s to run, in this build( on a busy machine, [1-9]\d* s of them on a "
     r"processor)?",
-    CHINESE: r"阅读约 [1-9]\d* 分钟 · 本次编译(运行|在繁忙的机器上运行) [1-9]\d* 秒(，其中处理器 [1-9]\d* 秒)?",
+    CHINESE: r"阅读约 [1-9]\d* 分钟 · 本次构建(运行|在繁忙的机器上运行) [1-9]\d* 秒(，其中处理器 [1-9]\d* 秒)?",
 }
 
 
