@@ -252,6 +252,10 @@ def said(name, text, root=ROOT):
             if message not in words and shown.said(message, words) is None:
                 logger.warning("no translation of what the page shows: %s", message, location=name, type="scorebook")
     shown.translate(soup, words)
+    if name in catalogues.UNTRANSLATED and soup.select_one("article h1"):
+        title = soup.select_one("article h1")
+        title["lang"], first = NAMES[catalogues.LANGUAGE][1], next(title.strings)
+        first.replace_with(words.get(first.strip(), first))
     for emphasis in soup.select("article em"):
         text = emphasis.get_text()
         if not re.search(f"[{catalogues.HAN}]", text):  # the title of a book or a journal
