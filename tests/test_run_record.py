@@ -33,7 +33,7 @@ ROW = {
     ("row", "shown"),
     [
         ({"expected": 0.5, "resolution": 0.02}, "0.5 within 0.02"),
-        ({"expected": -12345.6, "resolution": 1e-6}, "−1.235e+04 within 1e−06"),
+        ({"expected": -12345.6, "resolution": 1e-6}, "−1.235 × 10⁴ within 1 × 10⁻⁶"),
         ({"at_most": 1.3}, "≤ 1.3"),
         ({"at_least": 0.9}, "≥ 0.9"),
         ({"at_least": -0.1, "at_most": 0.2}, "≥ −0.1, ≤ 0.2"),

@@ -73,6 +73,7 @@ def lives(name):
 PAGES = written_pages() + MADE
 CHINESE = "zh/"  # where the pages of the second edition lie, once it is whole
 PRINTED = "table.scorebook-table, div.output.stream, div.output.text_plain"
+PICTURES = "article :is(div.cell_output, figure.headpiece) img"
 NEAR = 2  # of these, after an answer
 NOTEBOOKS = [name for name in PAGES if (ROOT / "book" / f"{name}.ipynb").exists()]
 LIVE = [name for name in PAGES if lives(name)]
@@ -495,7 +496,7 @@ def test_a_figure_is_at_home_in_the_dark(visited):
         visited.emulate_media(color_scheme=scheme)
         visited.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
         visited.wait_for_function("[...document.images].every(image => image.complete)")
-        shown = visited.locator("article div.cell_output img:visible").evaluate_all(
+        shown = visited.locator(f"{PICTURES}:visible").evaluate_all(
             "all => all.filter(image => !image.closest('.scorebook-explorer')).map(image => image.className)"
         )
         assert shown
@@ -506,7 +507,7 @@ def test_a_figure_is_at_home_in_the_dark(visited):
         """async () => {
             const page = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);
             const strange = [];
-            for (const image of document.querySelectorAll("article div.cell_output img.only-dark")) {
+            for (const image of document.querySelectorAll("article :is(div.cell_output, .headpiece) img.only-dark")) {
                 image.loading = "eager";
                 await image.decode();
                 const canvas = new OffscreenCanvas(1, 1).getContext("2d");
@@ -547,7 +548,7 @@ def test_the_letters_of_a_figure_are_read_on_a_phone(visited):
     visited.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
     visited.evaluate("for (const image of document.images) image.loading = 'eager'")
     visited.wait_for_function("[...document.images].every(image => image.complete)")
-    shown = visited.locator("article div.cell_output img:visible").evaluate_all(
+    shown = visited.locator(f"{PICTURES}:visible").evaluate_all(
         """all => all.filter(image => !image.closest(".scorebook-explorer, .scorebook-live")).map(
             image => [image.currentSrc, image.getBoundingClientRect().width, image.naturalWidth])"""
     )
