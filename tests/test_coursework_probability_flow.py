@@ -189,6 +189,8 @@ WRONG_LIKELIHOODS = {
     "per dimension": (lambda *problem: likelihood()(*problem) / 3, {}, "per_dimension"),
     "mean": (lambda *problem: likelihood()(*problem).mean(), {}, "shape"),
     "no bin width": (bits(offset=lambda width: 0.0), WIDTH, "bin_width"),
+    "no bin width of an eighth": (bits(offset=lambda width: 0.0), {"bin_width": 0.125}, "bin_width"),
+    "no bin width of eight": (bits(offset=lambda width: 0.0), {"bin_width": 8.0}, "bin_width"),
     "bin width's sign": (bits(offset=lambda width: -math.log2(width)), WIDTH, "bin_width"),
     "bin width once": (bits(offset=lambda width: math.log2(width) / 3), WIDTH, "bin_width"),
     "bin width for its logarithm": (bits(offset=lambda width: width), WIDTH, "bin_width"),

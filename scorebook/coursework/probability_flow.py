@@ -232,7 +232,7 @@ def check_log_prob(
     def check():
         points, copies = 6, 16
         low = 0.1 + 0.2 * torch.rand((), generator=generator, dtype=torch.float32).item()
-        process = continued(SubVPSDE(low, 8.0) if sde is None else copy.copy(sde))
+        process = continued(_telling_process(low, bin_width) if sde is None else copy.copy(sde))
         variances = torch.tensor([0.05, 0.3, 0.8], dtype=_DOUBLE)
         d, axes = len(variances), _telling_axes(variances, generator)
         x = variances.sqrt() * standard_normal((points, d), generator=generator, dtype=_DOUBLE) @ axes.mT
@@ -429,6 +429,13 @@ def _spied(ask, score, x) -> tuple[list[Any], bool]:
         ask(spy, x)
     # Of a few signs two draws may agree by chance; a probe that is kept agrees throughout.
     return times, len(seen) >= 6 and None not in seen and len(set(seen)) > 0.9 * len(seen)
+
+
+def _telling_process(low, bin_width) -> SubVPSDE:
+    """An SDE whose drift's divergence is not log Δ for each dimension: who forgets either is told which it was."""
+    process = SubVPSDE(low, 8.0)
+    drift = 0.25 * (process.beta_min + process.beta_max)  # ½ ∫ β dt
+    return process if bin_width is None or abs(abs(math.log(bin_width)) - drift) > 0.4 else SubVPSDE(low, 12.0)
 
 
 def _telling_axes(variances, generator) -> Tensor:
