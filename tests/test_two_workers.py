@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 
@@ -47,6 +48,27 @@ def test_both_halves_of_the_tests_run_and_each_can_fail_the_command(root, tmp_pa
     asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
     parts = ["not site", "site"][: 1 if codes[0] == 2 else 2]
     assert asked == [f"-m pytest -m {part} --numprocesses 2 --dist loadgroup tests/test_sde.py" for part in parts]
+
+
+def test_one_worker_runs_all_tests_of_a_group(root, tmp_path):
+    source = """
+        import os, pathlib, time, pytest
+
+        @pytest.mark.parametrize("k", range(6))
+        @pytest.mark.parametrize("group", [pytest.param(g, marks=pytest.mark.xdist_group(g)) for g in ("one", "two")])
+        def test_it(group, k):
+            time.sleep(0.05)
+            with pathlib.Path(__file__).with_name(group).open("a", encoding="utf-8") as file:
+                print(os.environ["PYTEST_XDIST_WORKER"], file=file)
+    """
+    (tmp_path / "test_groups.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-c", root / "pyproject.toml", "--rootdir", tmp_path]
+    command += ["-p", "no:cacheprovider", "-o", "testpaths=", "-o", "pythonpath=", tmp_path]
+    command += ["--numprocesses", "2", "--dist", "loadgroup"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stdout
+    ran = {group: (tmp_path / group).read_text(encoding="utf-8").split() for group in ("one", "two")}
+    assert {group: (len(workers), len(set(workers))) for group, workers in ran.items()} == dict.fromkeys(ran, (6, 1))
 
 
 def test_a_test_that_hangs_is_ended_and_shows_where_it_stood(root, tmp_path):
