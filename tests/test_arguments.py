@@ -16,8 +16,10 @@ from scorebook.lab.arguments import (
     non_negative,
     one_of,
     one_per_row,
+    one_read,
     positive,
     positive_integer,
+    require,
     same_shape,
     some_points,
     standard_normal,
@@ -250,3 +252,20 @@ def test_an_inner_time_is_neither_end(t):
     inner_time("t_min", 1e-9)
     with pytest.raises(ValueError, match=r"t_min must lie in \(0, 1\), got"):
         inner_time("t_min", t)
+
+
+# one_read
+
+
+@pytest.mark.parametrize("through", [torch.func.jacrev, torch.func.jacfwd])
+def test_checks_are_read_below_the_derivatives_of_torch_func(through):
+    def square(x):
+        with one_read():
+            require((x > 0).all(), lambda: ValueError("x must be positive"))
+            require((x < 2).all(), lambda: ValueError("x must be below 2"))
+        return x**2
+
+    x = torch.tensor([0.5, 1.5])
+    assert torch.equal(through(square)(x), torch.diag(2 * x))
+    with pytest.raises(ValueError, match="x must be below 2"):
+        through(square)(2 * x)

@@ -115,15 +115,21 @@ def _refusals(checks: list[_Check], wanted: list[Any]) -> Iterator[Exception]:
     read: dict[torch.device, Iterator[float]] = {}
     for device, values in on.items():
         dtype = functools.reduce(torch.promote_types, (value.dtype for value in values))
-        # On the meta device there is nothing to read.
-        read[device] = iter(
-            [math.nan] * len(values) if device.type == "meta" else torch.stack([v.to(dtype) for v in values]).tolist()
-        )
+        read[device] = iter(_numbers(torch.stack([v.to(dtype) for v in values])))
     numbers_read = [next(read[value.device]) for value in together]
     wanted[:] = numbers_read[: len(wanted)]
     for (_, refusal), held in zip(checks, numbers_read[len(wanted) :], strict=True):
         if not held and (error := refusal()) is not None:
             yield error
+
+
+def _numbers(values: Tensor) -> list[float]:
+    if values.is_meta:  # nothing to read
+        return [math.nan] * len(values)
+    try:
+        return values.tolist()
+    except RuntimeError:  # below a transformation of torch.func the older versions give single numbers only
+        return [value.item() for value in values]
 
 
 def at_least_single(x: Tensor) -> Tensor:
