@@ -44,26 +44,26 @@ def the_distribution_differentiated(x, mean, covariance):
     return vmap(torch.func.grad(lambda point: mvn.log_prob(point)))(x)
 
 
-@wrong("gaussian score", "the covariance is passed as the precision matrix, so the residual is multiplied by it")
+@wrong("gaussian score", "covariance")
 def precision_for_covariance(x, mean, covariance):
     mvn = distributions.MultivariateNormal(mean, precision_matrix=covariance)
     x = x.clone().requires_grad_(True)
     return torch.autograd.grad(mvn.log_prob(x).sum(), x)[0]
 
 
-@wrong("gaussian score", "only one of the two Cholesky factors is solved: the whitened residual is returned")
+@wrong("gaussian score", "std_for_variance")
 def half_way_through_cholesky(x, mean, covariance):
     L = torch.linalg.cholesky(covariance)
     return -torch.linalg.solve_triangular(L, (x - mean).T, upper=False).T
 
 
-@wrong("gaussian score", "only the diagonal of the covariance is used, as if the coordinates were independent")
+@wrong("gaussian score", "diagonal")
 def coordinate_by_coordinate(x, mean, covariance):
     var = covariance.diagonal()
     return torch.stack([(mean[i] - x[:, i]) / var[i] for i in range(x.shape[1])], dim=1)
 
 
-@wrong("gaussian score", "the minus sign is missing", "the mean is not subtracted")
+@wrong("gaussian score", "sign", "no_mean")
 def energy_of_a_centred_law(x, mean, covariance):
     prec = torch.inverse(covariance)
     return torch.einsum("ij,bj->bi", prec, x)
@@ -104,14 +104,14 @@ def numpy_with_a_shift(x, weights, means, variances):
     return torch.as_tensor(s)
 
 
-@wrong("mixture score", "variances are taken for standard deviations")
+@wrong("mixture score", "unforeseen")
 def variances_into_normal(x, weights, means, variances):
     log_n = distributions.Normal(means, variances[:, None]).log_prob(x[:, None]).sum(-1)
     r = torch.softmax(log_n + weights.log(), dim=-1)
     return torch.einsum("bk,bkd->bd", r, (means - x[:, None]) / variances[:, None].square())
 
 
-@wrong("mixture score", "each point is given to its most probable component alone: argmax for the responsibilities")
+@wrong("mixture score", "hard")
 def hard_assignment(x, weights, means, variances):
     d2 = torch.cdist(x, means).pow(2)
     logits = torch.log(weights) - d2 / (2 * variances) - x.size(1) / 2 * torch.log(variances)
@@ -119,7 +119,7 @@ def hard_assignment(x, weights, means, variances):
     return (means[k] - x) / variances[k].unsqueeze(1)
 
 
-@wrong("mixture score", "the responsibilities are normalised over the batch instead of over the components")
+@wrong("mixture score", "coupled")
 def softmax_over_the_batch(x, weights, means, variances):
     diff = means[:, None, :] - x[None, :, :]  # (K, B, d)
     log_joint = weights.log()[:, None] - 0.5 * diff.pow(2).sum(-1) / variances[:, None]
@@ -128,7 +128,7 @@ def softmax_over_the_batch(x, weights, means, variances):
     return (resp[..., None] * diff / variances[:, None, None]).sum(0)
 
 
-@wrong("mixture score", "the mixture weights are left out", "the sign of the score is turned")
+@wrong("mixture score", "weights", "sign")
 def a_gradient_to_descend(x, weights, means, variances):
     parts = []
     for m, v in zip(means, variances, strict=True):
@@ -163,14 +163,14 @@ def five_point_stencil(log_prob, x, h=1e-3):
     return gradient
 
 
-@wrong("score by autograd", "the gradient of the density, not of its logarithm")
+@wrong("score by autograd", "density")
 def gradient_of_the_density(log_prob, x):
     inp = x.clone().detach().requires_grad_(True)
     p = torch.exp(log_prob(inp))
     return torch.autograd.grad(outputs=p, inputs=inp, grad_outputs=torch.ones_like(p))[0]
 
 
-@wrong("score by autograd", "gradients of earlier rows pile up: all rows share one cumulative sum of gradients")
+@wrong("score by autograd", "coupled")
 def never_zeroed(log_prob, x):
     shift = torch.zeros(x.shape[1], dtype=x.dtype, requires_grad=True)
     scores = []
@@ -211,14 +211,14 @@ def central_differences(field, x):
     return torch.tensor(out)
 
 
-@wrong("divergence", "the gradient of the sum of all components is summed: all entries of the Jacobian, not its trace")
+@wrong("divergence", "all_entries")
 def one_backward_is_enough(field, x):
     x = x.detach().requires_grad_()
     g = torch.autograd.grad(field(x).sum(), x)[0]
     return g.sum(dim=1)
 
 
-@wrong("divergence", "the index of the coordinate runs over the batch: values[i] where values[:, i] is meant")
+@wrong("divergence", "unforeseen")
 def the_wrong_axis_of_values(field, x):
     x = x.detach().clone().requires_grad_()
     values = field(x)
@@ -229,13 +229,13 @@ def the_wrong_axis_of_values(field, x):
     return div
 
 
-@wrong("divergence", "the logarithm of the determinant of the Jacobian instead of its trace, as in normalising flows")
+@wrong("divergence", "determinant")
 def as_in_a_normalising_flow(field, x):
     J = vmap(jacrev(lambda z: field(z[None])[0]))(x)
     return torch.linalg.slogdet(J).logabsdet
 
 
-@wrong("divergence", "finite differences in single precision with a step so small that rounding drowns them")
+@wrong("divergence", "unforeseen")
 def differences_in_float32(field, x, eps=1e-6):
     with torch.no_grad():
         base = field(x).float()
@@ -264,25 +264,21 @@ def jacobian_of_the_summed_field(field, x):
     return jac.diagonal(dim1=0, dim2=2).sum(-1)
 
 
-@wrong("differentiable divergence", "retain_graph instead of create_graph: the values are right, without a gradient")
+@wrong("differentiable divergence", "detached")
 def retained_but_not_created(field, x):
     x = x.clone().requires_grad_(True)
     s = field(x)
     return sum(torch.autograd.grad(s[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(x.size(1)))
 
 
-@wrong("differentiable divergence", "the terms go through numpy, which cuts the graph")
+@wrong("differentiable divergence", "detached")
 def summed_in_numpy(field, x):
     J = vmap(jacrev(lambda z: field(z[None])[0]))(x)
     traces = np.trace(J.detach().numpy(), axis1=1, axis2=2)
     return torch.tensor(traces, requires_grad=True)
 
 
-@wrong(
-    "differentiable divergence",
-    "every row of the Jacobian is summed whole, not its diagonal entry",
-    "each term is detached",
-)
+@wrong("differentiable divergence", "all_entries", "detached")
 def all_entries_and_detached(field, x):
     x = x.detach().requires_grad_()
     values, total = field(x), 0
@@ -323,7 +319,7 @@ def a_difference_along_v(field, x, *, generator):
     return acc / 3
 
 
-@wrong("estimate", "the signs are those of uniform numbers on [0, 1), so all directions are the vector of ones")
+@wrong("estimate", "all_entries")
 def signs_of_positive_numbers(field, x, *, generator):
     v = torch.sign(torch.rand(x.shape, generator=generator, dtype=x.dtype))
     x = x.detach().requires_grad_(True)
@@ -331,7 +327,7 @@ def signs_of_positive_numbers(field, x, *, generator):
     return (vJ * v).flatten(1).sum(1)
 
 
-@wrong("estimate", "the directions at the two sides of the Jacobian are drawn independently, so the mean is zero")
+@wrong("estimate", "unforeseen")
 def a_fresh_draw_on_each_side(field, x, *, generator):
     def noise():
         return torch.randn(x.shape, generator=generator, dtype=x.dtype)
@@ -341,7 +337,7 @@ def a_fresh_draw_on_each_side(field, x, *, generator):
     return (pulled * noise()).sum(1)
 
 
-@wrong("estimate", "the generator is seeded anew inside, so that every call draws the same directions")
+@wrong("estimate", "fixed_seed|same_probe")
 def reproducible_at_last(field, x, *, generator):
     generator = torch.Generator().manual_seed(42)
     v = torch.randn(x.shape, generator=generator, dtype=x.dtype)
@@ -350,7 +346,7 @@ def reproducible_at_last(field, x, *, generator):
     return (torch.autograd.grad(s, x, grad_outputs=v)[0] * v).sum(dim=1)
 
 
-@wrong("estimate", "the directions have length one, without the factor d", "the mean over coordinates, not the sum")
+@wrong("estimate", "unit_projections", "mean_dims|unit_projections")
 def unit_directions_averaged(field, x, *, generator):
     v = F.normalize(torch.randn(x.shape, generator=generator, dtype=x.dtype), dim=1)
     x = x.detach().requires_grad_()
@@ -378,7 +374,7 @@ def one_corner_of_the_cube(field, x, *, generator):
     return torch.einsum("bi,bij,bj->b", v, J, v)
 
 
-@wrong("estimate in 3 dimensions", "the polar angle is uniform, so that directions crowd at the poles of the sphere")
+@wrong("estimate in 3 dimensions", "unforeseen")
 def crowded_at_the_poles(field, x, *, generator):
     theta = math.pi * torch.rand(len(x), generator=generator, dtype=x.dtype)
     phi = 2 * math.pi * torch.rand(len(x), generator=generator, dtype=x.dtype)
@@ -387,7 +383,7 @@ def crowded_at_the_poles(field, x, *, generator):
     return (v * torch.autograd.grad(field(x), x, v)[0]).sum(1)
 
 
-@wrong("estimate in 3 dimensions", "entries are -1, 0 or 1 with equal probability: their variance is 2/3")
+@wrong("estimate in 3 dimensions", "unforeseen")
 def minus_one_nought_one(field, x, *, generator):
     v = torch.randint(-1, 2, x.shape, generator=generator).to(x)
     _, pushed = jvp(field, (x,), (v,))
@@ -410,12 +406,12 @@ def the_square_multiplied_out(model, x, score):
     return torch.mean(0.5 * torch.einsum("bd,bd->b", s, s) - cross + 0.5 * torch.einsum("bd,bd->b", t, t))
 
 
-@wrong("explicit loss", "the norm is not squared")
+@wrong("explicit loss", "norm")
 def distance_for_its_square(model, x, score):
     return 0.5 * torch.linalg.norm(model(x) - score(x), dim=-1).mean()
 
 
-@wrong("explicit loss", "the sum over the batch, not its mean")
+@wrong("explicit loss", "sum_batch")
 def a_loss_per_batch(model, x, score):
     total = 0.0
     for row in x:
@@ -424,7 +420,7 @@ def a_loss_per_batch(model, x, score):
     return total
 
 
-@wrong("explicit loss", "the half is missing", "the mean over the dimensions, not the sum")
+@wrong("explicit loss", "half|mse", "mean_dims|mse")
 def plain_mse_loss(model, x, score):
     return F.mse_loss(model(x), score(x))
 
@@ -455,7 +451,7 @@ def exact_score_matching_loop(model, samples):
     return (loss1 + loss2).mean()
 
 
-@wrong("implicit loss", "the trace carries no gradient: create_graph is missing")
+@wrong("implicit loss", "detached")
 def trace_without_graph(model, x):
     x = x.detach().requires_grad_()
     s = model(x)
@@ -463,7 +459,7 @@ def trace_without_graph(model, x):
     return tr.mean() + 0.5 * s.square().sum(1).mean()
 
 
-@wrong("implicit loss", "the square of the sum of the components stands where the sum of their squares belongs")
+@wrong("implicit loss", "unforeseen")
 def square_of_the_sum(model, x):
     x = x.detach().requires_grad_()
     s = model(x)
@@ -471,7 +467,7 @@ def square_of_the_sum(model, x):
     return (div + 0.5 * s.sum(dim=1) ** 2).mean()
 
 
-@wrong("implicit loss", "the whole Jacobian is summed, not its diagonal", "the half before the square is missing")
+@wrong("implicit loss", "all_entries", "half")
 def gradient_penalty_style(model, x):
     x = x.clone().requires_grad_(True)
     s = model(x)
@@ -503,7 +499,7 @@ def slices_pushed_forward(model, x, *, generator=None):
     return torch.linalg.vecdot(v, js).mean() + along.square().mean().div(2)
 
 
-@wrong("sliced loss", "the directions are scaled to length one, without the root of the dimension")
+@wrong("sliced loss", "unit_projections")
 def unit_vectors_as_on_github(model, samples, *, generator=None):
     samples = samples.detach().clone().requires_grad_(True)
     vectors = torch.randn(samples.shape, generator=generator, dtype=samples.dtype)
@@ -514,7 +510,7 @@ def unit_vectors_as_on_github(model, samples, *, generator=None):
     return (loss1 + torch.sum(vectors * grad2, dim=-1)).mean()
 
 
-@wrong("sliced loss", "the projected score in the second term is not squared")
+@wrong("sliced loss", "norm")
 def second_term_not_squared(model, x, *, generator=None):
     x = x.detach().requires_grad_()
     v = torch.randn(x.shape, generator=generator, dtype=x.dtype)
@@ -523,7 +519,7 @@ def second_term_not_squared(model, x, *, generator=None):
     return ((vJ * v).sum(1) + 0.5 * vs).mean()
 
 
-@wrong("sliced loss", "the second product with the direction is forgotten: the gradient of v·s is summed")
+@wrong("sliced loss", "no_second_projection")
 def v_only_once(model, x, *, generator=None):
     x = x.detach().requires_grad_()
     v = torch.randn(x.shape, generator=generator, dtype=x.dtype)
@@ -555,7 +551,7 @@ def as_a_denoiser(model, x, sigma, *, generator=None):
     return (weight * F.mse_loss(denoised, x, reduction="none").sum(-1)).mean() / 2
 
 
-@wrong("denoising loss", "the model is asked at the clean point")
+@wrong("denoising loss", "clean_input")
 def the_clean_point_by_habit(model, x, sigma, *, generator=None):
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
     sigma_ = sigma.view(-1, 1)
@@ -564,7 +560,7 @@ def the_clean_point_by_habit(model, x, sigma, *, generator=None):
     return residual.pow(2).sum(1).mul(0.5).mean()
 
 
-@wrong("denoising loss", "the weight is sigma, not its square")
+@wrong("denoising loss", "weight")
 def annealed_by_one_power(model, x, sigma, *, generator=None):
     col = sigma.unsqueeze(-1)
     z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
@@ -572,7 +568,7 @@ def annealed_by_one_power(model, x, sigma, *, generator=None):
     return (0.5 * (score + z / col).square().sum(-1) * sigma).mean()
 
 
-@wrong("denoising loss", "the model is told the logarithm of sigma")
+@wrong("denoising loss", "noise_scale")
 def conditioned_on_the_logarithm(model, x, sigma, *, generator=None):
     z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
     c_noise = sigma.log()
@@ -580,9 +576,7 @@ def conditioned_on_the_logarithm(model, x, sigma, *, generator=None):
     return 0.5 * ((sigma[:, None] * out + z) ** 2).sum(1).mean()
 
 
-@wrong(
-    "denoising loss", "the mean over all entries, not the sum over the dimensions", "the sign of the target is wrong"
-)
+@wrong("denoising loss", "mean_dims", "target_sign")
 def noise_prediction_mse(model, x, sigma, *, generator=None):
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
     pred = model(x + sigma[:, None] * noise, sigma) * sigma[:, None]
@@ -617,7 +611,7 @@ def squared_times_with_their_weight(model, sde, x, *, generator=None):
     return 0.5 * torch.einsum("b,bd,bd->", weight, gap, gap) / len(x)
 
 
-@wrong("sde loss", "the model is told 999 times the time")
+@wrong("sde loss", "time")
 def labels_of_a_ddpm(model, sde, x, *, generator=None):
     t = torch.rand(len(x), generator=generator, dtype=x.dtype).clamp(min=1e-4)
     labels = t * 999
@@ -626,7 +620,7 @@ def labels_of_a_ddpm(model, sde, x, *, generator=None):
     return 0.5 * (std * model(sde.alpha(t)[:, None] * x + std * z, labels) + z).square().sum(1).mean()
 
 
-@wrong("sde loss", "the weight is the squared diffusion, the likelihood weighting, not the squared sigma")
+@wrong("sde loss", "likelihood_weight")
 def likelihood_weighting(model, sde, batch, *, generator=None):
     t = torch.rand(len(batch), generator=generator, dtype=batch.dtype) * (1 - 1e-3) + 1e-3
     z = torch.randn(batch.shape, generator=generator, dtype=batch.dtype)
@@ -637,7 +631,7 @@ def likelihood_weighting(model, sde, batch, *, generator=None):
     return (0.5 * losses.sum(-1) * g2).mean()
 
 
-@wrong("sde loss", "the root of alpha is taken, as if it were the alpha_bar of DDPM")
+@wrong("sde loss", "alpha_squared")
 def alpha_bar_of_ddpm(model, sde, x, *, generator=None):
     t = 1e-3 + (1 - 1e-3) * torch.rand(len(x), generator=generator, dtype=x.dtype)
     sqrt_alphas_cumprod = sde.alpha(t).sqrt().view(-1, 1)
@@ -647,7 +641,7 @@ def alpha_bar_of_ddpm(model, sde, x, *, generator=None):
     return 0.5 * (sigma * model(x_t, t) + noise).pow(2).sum(1).mean()
 
 
-@wrong("sde loss", "times are crowded at small values, as a squared uniform number, with no weight to make up for it")
+@wrong("sde loss", "wrong_times")
 def early_times_oftener(model, sde, x, *, generator=None):
     t = torch.rand(len(x), generator=generator, dtype=x.dtype).square() * 0.999 + 0.001
     z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
@@ -669,7 +663,7 @@ def every_row_differentiated_alone(model, x, *, generator=None):
     return vmap(term)(x, v).mean()
 
 
-@wrong("plain sliced loss", "one direction serves the whole batch")
+@wrong("plain sliced loss", "shared_projection")
 def one_direction_for_all(model, x, *, generator=None):
     v = 2.0 * torch.randint(2, (x.shape[1], 1), generator=generator).to(x.dtype) - 1
     x = x.detach().requires_grad_()
@@ -678,7 +672,7 @@ def one_direction_for_all(model, x, *, generator=None):
     return (g @ v + 0.5 * vs**2).mean()
 
 
-@wrong("plain sliced loss", "no graph is kept of the slice, so that only the square term trains")
+@wrong("plain sliced loss", "detached")
 def the_graph_is_let_go(model, x, *, generator=None):
     v = torch.empty_like(x).normal_(generator=generator)
     leaf = x.detach().requires_grad_()
@@ -701,7 +695,7 @@ def vr_loss_with_many_slices(model, samples, *, generator=None, n_particles=3):
     return loss.mean()
 
 
-@wrong("reduced sliced loss", "the norm of the score is divided by the dimension: a mean where a sum belongs")
+@wrong("reduced sliced loss", "mean_square")
 def mean_square_in_the_norm(model, x, *, generator=None):
     x = x.detach().requires_grad_()
     s = model(x)
@@ -710,11 +704,7 @@ def mean_square_in_the_norm(model, x, *, generator=None):
     return slices.mean() + 0.5 * s.pow(2).mean()
 
 
-@wrong(
-    "reduced sliced loss",
-    "the directions are uniform on [-1, 1], with a variance of one third",
-    "the half before the square is missing",
-)
+@wrong("reduced sliced loss", "uniform_symmetric", "half")
 def uniform_and_whole(model, x, *, generator=None):
     x = x.detach().requires_grad_()
     v = 2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1
@@ -745,25 +735,25 @@ def a_coordinate_drawn(x, n, *, generator=None):
     return (F.one_hot(pick, d).to(x) * d**0.5).reshape(n, len(x), d)
 
 
-@wrong("projections", "drawn once and repeated: the n directions of a point are all alike")
+@wrong("projections", "same_projection")
 def expanded_n_times(x, n, *, generator=None):
     v = torch.randn(x.shape, generator=generator, dtype=x.dtype)
     return v.expand(n, -1, -1)
 
 
-@wrong("projections", "one sign for all coordinates of a point, so that they are not independent of each other")
+@wrong("projections", "one_direction")
 def one_sign_for_each_point(x, n, *, generator=None):
     sign = torch.randint(0, 2, (n, len(x), 1), generator=generator) * 2 - 1
     return sign * torch.ones_like(x)
 
 
-@wrong("projections", "the norm runs over the points of the batch instead of the coordinates")
+@wrong("projections", "coupled")
 def normalised_along_the_batch(x, n, *, generator=None):
     v = torch.randn(n, *x.shape, generator=generator, dtype=x.dtype)
     return v / v.norm(dim=1, keepdim=True) * x.shape[1] ** 0.5
 
 
-@wrong("projections", "the same directions for every point of the batch", "unit vectors, without the root of d")
+@wrong("projections", "shared_projection", "unit_projections")
 def rows_of_a_rotation(x, n, *, generator=None):
     rows = torch.randn(n, x.shape[1], generator=generator, dtype=x.dtype)
     rows /= rows.norm(dim=1, keepdim=True)
@@ -791,13 +781,13 @@ def jackknife(values):
     return centre, ((n - 1) / n * (leave_one_out - centre).pow(2).sum(0)).sqrt()
 
 
-@wrong("mean estimate", "numpy's standard deviation, which divides by N")
+@wrong("mean estimate", "population")
 def numpy_divides_by_n(values):
     v = np.asarray(values)
     return v.mean(axis=0), v.std(axis=0) / np.sqrt(v.shape[0])
 
 
-@wrong("mean estimate", "one standard deviation of all entries serves every column")
+@wrong("mean estimate", "pooled")
 def one_std_for_the_table(values):
     m = values.mean(dim=0)
     se = values.std() / values.shape[0] ** 0.5
@@ -823,14 +813,14 @@ def quantiles_mirrored(f, n_pairs, *, generator=None):
     return float(pair.mean()), float(pair.std(ddof=1) / n_pairs**0.5)
 
 
-@wrong("antithetic estimate", "the 2n values are treated as independent draws")
+@wrong("antithetic estimate", "independent_pairs")
 def pooled(f, n_pairs, *, generator=None):
     z = torch.randn(n_pairs, generator=generator, dtype=torch.float64)
     values = f(torch.cat((z, -z)))
     return values.mean(), values.std() / math.sqrt(len(values))
 
 
-@wrong("antithetic estimate", "z is uniform on [-1, 1], not normal")
+@wrong("antithetic estimate", "uniform_noise|wrong_law")
 def mirrored_uniform_numbers(f, n_pairs, *, generator=None):
     u = torch.rand(n_pairs, generator=generator, dtype=torch.float64) * 2 - 1
     y = 0.5 * f(u) + 0.5 * f(-u)
@@ -849,27 +839,27 @@ def moments_by_hand(values, log_weights):
     return mu, math.sqrt(np.dot(g - mu, g - mu) / (n * (n - 1)))
 
 
-@wrong("importance estimate", "the weights are divided by their sum, though both densities are normalised")
+@wrong("importance estimate", "normalised")
 def normalised_all_the_same(values, log_weights):
     w = F.softmax(log_weights, dim=0)
     mu = (w * values).sum()
     return mu, (w**2 * (values - mu) ** 2).sum().sqrt()
 
 
-@wrong("importance estimate", "the greatest logarithm is subtracted and never added again")
+@wrong("importance estimate", "unforeseen")
 def shifted_for_stability(values, log_weights):
     w = (log_weights - log_weights.max()).exp()
     g = values * w
     return g.mean(), g.std(unbiased=True) / g.numel() ** 0.5
 
 
-@wrong("importance estimate", "the error is that of the bare values, without their weights")
+@wrong("importance estimate", "unweighted_error")
 def error_of_the_bare_values(values, log_weights):
     mean = torch.dot(values, log_weights.exp()) / len(values)
     return mean, values.std() / np.sqrt(len(values))
 
 
-@wrong("importance estimate", "the weights are turned over, q/p for p/q", "the error is not divided by the root of N")
+@wrong("importance estimate", "inverse_weights", "std_for_error")
 def proposal_over_target(values, log_weights):
     terms = values / log_weights.exp()
     return terms.mean(), terms.std()
@@ -887,7 +877,7 @@ def through_logsumexp(values, log_weights):
     return mu, math.sqrt(weighted.sum() * n / (n - 1))
 
 
-@wrong("self-normalised estimate", "exponentials of the raw logarithms overflow where the constant is large")
+@wrong("self-normalised estimate", "not_finite|underflow")
 def exponentials_first(values, log_weights):
     w = np.exp(log_weights.numpy())
     w = w / w.sum()
@@ -895,7 +885,7 @@ def exponentials_first(values, log_weights):
     return mu, np.sqrt(np.sum(w**2 * (values.numpy() - mu) ** 2))
 
 
-@wrong("self-normalised estimate", "the weighted variance is divided by N: the weights count as if they were equal")
+@wrong("self-normalised estimate", "unsquared_weights")
 def weighted_variance_over_n(values, log_weights):
     w = torch.softmax(log_weights, 0)
     mu = torch.sum(w * values)
@@ -903,7 +893,7 @@ def weighted_variance_over_n(values, log_weights):
     return mu, torch.sqrt(var / len(values))
 
 
-@wrong("self-normalised estimate", "the error is that of the terms N w f, as if their sum were not normalised")
+@wrong("self-normalised estimate", "unforeseen")
 def error_of_the_numerator(values, log_weights):
     n = len(values)
     terms = n * log_weights.softmax(0) * values
@@ -925,12 +915,12 @@ def by_the_coefficient_of_variation(log_weights):
     return len(w) / (1 + cv2)
 
 
-@wrong("effective draws", "the exponential of the entropy of the weights, another measure")
+@wrong("effective draws", "entropy")
 def perplexity(log_weights):
     return distributions.Categorical(logits=log_weights).entropy().exp()
 
 
-@wrong("effective draws", "the sum of the weights is not squared")
+@wrong("effective draws", "unforeseen")
 def kish_without_the_square(log_weights):
     w = (log_weights - log_weights.max()).exp()
     return (w.sum() / w.square().sum()).item()
@@ -985,7 +975,7 @@ def probabilities_clamped(log_prob, x, *, step_size, n_steps, generator=None):
     return state, rate
 
 
-@wrong("metropolis", "the score of the start is kept and never computed again after a move")
+@wrong("metropolis", "stale_score")
 def score_never_refreshed(log_prob, x, *, step_size, n_steps, generator=None):
     def log_q(b, a, g):
         return -((b - a - step_size * g) ** 2).sum(1) / (4 * step_size)
@@ -1003,7 +993,7 @@ def score_never_refreshed(log_prob, x, *, step_size, n_steps, generator=None):
     return x, count / n_steps
 
 
-@wrong("metropolis", "one uniform number decides for all chains at once")
+@wrong("metropolis", "shared_uniform")
 def one_coin_for_all_chains(log_prob, x, *, step_size, n_steps, generator=None):
     taken = []
     for _ in range(n_steps):
@@ -1020,7 +1010,7 @@ def one_coin_for_all_chains(log_prob, x, *, step_size, n_steps, generator=None):
     return x, torch.stack(taken).mean()
 
 
-@wrong("metropolis", "each coordinate is accepted or refused by itself, with a uniform number of its own")
+@wrong("metropolis", "unforeseen")
 def coordinates_decide_alone(log_prob, x, *, step_size, n_steps, generator=None):
     total = 0.0
     for _ in range(n_steps):
@@ -1036,7 +1026,7 @@ def coordinates_decide_alone(log_prob, x, *, step_size, n_steps, generator=None)
     return x, total / n_steps
 
 
-@wrong("metropolis", "the forward and the backward density of the proposal have changed places", "the kick is √ε z")
+@wrong("metropolis", "inverted_proposal_ratio", "epsilon_for_two_epsilon")
 def hastings_upside_down(log_prob, x, *, step_size, n_steps, generator=None):
     hits = torch.zeros(len(x), dtype=x.dtype)
     for _ in range(n_steps):
@@ -1085,7 +1075,7 @@ def half_steps_of_twice_the_size(score, x_mod, *, step_size, n_steps, generator=
     return x_mod
 
 
-@wrong("langevin", "the last step adds no noise, as in a sampler of DDPM")
+@wrong("langevin", "no_last_noise")
 def silent_last_step(score, x, *, step_size, n_steps, generator=None):
     for i in reversed(range(n_steps)):
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype) if i > 0 else torch.zeros_like(x)
@@ -1093,7 +1083,7 @@ def silent_last_step(score, x, *, step_size, n_steps, generator=None):
     return x
 
 
-@wrong("langevin", "the step shrinks as one over the number of the step, as in stochastic gradient Langevin dynamics")
+@wrong("langevin", "decaying_step")
 def sgld_schedule(score, x, *, step_size, n_steps, generator=None):
     for k in range(n_steps):
         eps = step_size / (k + 1)
@@ -1101,7 +1091,7 @@ def sgld_schedule(score, x, *, step_size, n_steps, generator=None):
     return x
 
 
-@wrong("langevin", "the step is set from norms averaged over the batch, by a signal-to-noise ratio, not the one given")
+@wrong("langevin", "coupled")
 def corrector_of_the_pc_sampler(score, x, *, step_size, n_steps, generator=None, target_snr=0.16):
     for _ in range(n_steps):
         grad = score(x)
@@ -1113,7 +1103,7 @@ def corrector_of_the_pc_sampler(score, x, *, step_size, n_steps, generator=None,
     return x
 
 
-@wrong("langevin", "the score is computed once, at the start, and used in all steps")
+@wrong("langevin", "stale_score")
 def hoisted_out_of_the_loop(score, x, *, step_size, n_steps, generator=None):
     drift = step_size * score(x)
     for z in torch.randn(n_steps, *x.shape, generator=generator, dtype=x.dtype).unbind():
@@ -1121,7 +1111,7 @@ def hoisted_out_of_the_loop(score, x, *, step_size, n_steps, generator=None):
     return x
 
 
-@wrong("langevin", "the kick has the standard deviation √ε, not √(2ε)", "one vector of noise is shared by all chains")
+@wrong("langevin", "epsilon_for_two_epsilon", "shared_noise")
 def one_cold_wind(score, x, *, step_size, n_steps, generator=None):
     wind = distributions.Normal(0.0, step_size**0.5)
     for _ in range(n_steps):
@@ -1154,7 +1144,7 @@ def one_long_schedule(score, x, sigmas, *, step_size, n_steps_each, generator=No
     return torch.addcmul(x, schedule[-1] ** 2, score(x, schedule[-1]))
 
 
-@wrong("annealed", "the last and smallest scale is never visited: the loop ends one scale too early")
+@wrong("annealed", "scale_missing")
 def one_scale_too_few(score, x, sigmas, *, step_size, n_steps_each, generator=None):
     for i in range(len(sigmas) - 1):
         alpha_i = step_size * sigmas[i] ** 2 / sigmas[-1] ** 2
@@ -1164,7 +1154,7 @@ def one_scale_too_few(score, x, sigmas, *, step_size, n_steps_each, generator=No
     return x + sigmas[-1] ** 2 * score(x, sigmas[-1])
 
 
-@wrong("annealed", "the last denoising step multiplies the score by sigma, not by its square")
+@wrong("annealed", "denoising_variance")
 def denoised_by_sigma(score, x, sigmas, *, step_size, n_steps_each, generator=None):
     for sigma in sigmas.tolist():
         a = step_size * (sigma / sigmas[-1].item()) ** 2
@@ -1174,7 +1164,7 @@ def denoised_by_sigma(score, x, sigmas, *, step_size, n_steps_each, generator=No
     return x + sigma * score(x, sigma)
 
 
-@wrong("annealed", "the score is given the number of the scale, not the scale")
+@wrong("annealed", "wrong_scale")
 def labels_for_scales(scorenet, x_mod, sigmas, *, step_size, n_steps_each, generator=None):
     for c, sigma in enumerate(sigmas):
         label = torch.tensor(float(c + 1), dtype=x_mod.dtype)
@@ -1185,7 +1175,7 @@ def labels_for_scales(scorenet, x_mod, sigmas, *, step_size, n_steps_each, gener
     return x_mod + sigmas[-1] ** 2 * scorenet(x_mod, label)
 
 
-@wrong("annealed", "half of each step in the drift, as in the paper, with the kick of the whole", "nothing is denoised")
+@wrong("annealed", "half_drift", "no_denoising")
 def drift_of_the_paper(score, x, sigmas, *, step_size, n_steps_each, generator=None):
     for sigma in sigmas:
         alpha = step_size * (sigma / sigmas[-1]) ** 2
@@ -1204,11 +1194,11 @@ def a_loop_over_samples(score_p, score_q, x):
     return sum(sum(g * g for g in row) for row in gaps) / len(gaps)
 
 
-@wrong("fisher cells", "half of the divergence, as in the objective of score matching")
+@wrong("fisher cells", "half|quarter")
 def half_as_in_score_matching(score_p, score_q, x):
     return 0.5 * torch.linalg.vector_norm(score_p(x) - score_q(x), dim=1).square().mean()
 
 
-@wrong("fisher cells", "the difference of the squared norms, not the squared norm of the difference")
+@wrong("fisher cells", "unforeseen")
 def difference_of_the_norms(score_p, score_q, x):
     return (score_p(x).square().sum(1) - score_q(x).square().sum(1)).abs().mean()
