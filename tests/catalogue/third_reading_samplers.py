@@ -109,7 +109,7 @@ class _VP:
         return self.beta(t) ** 0.5
 
 
-@wrong("sde", "PLAIN: perturb draws one number of noise for each point, the same in all its coordinates")
+@wrong("sde", "shared_noise")
 class OneNoiseForAPoint(_VP):
     def perturb(self, x0, t, *, generator=None):
         z = torch.randn(x0.shape[0], 1, generator=generator, dtype=x0.dtype)
@@ -117,19 +117,19 @@ class OneNoiseForAPoint(_VP):
         return x_t, z.expand_as(x0)
 
 
-@wrong("sde", "PLAIN: sigma is 1 - alpha squared without the root: the variance is returned for the standard deviation")
+@wrong("sde", "variance_for_std")
 class VarianceForSigma(_VP):
     def sigma(self, t):
         return 1 - self.alpha(t).square()
 
 
-@wrong("sde", "PLAIN: the integral of beta lacks the factor 1/2 of the quadratic term")
+@wrong("sde", "integral")
 class IntegralWithoutHalf(_VP):
     def integral(self, t):
         return t * self.beta(t)
 
 
-@wrong("sde", "PLAIN: perturb multiplies the noise by the diffusion g(t) in place of sigma(t)")
+@wrong("sde", "diffusion_for_sigma")
 class PerturbsByDiffusion(_VP):
     def perturb(self, x0, t, *, generator=None):
         noise = torch.normal(0.0, 1.0, x0.shape, generator=generator, dtype=x0.dtype)
@@ -138,8 +138,8 @@ class PerturbsByDiffusion(_VP):
 
 @wrong(
     "sde",
-    "PLAIN: the diffusion returns beta, which is g squared, without the root",
-    "PLAIN: the drift lacks its factor 1/2",
+    "squared_diffusion",
+    "half",
 )
 class TwoSlipsInTheCoefficients(_VP):
     def drift(self, x, t):
@@ -168,7 +168,7 @@ class CosineSchedule:
         return torch.sqrt(2 * self.c * torch.tan(self.c * t))
 
 
-@wrong("sde alone", "PLAIN: the diffusion of an SDE whose mean shrinks is taken from the slope of the variance alone")
+@wrong("sde alone", "variance_slope")
 class DiffusionForgetsTheDrift:
     def alpha(self, t):
         return torch.exp(-t)
@@ -184,7 +184,7 @@ class DiffusionForgetsTheDrift:
         return d_variance.sqrt()
 
 
-@wrong("sde alone", "PLAIN: the drift has the wrong sign, it pushes points away from the origin")
+@wrong("sde alone", "drift_sign")
 class OrnsteinUhlenbeckOutwards:
     theta, noise = 3.0, 2.0
 
@@ -201,9 +201,7 @@ class OrnsteinUhlenbeckOutwards:
         return torch.full_like(t, self.noise)
 
 
-@wrong(
-    "sde alone", "PLAIN: the variance of an Ornstein-Uhlenbeck process relaxes at the rate of its mean, not twice it"
-)
+@wrong("sde alone", "sigma_from_alpha")
 class OrnsteinUhlenbeckSlowVariance:
     def alpha(self, t):
         return (-t).exp()
@@ -290,7 +288,7 @@ def predictor_as_a_class(sde, score, shape, *, n_steps, t_min=1e-3, generator=No
     return x / sde.alpha(eps) + sde.sigma(eps) ** 2 / sde.alpha(eps) * score(x, eps)
 
 
-@wrong("sampler", "PLAIN: the score is asked at the end of each step, not at the time from which it starts")
+@wrong("sampler", "time_reached")
 def asks_at_the_end_of_the_step(sde, score, shape, *, n_steps, t_min=1e-3, generator=None):
     ts = torch.linspace(1, t_min, n_steps + 1)
     x = torch.randn(shape, generator=generator) * sde.prior_std
@@ -302,7 +300,7 @@ def asks_at_the_end_of_the_step(sde, score, shape, *, n_steps, t_min=1e-3, gener
     return (x + sde.sigma(t) ** 2 * score(x, t)) / sde.alpha(t)
 
 
-@wrong("sampler", "PLAIN: the grid has n_steps points, hence one step too few")
+@wrong("sampler", "step_missing")
 def one_point_too_few(sde, score, shape, *, n_steps, t_min=1e-3, generator=None):
     times = torch.linspace(1.0, t_min, n_steps)
     dts = torch.diff(times)
@@ -314,7 +312,7 @@ def one_point_too_few(sde, score, shape, *, n_steps, t_min=1e-3, generator=None)
     return (x + sde.sigma(times[-1]) ** 2 * score(x, times[-1])) / sde.alpha(times[-1])
 
 
-@wrong("sampler", "PLAIN: the denoising at the end does not divide by alpha")
+@wrong("sampler", "no_alpha")
 def tweedie_of_exploding_variance(sde, score, shape, *, n_steps, t_min=1e-3, generator=None):
     times = torch.linspace(1, t_min, n_steps + 1)
     x = sde.prior_std * torch.randn(shape, generator=generator)
@@ -326,7 +324,7 @@ def tweedie_of_exploding_variance(sde, score, shape, *, n_steps, t_min=1e-3, gen
     return x + sde.sigma(times[-1]).square() * score(x, times[-1])
 
 
-@wrong("sampler", "PLAIN: the noise of all steps is the same, the generator is seeded anew in the loop")
+@wrong("sampler", "same_noise")
 def seeds_anew_in_the_loop(sde, score, shape, *, n_steps, t_min=1e-3, generator=None):
     generator = generator or torch.Generator()
     seed = generator.initial_seed()
@@ -342,8 +340,8 @@ def seeds_anew_in_the_loop(sde, score, shape, *, n_steps, t_min=1e-3, generator=
 
 @wrong(
     "sampler",
-    "PLAIN: no denoising at the end, the last noisy state is returned",
-    "PLAIN: the kick is multiplied by dt, not by its root",
+    "no_denoising",
+    "dt_for_root",
 )
 def noisy_end_and_small_kicks(sde, score, shape, *, n_steps, t_min=1e-3, generator=None):
     delta = (1 - t_min) / n_steps
@@ -393,7 +391,7 @@ def by_discretize(sde, score, x, t, dt, *, generator=None):
     return x + f + G * torch.stack(rows)
 
 
-@wrong("reverse step", "PLAIN: the score is asked at the point that the drift has already moved")
+@wrong("reverse step", "order")
 def first_drift_then_score(sde, score, x, t, dt, *, generator=None):
     g = sde.diffusion(t)
     x = x + sde.drift(x, t) * dt
@@ -402,7 +400,7 @@ def first_drift_then_score(sde, score, x, t, dt, *, generator=None):
     return x
 
 
-@wrong("reverse step", "PLAIN: the root in the kick covers g too: sqrt(g |dt|)")
+@wrong("reverse step", "root_of_diffusion")
 def root_over_diffusion(sde, score, x, t, dt, *, generator=None):
     z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
     g = sde.diffusion(t)
@@ -410,7 +408,7 @@ def root_over_diffusion(sde, score, x, t, dt, *, generator=None):
     return x + reverse * dt + torch.sqrt(g * abs(dt)) * z
 
 
-@wrong("reverse step", "PLAIN: one vector of noise is drawn for the whole batch, so all points get the same kick")
+@wrong("reverse step", "shared_noise")
 def one_kick_for_the_batch(sde, score, x, t, dt, *, generator=None):
     diffusion = sde.diffusion(t)
     z = torch.randn(x.size(-1), generator=generator, dtype=x.dtype)
@@ -419,8 +417,8 @@ def one_kick_for_the_batch(sde, score, x, t, dt, *, generator=None):
 
 @wrong(
     "reverse step",
-    "PLAIN: the score has the factor g squared over two of the probability flow",
-    "PLAIN: the noise is uniform, rand for randn",
+    "half_score",
+    "uniform_noise",
 )
 def half_pull_and_uniform_kick(sde, score, x, t, dt, *, generator=None):
     g = sde.diffusion(t)
@@ -443,7 +441,7 @@ class VelocityField(torch.nn.Module):
         return torch.sub(self.sde.drift(x, t), self.sde.diffusion(t).square() * self.score(x, t), alpha=0.5)
 
 
-@wrong("flow", "PLAIN: the factor 1/2 stands before the whole bracket, so the drift is halved too")
+@wrong("flow", "half_drift")
 def half_of_everything(sde, score):
     def field(t, x):
         return 0.5 * (sde.drift(x, t) - sde.diffusion(t) ** 2 * score(x, t))
@@ -451,12 +449,12 @@ def half_of_everything(sde, score):
     return field
 
 
-@wrong("flow", "PLAIN: the sign of the whole velocity is turned, because time will run backwards")
+@wrong("flow", "time_direction")
 def turned_round_for_sampling(sde, score):
     return lambda t, x: 0.5 * sde.diffusion(t).pow(2) * score(x, t) - sde.drift(x, t)
 
 
-@wrong("flow", "PLAIN: sigma(t) stands where the diffusion g(t) is meant")
+@wrong("flow", "sigma_for_diffusion")
 def sigma_for_diffusion(sde, score):
     def ode_fn(t, x):
         sigma = sde.sigma(t)
@@ -542,7 +540,7 @@ def songs_likelihood(sde, score, x, *, generator=None):
     return sde.prior_log_prob(z) + delta_logp
 
 
-@wrong("log prob", "PLAIN: the sum of all entries of the Jacobian is taken for its trace")
+@wrong("log prob", "all_entries")
 def sum_of_all_slopes(sde, score, x):
     def rates(x, t):
         with torch.enable_grad():
@@ -555,14 +553,14 @@ def sum_of_all_slopes(sde, score, x):
     return sde.prior_log_prob(end) + integral
 
 
-@wrong("log prob", "PLAIN: the prior's density is taken at the start of the path, the data point, not at its end")
+@wrong("log prob", "prior_at_start")
 def prior_of_the_data_point(sde, score, x):
     z, trace = _heun(functools.partial(_velocity_and_trace, sde, score), x, _grid(80, x))
     assert z.shape == x.shape
     return sde.prior_log_prob(x) + trace
 
 
-@wrong("log prob", "PLAIN: the probes of the trace are uniform on [0, 1], so that E[v v'] is not the identity")
+@wrong("log prob", "uniform_projections")
 def uniform_probes(sde, score, x, *, generator=None):
     eps = torch.rand(x.shape, generator=generator, dtype=x.dtype)
 
@@ -574,7 +572,7 @@ def uniform_probes(sde, score, x, *, generator=None):
     return sde.prior_log_prob(z) + trace
 
 
-@wrong("log prob", "PLAIN: only the divergence of the score's part is added up, that of the drift is forgotten")
+@wrong("log prob", "drift_divergence")
 def divergence_of_the_score_alone(sde, score, x):
     def rates(x, t):
         jacobian = torch.autograd.functional.jacobian(lambda y: score(y, t).sum(0), x)
@@ -587,8 +585,8 @@ def divergence_of_the_score_alone(sde, score, x):
 
 @wrong(
     "log prob",
-    "PLAIN: the integral of the divergence is taken away, not added",
-    "PLAIN: the divergence is averaged over the coordinates, not summed",
+    "divergence_sign",
+    "unit_projections",
 )
 def minus_the_mean_divergence(sde, score, x):
     def rates(x, t):
@@ -613,7 +611,7 @@ def adaptive_with_prior_by_hand(sde, score, x):
     return prior.log_prob(path[-1]) + integral[-1]
 
 
-@wrong("log prob under VE", "PLAIN: the prior's normalising constant lacks the logarithm of its standard deviation")
+@wrong("log prob under VE", "prior_std")
 def prior_without_its_width(sde, score, x):
     z, trace = _heun(functools.partial(_velocity_and_trace, sde, score), x, _grid(100, x))
     n = z.shape[1]
@@ -621,7 +619,7 @@ def prior_without_its_width(sde, score, x):
     return prior_logp + trace
 
 
-@wrong("log prob under VE", "PLAIN: the prior has prior_std for its variance")
+@wrong("log prob under VE", "std_for_variance")
 def prior_std_as_a_variance(sde, score, x):
     z, trace = _heun(functools.partial(_velocity_and_trace, sde, score), x, _grid(100, x))
     d = x.shape[1]
@@ -661,7 +659,7 @@ def odeint_with_a_graph(sde, score, x):
     return sde.prior_log_prob(path[-1]) + trace[-1]
 
 
-@wrong("differentiable log prob", "PLAIN: the state is detached in every step, no gradient flows along the path")
+@wrong("differentiable log prob", "detached")
 def path_detached_in_each_step(sde, score, x):
     total = 0.0
     for a, b in itertools.pairwise(_grid(60, x)):
@@ -674,7 +672,7 @@ def path_detached_in_each_step(sde, score, x):
     return sde.prior_log_prob(x) + total
 
 
-@wrong("differentiable log prob", "PLAIN: the divergence is taken without create_graph, so it carries no gradient")
+@wrong("differentiable log prob", "detached")
 def divergence_without_a_graph(sde, score, x):
     rates = functools.partial(_rates_with_graph, sde, score, create_graph=False)
     z, trace = _heun(rates, x, _grid(50, x))
@@ -690,14 +688,14 @@ def bits_by_change_of_units(sde, score, x, bin_width):
     return in_bins * (-1 / (d * np.log(2)))
 
 
-@wrong("bits", "PLAIN: the width of a bin is counted once for the whole point, not once for each dimension")
+@wrong("bits", "bin_width")
 def width_counted_once(sde, score, x, bin_width):
     logp = probability_flow.log_prob(sde, score, x)
     log_mass = logp + math.log(bin_width)
     return -log_mass / math.log(2) / x.shape[-1]
 
 
-@wrong("bits", "PLAIN: the width is in nats: its natural logarithm is added to bits")
+@wrong("bits", "nats")
 def width_in_nats(sde, score, x, bin_width):
     nll = -probability_flow.log_prob(sde, score, x)
     bpd = nll / np.log(2) / np.prod(x.shape[1:])
@@ -705,7 +703,7 @@ def width_in_nats(sde, score, x, bin_width):
     return bpd + offset
 
 
-@wrong("bits", "PLAIN: it divides by the number of all entries of the batch, not by the dimension of a point")
+@wrong("bits", "unforeseen")
 def divided_by_numel(sde, score, x, bin_width):
     log_prob = probability_flow.log_prob(sde, score, x)
     return -log_prob / (math.log(2) * x.numel()) - math.log2(bin_width)
@@ -741,37 +739,37 @@ def slope_of_the_kernel(x, prediction, alpha_bar):
         return torch.autograd.grad(kernel.log_prob(y).sum(), y)[0]
 
 
-@wrong("noise to v", "PLAIN: the noisy state stands where the clean point is meant")
+@wrong("noise to v", "unforeseen")
 def state_for_clean_point(x, prediction, alpha_bar):
     return alpha_bar.sqrt() * prediction - (1 - alpha_bar).sqrt() * x
 
 
-@wrong("clean to noise", "PLAIN: it does not divide by the standard deviation of the noise")
+@wrong("clean to noise", "no_sigma")
 def noise_unscaled(x, prediction, alpha_bar):
     return x - torch.sqrt(alpha_bar) * prediction
 
 
-@wrong("score to clean", "PLAIN: the score is multiplied by sigma, not by sigma squared")
+@wrong("score to clean", "std_for_variance")
 def tweedie_by_sigma(x, prediction, alpha_bar):
     sigma = (1 - alpha_bar).sqrt()
     return (x + sigma * prediction) / alpha_bar.sqrt()
 
 
-@wrong("v to score", "PLAIN: the roots of alpha_bar and of its complement are swapped in the noise")
+@wrong("v to score", "swapped")
 def swapped_roots(x, prediction, alpha_bar):
     a, s = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     return -(a * x + s * prediction) / s
 
 
-@wrong("noise to clean", "PLAIN: it divides by alpha_bar, not by its root")
+@wrong("noise to clean", "no_root")
 def divides_by_alpha_bar(x, prediction, alpha_bar):
     return (x - (1 - alpha_bar).sqrt() * prediction) / alpha_bar
 
 
 @wrong(
     "score to clean",
-    "PLAIN: the score is taken away, where Tweedie's formula adds it",
-    "PLAIN: the result is not divided by the root of alpha_bar",
+    "sign",
+    "no_alpha",
 )
 def tweedie_twice_wrong(x, prediction, alpha_bar):
     return x - (1 - alpha_bar) * prediction
@@ -791,7 +789,7 @@ def coins_by_bernoulli(labels, p_drop, null, *, generator=None):
     return labels.masked_fill(coins.bool(), null)
 
 
-@wrong("label dropping", "PLAIN: a fixed share of the batch is dropped, by a permutation, not each row by its own coin")
+@wrong("label dropping", "fixed_share")
 def a_fixed_share(labels, p_drop, null, *, generator=None):
     n_drop = int(round(p_drop * len(labels)))  # noqa: RUF046
     index = torch.randperm(len(labels), generator=generator)[:n_drop]
@@ -800,13 +798,13 @@ def a_fixed_share(labels, p_drop, null, *, generator=None):
     return labels
 
 
-@wrong("label dropping", "PLAIN: dropped labels become 0, not null: the labels are multiplied by a mask")
+@wrong("label dropping", "label_zero")
 def multiplied_by_a_mask(labels, p_drop, null, *, generator=None):
     context_mask = torch.bernoulli(torch.full(labels.shape, 1.0 - p_drop), generator=generator)
     return labels * context_mask.to(labels.dtype)
 
 
-@wrong("label dropping", "PLAIN: the caller's labels are changed in place")
+@wrong("label dropping", "mutation")
 def writes_into_the_batch(labels, p_drop, null, *, generator=None):
     for k in range(labels.shape[0]):
         if torch.rand((), generator=generator).item() < p_drop:
@@ -849,7 +847,7 @@ def one_pass_of_twice_the_batch(model, labels, null, scale):
     return guided
 
 
-@wrong("classifier-free", "PLAIN: the halves of the doubled batch are mistaken for each other")
+@wrong("classifier-free", "swapped")
 def halves_swapped(model, labels, null, scale):
     both = torch.cat([labels, torch.full_like(labels, null)])
 
@@ -862,7 +860,7 @@ def halves_swapped(model, labels, null, scale):
     return guided
 
 
-@wrong("classifier-free", "PLAIN: the guided score is rescaled to the standard deviation of the conditional one")
+@wrong("classifier-free", "unforeseen")
 def with_rescaling(model, labels, null, scale):
     def guided(x, t):
         cond, uncond = model(x, t, labels), model(x, t, torch.full_like(labels, null))
@@ -872,7 +870,7 @@ def with_rescaling(model, labels, null, scale):
     return guided
 
 
-@wrong("classifier-free", "PLAIN: the unconditional score is computed under no_grad, so its part carries no gradient")
+@wrong("classifier-free", "detached")
 def no_grad_for_the_null_label(model, labels, null, scale):
     def score(x, t):
         with torch.no_grad():
@@ -895,7 +893,7 @@ def by_torch_func(sde, model, classifier, labels, scale):
     return score
 
 
-@wrong("classifier guidance", "PLAIN: the gradient is that of the probability, not of its logarithm")
+@wrong("classifier guidance", "probability")
 def slope_of_the_probability(sde, model, classifier, labels, scale):
     def score(x, t):
         with torch.enable_grad():
@@ -907,9 +905,7 @@ def slope_of_the_probability(sde, model, classifier, labels, scale):
     return score
 
 
-@wrong(
-    "classifier guidance", "PLAIN: the gradient is taken of a detached point without create_graph: its graph is lost"
-)
+@wrong("classifier guidance", "detached")
 def openais_cond_fn(sde, model, classifier, labels, scale):
     def cond_fn(x, t):
         with torch.enable_grad():
@@ -937,9 +933,7 @@ def jacobian_of_the_sum(sde, model, classifier, labels, scale):
     return noise
 
 
-@wrong(
-    "classifier guidance of noise", "PLAIN: the factor is sqrt(1 - alpha), with alpha of the SDE taken for alpha_bar"
-)
+@wrong("classifier guidance of noise", "sigma_from_alpha")
 def alpha_for_alpha_bar(sde, model, classifier, labels, scale):
     def eps(x, t):
         with torch.enable_grad():
@@ -952,7 +946,7 @@ def alpha_for_alpha_bar(sde, model, classifier, labels, scale):
     return eps
 
 
-@wrong("classifier guidance of noise", "PLAIN: the gradient is added to the noise without sigma")
+@wrong("classifier guidance of noise", "no_sigma")
 def gradient_without_sigma(sde, model, classifier, labels, scale):
     def eps(x, t):
         grad = torch.func.grad(lambda y: classifier(y, t).log_softmax(1)[torch.arange(len(y)), labels].sum())(x)
@@ -963,8 +957,8 @@ def gradient_without_sigma(sde, model, classifier, labels, scale):
 
 @wrong(
     "classifier guidance of noise",
-    "PLAIN: the gradient is that of a mean over the batch, so it is smaller by the size of the batch",
-    "PLAIN: the gradient is added to the noise with the sign that belongs to a score",
+    "mean_batch",
+    "guidance_sign",
 )
 def mean_and_plus(sde, model, classifier, labels, scale):
     def eps(x, t):
@@ -1008,7 +1002,7 @@ def product_of_two_gaussians(model, x, i, betas, *, generator=None):
     return mean + torch.randn(x.shape, generator=generator, dtype=x.dtype) / math.sqrt(precision)
 
 
-@wrong("ddpm step", "PLAIN: the exponential of the log-variance multiplies the noise, its half is forgotten")
+@wrong("ddpm step", "no_root")
 def log_variance_without_half(model, x, i, betas, *, generator=None):
     alphas = 1 - betas
     bars = alphas.cumprod(0)
@@ -1019,7 +1013,7 @@ def log_variance_without_half(model, x, i, betas, *, generator=None):
     return mean + log_variance.exp() * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
-@wrong("ddpm step", "PLAIN: at the last step the index -1 takes the last level's alpha_bar in place of 1")
+@wrong("ddpm step", "last_level")
 def index_wraps_round(model, x, i, betas, *, generator=None):
     a_bar = torch.cumprod(1 - betas, dim=0)
     a_t, a_prev, b_t = a_bar[i], a_bar[i - 1], betas[i]
@@ -1030,7 +1024,7 @@ def index_wraps_round(model, x, i, betas, *, generator=None):
     return mu + torch.sqrt((1 - a_prev) / (1 - a_t) * b_t) * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
-@wrong("ddpm step", "PLAIN: the state that is returned is clipped, not the clean point")
+@wrong("ddpm step", "clipped_state|no_clipping")
 def clips_the_state(model, x, i, betas, *, generator=None):
     bars = torch.cumprod(1 - betas, 0)
     prev = bars[i - 1] if i else torch.ones((), dtype=betas.dtype)
@@ -1042,8 +1036,8 @@ def clips_the_state(model, x, i, betas, *, generator=None):
 
 @wrong(
     "ddpm step",
-    "PLAIN: the coefficients of the clean point and the state are swapped in the mean",
-    "PLAIN: the noise is multiplied by the variance, not by its root",
+    "swapped",
+    "no_root",
 )
 def swapped_and_rootless(model, x, i, betas, *, generator=None):
     bars = torch.cumprod(1 - betas, 0)
@@ -1100,7 +1094,7 @@ def diffusers_scheduler(model, x, i, j, alpha_bars, *, eta=0.0, generator=None):
     return _DDIMScheduler(alpha_bars).step(model(x, i), i, j, x, eta, generator)
 
 
-@wrong("ddim step", "PLAIN: eta stands under the root, it multiplies the variance of the noise")
+@wrong("ddim step", "eta_squared")
 def eta_under_the_root(model, x, i, j, alpha_bars, *, eta=0.0, generator=None):
     a_i, a_j = alpha_bars[i], alpha_bars[j] if j >= 0 else torch.ones_like(alpha_bars[i])
     e = model(x, i)
@@ -1110,7 +1104,7 @@ def eta_under_the_root(model, x, i, j, alpha_bars, *, eta=0.0, generator=None):
     return a_j.sqrt() * x0 + (1 - a_j - variance).sqrt() * e + variance.sqrt() * noise
 
 
-@wrong("ddim step", "PLAIN: the step goes to level i - 1 whatever j is asked for")
+@wrong("ddim step", "off_by_one")
 def always_one_level_down(model, x, i, j, alpha_bars, *, eta=0.0, generator=None):
     padded = torch.cat([torch.ones(1, dtype=alpha_bars.dtype), alpha_bars])
     now, then = padded[i + 1], padded[i]
@@ -1121,7 +1115,7 @@ def always_one_level_down(model, x, i, j, alpha_bars, *, eta=0.0, generator=None
     return torch.sqrt(then) * x0 + torch.sqrt(1 - then - sigma**2) * eps + sigma * z
 
 
-@wrong("ddim step", "PLAIN: the clean point is clipped to [-1, 1]")
+@wrong("ddim step", "clipping")
 def clips_as_diffusers_does(model, x, i, j, alpha_bars, *, eta=0.0, generator=None):
     now = alpha_bars[i]
     then = torch.ones_like(now) if j < 0 else alpha_bars[j]
@@ -1134,8 +1128,8 @@ def clips_as_diffusers_does(model, x, i, j, alpha_bars, *, eta=0.0, generator=No
 
 @wrong(
     "ddim step",
-    "PLAIN: j = -1 takes the last level's alpha_bar in place of 1",
-    "PLAIN: the noise's standard deviation is not squared where its variance is taken from 1 - alpha_bar",
+    "last_level",
+    "std_for_variance",
 )
 def wraps_and_does_not_square(model, x, i, j, alpha_bars, *, eta=0.0, generator=None):
     now, then = alpha_bars[i], alpha_bars[j]
@@ -1170,7 +1164,7 @@ def pulled_back_by_vjp(score, sde, observation, *, data_std=1.0):
     return guided
 
 
-@wrong("guidance", "PLAIN: the gradient is that of the squared residual without the factor 1/2, twice too large")
+@wrong("guidance", "double_guidance")
 def square_without_half(score, sde, observation, *, data_std=1.0):
     A = observation.matrix
 
@@ -1189,7 +1183,7 @@ def square_without_half(score, sde, observation, *, data_std=1.0):
     return guided
 
 
-@wrong("guidance", "PLAIN: the pull A'w is added as it is, the Jacobian of the denoised point is left out")
+@wrong("guidance", "no_jacobian")
 def pull_without_the_chain_rule(score, sde, observation, *, data_std=1.0):
     def guided(x, t):
         alpha, sigma = sde.alpha(t), sde.sigma(t)
@@ -1202,7 +1196,7 @@ def pull_without_the_chain_rule(score, sde, observation, *, data_std=1.0):
     return guided
 
 
-@wrong("guidance", "PLAIN: the variance of the clean point is sigma squared over alpha squared, the data's is ignored")
+@wrong("guidance", "sigma_spread")
 def variance_of_a_flat_prior(score, sde, observation, *, data_std=1.0):
     def guided(x, t):
         alpha, sigma = sde.alpha(t), sde.sigma(t)
@@ -1238,8 +1232,8 @@ def by_a_multivariate_normal(score, sde, observation, *, data_std=1.0):
 
 @wrong(
     "guidance",
-    "PLAIN: the observation's noise enters the covariance with its standard deviation, not squared",
-    "PLAIN: the data's standard deviation is not used, it is taken for 1",
+    "std_for_variance",
+    "no_data_std|isotropic",
 )
 def two_variances_missed(score, sde, observation, *, data_std=1.0):
     A = observation.matrix
@@ -1278,7 +1272,7 @@ def entry_by_entry(score, sde, observation, *, data_std=1.0):
     return guided
 
 
-@wrong("inpainting guidance", "PLAIN: known coordinates are replaced: they get the score of a noised exact observation")
+@wrong("inpainting guidance", "no_noise_variance")
 def replacement(score, sde, observation, *, data_std=1.0):
     known = observation.matrix.sum(0).bool()
 
@@ -1291,7 +1285,7 @@ def replacement(score, sde, observation, *, data_std=1.0):
     return guided
 
 
-@wrong("inpainting guidance", "PLAIN: the likelihood of the clean point is taken at the noisy one")
+@wrong("inpainting guidance", "unforeseen")
 def likelihood_at_the_noisy_point(score, sde, observation, *, data_std=1.0):
     def guided(x, t):
         with torch.enable_grad():
@@ -1330,7 +1324,7 @@ def rows_repeated_each(sde, score, observation, n_draws, *, data_std=1.0, genera
     return x.unflatten(0, (-1, n_draws)).transpose(0, 1)
 
 
-@wrong("posterior", "PLAIN: draws of different problems are mixed up: repeated each by each, reshaped draw by draw")
+@wrong("posterior", "mixed_problems")
 def rows_in_the_wrong_order(sde, score, observation, n_draws, *, data_std=1.0, generator=None):
     y = observation.y.repeat_interleave(n_draws, dim=0)
     obs = LinearObservation(observation.matrix, y, observation.noise_std)
@@ -1341,7 +1335,7 @@ def rows_in_the_wrong_order(sde, score, observation, n_draws, *, data_std=1.0, g
     )
 
 
-@wrong("posterior", "PLAIN: the noise is multiplied by the covariance, not by a root of it")
+@wrong("posterior", "no_root|variance_for_std")
 def covariance_for_its_root(sde, score, observation, n_draws, *, data_std=1.0, generator=None):
     A, y, tau = observation.matrix, observation.y, observation.noise_std
     gain = data_std**2 * A.T @ torch.linalg.inv(data_std**2 * A @ A.T + tau**2 * torch.eye(len(A), dtype=A.dtype))
@@ -1351,7 +1345,7 @@ def covariance_for_its_root(sde, score, observation, n_draws, *, data_std=1.0, g
     return mean + z @ covariance
 
 
-@wrong("posterior", "PLAIN: all problems share the noise of a draw: one start and one kick are used for every problem")
+@wrong("posterior", "shared_noise")
 def noise_shared_by_the_problems(sde, score, observation, n_draws, *, data_std=1.0, generator=None):
     y, d = observation.y, observation.matrix.shape[1]
     obs = LinearObservation(observation.matrix, y.repeat(n_draws, 1), observation.noise_std)
@@ -1370,8 +1364,8 @@ def noise_shared_by_the_problems(sde, score, observation, n_draws, *, data_std=1
 
 @wrong(
     "posterior",
-    "PLAIN: the guided score is not given the data's standard deviation",
-    "PLAIN: the observation noise is handed over as a variance, where its standard deviation is asked for",
+    "no_data_std",
+    "std_for_variance",
 )
 def two_scales_missed(sde, score, observation, n_draws, *, data_std=1.0, generator=None):
     y, d = observation.y, observation.matrix.shape[1]
@@ -1402,14 +1396,14 @@ def by_the_share_of_draws_below(draws, truth, level=0.9):
     return mean.item(), variance.div(problems.numel()).sqrt().item()
 
 
-@wrong("coverage", "PLAIN: the whole complement of the level is cut off at each end, so the interval is too short")
+@wrong("coverage", "full_tails")
 def whole_complement_at_each_end(draws, truth, level=0.9):
     q = torch.quantile(draws, torch.tensor([1 - level, level], dtype=draws.dtype), dim=0)
     inside = torch.logical_and(truth > q.min(0).values, truth < q.max(0).values).to(truth.dtype).mean(dim=-1)
     return inside.mean().item(), inside.std().item() / math.sqrt(inside.numel())
 
 
-@wrong("coverage", "PLAIN: the error is that of a binomial of all coordinates, as if they were independent")
+@wrong("coverage", "dependent_entries")
 def binomial_error(draws, truth, level=0.9):
     lower = torch.quantile(draws, (1 - level) / 2, dim=0)
     upper = torch.quantile(draws, 1 - (1 - level) / 2, dim=0)
@@ -1417,7 +1411,7 @@ def binomial_error(draws, truth, level=0.9):
     return p, math.sqrt(p * (1 - p) / truth.numel())
 
 
-@wrong("coverage", "PLAIN: the interval is that of a normal law, mean plus or minus z standard deviations")
+@wrong("coverage", "normal_interval")
 def normal_interval(draws, truth, level=0.9):
     z = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor((1 + level) / 2)).item()
     hit = ((truth - draws.mean(0)).abs() <= z * draws.std(0)).to(torch.float64)
@@ -1438,13 +1432,13 @@ def by_heaviside(draws, truth):
     return torch.einsum("nbd->bd", steps)
 
 
-@wrong("ranks", "PLAIN: the rank is counted from 1: the place of the truth in the sorted company is one too high")
+@wrong("ranks", "from_one")
 def counted_from_one(draws, truth):
     company = torch.cat([truth[None], draws])
     return company.argsort(0).argsort(0)[0] + 1
 
 
-@wrong("ranks", "PLAIN: the draws of all problems are thrown together, each truth is ranked among all of them")
+@wrong("ranks", "pooled")
 def among_the_draws_of_all(draws, truth):
     _, B, d = draws.shape
     out = torch.empty(B, d)
@@ -1471,7 +1465,7 @@ def verdict_by_t_statistics(draws, truth):
     return {0: "right", 1: "too narrow", -1: "too wide"}[int(np.sign(t_width)) if np.abs(t_width) > 4 else 0]
 
 
-@wrong("verdict cells", "PLAIN: it allows two standard errors, not four, and calls right draws wrong too often")
+@wrong("verdict cells", "unforeseen")
 def verdict_at_two_errors(draws, truth):
     u = ((draws < truth).sum(0) + 0.5) / (draws.shape[0] + 1) - 0.5
     m, v = u.mean(1), (12 * u**2).mean(1)
@@ -1485,7 +1479,7 @@ def verdict_at_two_errors(draws, truth):
     return "right"
 
 
-@wrong("verdict cells", "PLAIN: narrow and wide are mistaken for each other")
+@wrong("verdict cells", "unforeseen")
 def verdict_upside_down(draws, truth):
     place = ((draws < truth).sum(dim=0) + 0.5).div(len(draws) + 1).sub(0.5)
     first, second = place.mean(1), place.square().mul(12).mean(1)
@@ -1514,7 +1508,7 @@ def pc_written_out(sde, score, x, *, n_steps, n_corrector_steps=1, snr=0.16, t_m
     return (x + sde.sigma(then) ** 2 * score(x, then)) / sde.alpha(then)
 
 
-@wrong("predictor-corrector cells", "PLAIN: the corrector comes before the predictor, at the time of the step's start")
+@wrong("predictor-corrector cells", "unforeseen")
 def pc_corrector_first(sde, score, x, *, n_steps, n_corrector_steps=1, snr=0.16, t_min=1e-3, generator=None):
     timesteps = torch.linspace(1, t_min, n_steps + 1, dtype=x.dtype)
     for t, t_next in itertools.pairwise(timesteps):
@@ -1528,7 +1522,7 @@ def pc_corrector_first(sde, score, x, *, n_steps, n_corrector_steps=1, snr=0.16,
     return (x + sde.sigma(t_next) ** 2 * score(x, t_next)) / sde.alpha(t_next)
 
 
-@wrong("predictor-corrector cells", "PLAIN: the corrector's step comes from the norms of score and noise in the batch")
+@wrong("predictor-corrector cells", "coupled")
 def pc_step_from_norms(sde, score, x, *, n_steps, n_corrector_steps=1, snr=0.16, t_min=1e-3, generator=None):
     timesteps = torch.linspace(1, t_min, n_steps + 1, dtype=x.dtype)
     for t, t_next in itertools.pairwise(timesteps):
@@ -1558,7 +1552,7 @@ def posterior_by_own_loop(sde, score, observation, shape, *, n_steps=200, data_s
     return sde.denoise(posterior, x, s).detach()
 
 
-@wrong("posterior cells", "PLAIN: the generator is given to the starts only, the sampler draws without it")
+@wrong("posterior cells", "random")
 def generator_for_the_starts_only(sde, score, observation, shape, *, n_steps=200, data_std=1.0, generator=None):
     guided = controllable_generation.pseudoinverse_guidance(score, sde, observation, data_std=data_std)
     x_T = sde.sample_prior(shape, generator=generator, dtype=observation.y.dtype)
@@ -1579,7 +1573,7 @@ def coverage_by_sorting(samples, truth, level=0.9):
     return float(((quantile((1 - level) / 2) <= t) & (t <= quantile((1 + level) / 2))).mean())
 
 
-@wrong("coverage cells", "PLAIN: the interval is open below: it runs up to the quantile of the level itself")
+@wrong("coverage cells", "one_sided")
 def coverage_one_sided(samples, truth, level=0.9):
     upper = torch.quantile(samples, level, dim=0)
     return (truth <= upper).double().mean().item()
@@ -1610,5 +1604,5 @@ catalogue.add(
     "shrink cells",
     "every_second_pixel",
     (_takes_every_second, _puts_back_every_second),
-    "PLAIN: it takes one pixel of each block, not their mean",
+    "unforeseen",
 )
