@@ -5,7 +5,7 @@ import itertools
 
 import catalogue
 import pytest
-from catalogue import held_out, second_reading, tuned
+from catalogue import held_out, second_reading, third_reading, tuned
 
 from scorebook import coursework
 
@@ -13,6 +13,7 @@ from scorebook import coursework
 pytestmark = pytest.mark.xdist_group("catalogue")
 
 CATALOGUES = {
+    "third": third_reading.catalogue,
     "second": second_reading.catalogue,
     "first": held_out.catalogue,
     "tuned": tuned.catalogue,
@@ -43,7 +44,7 @@ def table():
         ("pairs of mistakes", "pair labelled", None),
         ("of them with one named rightly", "pair named", "pair labelled"),
     ]
-    lines = ["| | second pile | first pile | tuned |", "|---|---|---|---|"]
+    lines = ["| | third pile | second pile | first pile | tuned |", "|---|---|---|---|---|"]
     for words, key, of in rows:
         cells = []
         for name in CATALOGUES:

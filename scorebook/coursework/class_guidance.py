@@ -266,13 +266,14 @@ def check_classifier_free(guided: Callable[..., Any], *, seed: Integer = 0, time
             raise Refusal(f"guided(...) must return a callable score(x, t), got {type(score).__name__}", "type")
         values, slopes, again = problem.measured(student, score, "the guided score")
 
-        def formula(weights=(w, 1 - w), null=None, labels=None, kept=(1.0, 1.0)):
+        def formula(weights=(w, 1 - w), null=None, labels=None, kept=(1.0, 1.0), spread=None):
             given = problem.labels if labels is None else labels
             none = torch.full_like(given, problem.null) if null is None else null
 
             def at(x, t, kept=(1.0, 1.0)):
                 parts = (problem.network(x, t, given), problem.network(x, t, none))
-                return sum(a * k * part for a, k, part in zip(weights, kept, parts, strict=True))
+                total = sum(a * k * part for a, k, part in zip(weights, kept, parts, strict=True))
+                return total if spread is None else total * spread(parts[0]) / spread(total)
 
             return problem.told(name, at, lambda x, t: at(x, t, kept))
 
@@ -296,6 +297,9 @@ def check_classifier_free(guided: Callable[..., Any], *, seed: Integer = 0, time
             ("bracket", "w is missing before one score of the bracket", {"weights": (w, 0.0)}),
             ("label_zero", "class 0 is taken for no class: the null label was given", {"null": zero}),
             ("one_label", "the label of the first point is given to all", {"labels": first}),
+            *(("rescaled", "the guided score is divided by its own spread and multiplied by that of the conditional "
+               "one: that is a later device, which was not asked for", {"spread": spread})
+              for spread in (lambda s: s.std(1, keepdim=True), lambda s: s.norm(dim=1, keepdim=True))),
             ("detached", "the score is detached: no gradient flows through it", {"kept": (0.0, 0.0)}),
             ("detached", "the unconditional score is detached", {"kept": (1.0, 0.0)}),
             ("detached", "the conditional score is detached", {"kept": (0.0, 1.0)}),
@@ -442,6 +446,10 @@ def check_classifier_guidance(
                 ("no_sigma", "σ is missing before the gradient", {"sigma": torch.ones_like}),
                 ("variance_for_std", "σ² stands before the gradient, where σ is needed", {"sigma": lambda s: s**2}),
                 ("variance_for_std", "1/σ stands before the gradient, where σ is needed", {"sigma": lambda s: 1 / s}),
+                ("sigma_from_alpha", "√(1 − α) stands before the gradient, where σ = √(1 − α²) is needed",
+                 {"sigma": lambda s: (1 - (1 - s**2).sqrt()).sqrt()}),
+                ("sigma_from_alpha", "1 − α stands before the gradient, where σ = √(1 − α²) is needed",
+                 {"sigma": lambda s: 1 - (1 - s**2).sqrt()}),
             ]  # fmt: skip
         verified = f"your {kind} is guided as it should be, and stays differentiable"
         answers = problem.answers(name, values, slopes, formula())

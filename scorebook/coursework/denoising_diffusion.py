@@ -102,6 +102,8 @@ def _converted(
     square=2,
     plus=-1.0,
     crossed=False,
+    read_crossed=False,
+    state=False,
     unchanged=0.0,
 ):
     """A conversion, each part of which may be wrong."""
@@ -117,6 +119,9 @@ def _converted(
         noise, clean = -(sigma**over_sigma) * p, (x_factor * x + sigma**square * p) / alpha**over_alpha
     else:
         clean, noise = alpha * x - sigma * p, sigma * x + alpha * p
+        if read_crossed:
+            clean, noise = sigma * x - alpha * p, alpha * x + sigma * p
+    clean = x if state else clean
     if target == "v":
         return turn * (sigma * noise + plus * alpha * clean if crossed else alpha * noise + plus * sigma * clean)
     if target == "score":
@@ -132,9 +137,13 @@ def _conversions_mistaken(source, target) -> _Entries:
     ]
     if source == "v":
         entries.append(("v_sign", "the v that you are given has the wrong sign", {"given": -1.0}))
+        words = "√ᾱ and √(1 − ᾱ) have changed places where the noise is told from v: ε = √(1 − ᾱ) x + √ᾱ v"
+        entries.append(("swapped", words, {"read_crossed": True}))
     else:
         entries.append(("sign", "the prediction enters with the wrong sign", {"given": -1.0}))
     if target == "v":
+        words = "the noisy state x stands in v where the clean point belongs: v = √ᾱ ε − √(1 − ᾱ) x₀"
+        entries.append(("state_for_clean", words, {"state": True}))
         entries.append(("v_sign", "the two terms of v are added: it is √ᾱ ε − √(1 − ᾱ) x₀", {"plus": 1.0}))
         entries.append(
             ("swapped", "√ᾱ and √(1 − ᾱ) have changed places in v: it is √ᾱ ε − √(1 − ᾱ) x₀", {"crossed": True})
@@ -491,6 +500,8 @@ def _ancestral(betas) -> _Law:
              {"std": lambda now, before, beta: ((1 - before) / (1 - now)).sqrt()}),
             ("off_by_one", off.format("− 1"), {"at": shifted(-1)}),
             ("off_by_one", off.format("+ 1"), {"at": shifted(1)}),
+            ("last_level", "ᾱ₋₁ is the last entry of ᾱ, by the index −1; the level before the first is the clean point "
+             "with ᾱ = 1", {"at": lambda i: (levels(i)[0], torch.cumprod(1 - betas, 0)[i - 1], betas[i])}),
             ("off_by_one", "ᾱᵢ₋₁ is that of level i itself", {"at": lambda i: (levels(i)[0], levels(i)[0], betas[i])}),
             ("off_by_one", "ᾱᵢ₋₁ is that of level i − 2",
              {"at": lambda i: (levels(i)[0], levels(i - 1)[1] if i > 0 else one, betas[i])}),

@@ -48,6 +48,12 @@ _CHAPTERS = {
 _DOUBLE = torch.float64
 # How much greater than that of the right answer the variance of an estimate may be.
 _LOUD = 2.0
+# What becomes of a trace whose random projections do not meet.
+_ONE_SIDE = "the product with the projection stands on one side alone: multiply by v once more"
+_TWO_SIDES = (
+    "the Jacobian is multiplied by one direction, and the result by something else: only vᵀ ∇s v, with the same v on "
+    "both sides, has the trace for its mean"
+)
 # Times that differ by less are the same; and how many batches are drawn where each has one time.
 _SAME_TIME, _BATCHES = 1e-6, 400
 
@@ -144,7 +150,12 @@ def _scores_mistaken(distribution, x, truth) -> list[Mistake]:
         ("twice", "a factor 2 too many: the ½ in the exponent of the density is missing", {"factor": 2.0}),
         ("density", "that is the gradient of the density itself, not of its logarithm", {"of_density": True}),
     ]
-    return slips(scaled, scalings + entries)
+
+    def added_up():
+        return {"score": truth.cumsum(0)}
+
+    words = "the gradients of the points add up from one to the next: clear x.grad, or use autograd.grad"
+    return [*slips(scaled, scalings + entries), Mistake("accumulated", words, added_up)]
 
 
 def _mixtures_mistaken(law, x) -> tuple[Callable[..., Tensor], list[tuple[str, str, dict[str, Any]]]]:
@@ -170,7 +181,8 @@ def _mixtures_mistaken(law, x) -> tuple[Callable[..., Tensor], list[tuple[str, s
 
     identity = torch.eye(law.dim, dtype=_DOUBLE, device=law.device).expand_as(covariances)
     spreads = covariances.diagonal(dim1=1, dim2=2)
-    root, inside = torch.linalg.inv(_root(covariances)), "in the probability that a component produced the point"
+    root, twice = torch.linalg.inv(_root(covariances)), right @ right
+    inside = "in the probability that a component produced the point"
     return formula, [
         ("precision", "the difference is not divided by the covariance", {"precision": identity}),
         (
@@ -179,6 +191,18 @@ def _mixtures_mistaken(law, x) -> tuple[Callable[..., Tensor], list[tuple[str, s
             {"precision": root},
         ),
         ("covariance", "it is multiplied by the covariance, not divided by it", {"precision": covariances}),
+        *(
+            (
+                "variance_for_std",
+                f"the variance is taken for a standard deviation, as by Normal(mean, variance), and so squared {where}",
+                parts,
+            )
+            for where, parts in (
+                ("throughout", {"precision": twice, "metric": twice, "determinant": 1.0}),
+                ("where the difference is divided by it", {"precision": twice}),
+                (inside, {"metric": twice, "determinant": 1.0}),
+            )
+        ),
         (
             "diagonal",
             "it is divided by the variances alone, without what is beside the diagonal of the covariance",
@@ -340,6 +364,7 @@ def _check_estimated_divergence(student, f, field, x, truth, jacobian, generator
                     - {"unit_projections" if 0.8 < ratio < 1.25 else "uniform_symmetric"})]  # fmt: skip
     if (variance.mean() / _spread_of_unit_projections(jacobian).mean()).item() > 4:
         mistakes = [m for m in mistakes if "unit_projections" not in m.keys]  # they are quiet
+    mistakes = _told_by_spread(mistakes, jacobian, variance)
     report = judge(
         "check_divergence", [answer], mistakes, verified="the mean of your estimate is the trace of the Jacobian"
     )
@@ -348,6 +373,17 @@ def _check_estimated_divergence(student, f, field, x, truth, jacobian, generator
             raise Refusal("your estimate gives the same in each call: its projections are not drawn anew", "same_probe")
         refuse_loud_noise("estimate", variance.mean().sqrt().item(), allowed.mean().sqrt().item())
     return report
+
+
+def _told_by_spread(mistakes, jacobian, variance) -> list[Mistake]:
+    """The mistakes without one that has the mean of another, 0, and not the spread that was measured."""
+    ones = [jacobian.sum(k).square().sum(1) for k in (1, 2)]
+    spreads = {"two_probes": [jacobian.square().sum((1, 2))], "no_second_projection": ones}
+    if not bool((variance > 1e-24).all()):
+        return [m for m in mistakes if "two_probes" not in m.keys]
+    gaps = {key: min((variance / right).log().std().item() for right in rights) for key, rights in spreads.items()}
+    near, far = sorted(gaps, key=lambda key: gaps[key])
+    return [m for m in mistakes if far not in m.keys] if gaps[near] < 0.5 * gaps[far] else mistakes
 
 
 def _spread_of_unit_projections(jacobian) -> Tensor:
@@ -375,7 +411,7 @@ def _divergences_mistaken(field, x, jacobian) -> list[Mistake]:
     def formula(sign=1.0, factor=1.0, dims=1.0, of=trace):
         return {"divergence": sign * factor * dims * of}
 
-    return slips(formula, [
+    found = slips(formula, [
         ("sign", "its sign is wrong", {"sign": -1.0}),
         ("all_entries", "all entries of the Jacobian are added up, not its diagonal alone", {"of": total}),
         (
@@ -383,6 +419,11 @@ def _divergences_mistaken(field, x, jacobian) -> list[Mistake]:
             "it is divided by the dimension: projections of length 1 where E[v vᵀ] = I is needed, or a mean over "
             "dimensions where a sum is",
             {"dims": 1 / d},
+        ),
+        (
+            "unit_projections",
+            "it is divided by the dimension twice: projections of length 1, and a mean over dimensions",
+            {"dims": 1 / d**2},
         ),
         ("absolute", "the trace stands between bars; it is signed", {"of": trace.abs()}),
         ("absolute", "the entries of the diagonal stand between bars; they are signed", {"of": diagonal.abs().sum(1)}),
@@ -399,15 +440,22 @@ def _divergences_mistaken(field, x, jacobian) -> list[Mistake]:
         ("dimension_missing", "the first dimension is left out", {"of": diagonal[:, 1:].sum(1)}),
         ("accumulated", "the gradients of the dimensions add up in x.grad: clear it, or use autograd.grad",
          {"of": torch.triu(jacobian).sum((1, 2))}),
-        ("no_second_projection", "the product with the projection stands on one side alone: multiply by v once more",
-         {"of": 0 * trace}),
+        ("no_second_projection", _ONE_SIDE, {"of": 0 * trace}),
+        ("two_probes", _TWO_SIDES, {"of": 0 * trace}),
         ("frobenius", "that is the Frobenius norm of the Jacobian", {"of": jacobian.square().sum((1, 2)).sqrt()}),
         ("frobenius_squared", "that is the squared Frobenius norm of the Jacobian",
          {"of": jacobian.square().sum((1, 2))}),
         ("no_derivative", "that is the sum of the field's components, with no derivative",
          {"of": field(x).detach().flatten(1).sum(1)}),
         ("determinant", "that is the determinant of the Jacobian", {"of": torch.linalg.det(jacobian)}),
+        ("determinant", "that is log |det J|, the change of volume of a map: of a flow it is the trace, with no "
+         "logarithm", {"of": torch.linalg.slogdet(jacobian).logabsdet}),
+        ("sparse_signs", "the projections have variance 2/3, as those drawn from −1, 0 and 1 do",
+         {"of": 2 * trace / 3}),
     ])  # fmt: skip
+    # A number tells that a factor is wrong, and not which two factors made it.
+    factors = {"unit_projections", "uniform_symmetric", "sparse_signs", "half", "twice"}
+    return [mistake for mistake in found if mistake.also is None or not mistake.keys <= factors]
 
 
 def check_loss(loss: Callable[..., Any], kind: _Kind, *, seed: Integer = 0, time_limit: Number | None = 30.0) -> Report:
@@ -473,8 +521,10 @@ def _check_explicit(student, loss, generator) -> Report:
     target = other(x).detach()
     s = model(x)
 
-    def formula(sign=-1.0, signed=False, **parts):
+    def formula(sign=-1.0, signed=False, summed=False, **parts):
         gap = s + sign * target
+        if summed:
+            return _reduced(gap.sum(1, keepdim=True).square(), **parts)
         return _reduced(gap if signed else gap.square(), **parts)
 
     entries = [
@@ -482,9 +532,11 @@ def _check_explicit(student, loss, generator) -> Report:
         ("sign", "the scores are added, not subtracted", {"sign": 1.0}),
         ("absolute", "absolute differences are summed, not squares", {"power": 0.5, "factor": 1.0}),
         ("absolute", "absolute differences are summed, not squares", {"power": 0.5}),
+        ("squared_sum", "the differences are added before they are squared; the squares are to be added",
+         {"summed": True}),
         ("no_square", "the differences are not squared, and cancel", {"signed": True}),
         ("no_square", "the differences are not squared, and cancel; the ½ is missing", {"signed": True, "factor": 1.0}),
-    ]
+    ]  # fmt: skip
     value = student.call(loss, model, x, lambda points: other(points).detach())
     return _judge_loss(student, model, value, formula, entries)
 
@@ -520,6 +572,11 @@ def _implicit(model, x):
         ("sign", "its sign is wrong", {"scale": -1.0}),
         ("no_trace", "the trace is missing", {"trace": 0 * traces, "turn": 1.0, "weight": 1.0}),
         ("no_square", "the square of the score is missing", {"square": 0 * squares, "half": 0.5}),
+        (
+            "squared_sum",
+            "the components of the score are added before they are squared; the squares are to be added",
+            {"square": s.sum(1).square()},
+        ),
         ("absolute", "the trace stands between bars; it is signed", {"trace": traces.abs()}),
         ("trace_squared", "the trace is squared; it is signed, and stands there as it is", {"trace": traces.square()}),
         ("all_entries", "all entries of the Jacobian are added up, not its diagonal alone", {"trace": totals}),
@@ -532,7 +589,36 @@ def _implicit(model, x):
 
 def _check_sliced(student, loss, generator) -> Report:
     model = _Field(5, generator, hidden=6)
-    return _by_its_mean(student, loss, model, standard_normal((512, 5), generator=generator, dtype=_DOUBLE), generator)
+    x = standard_normal((512, 5), generator=generator, dtype=_DOUBLE)
+    report = _by_its_mean(student, loss, model, x, generator)
+    if report.passed or report.mistake not in (None, "no_trace"):
+        return report
+    apart = _projections_apart(student, loss, model, x, generator)
+    return report if apart is None else dataclasses.replace(report, diagnosis=f"{apart[1]}.", mistake=apart[0])
+
+
+def _projections_apart(student, loss, field, x, generator) -> tuple[str, str] | None:
+    """How the projections of a loss fail to meet, so that its trace is lost: key and words; None where they do not."""
+    model, values, lots = _Directed(field), [], []
+    for _ in range(24):
+        model.forget()
+        values.append(student.tensor(student.call(loss, model, x, generator=child(generator)), (), "the loss"))
+        v = model.seen(len(x))[1]
+        if model.asked == 1 and not model.forms:  # by differences it would be asked more than once
+            return "no_trace", "the trace is missing: the model is not differentiated in x"
+        if v is None or v.shape != x.shape:
+            return None
+        lots.append(v)
+    s, jacobian = field(x).detach(), field.jacobian(x).detach()
+    rests = torch.stack(values) - torch.stack([0.5 * (s * v).sum(1).square().mean() for v in lots])
+    if any(torch.allclose(rests[0], once.mean(), rtol=1e-6) for once in _once(lots[0], jacobian)):
+        return "no_second_projection", _ONE_SIDE
+    return ("two_probes", _TWO_SIDES) if _is_of_other_directions(field, x, lots, rests, len(x)) else None
+
+
+def _once(v, jacobian) -> tuple[Tensor, Tensor]:
+    """Products of a Jacobian with a projection on one side alone, added up over the other."""
+    return torch.einsum("bi,bij->b", v, jacobian), torch.einsum("bij,bj->b", jacobian, v)
 
 
 def _by_its_mean(student, loss, model, x, generator) -> Report:
@@ -559,7 +645,12 @@ def _by_its_mean(student, loss, model, x, generator) -> Report:
         ),
         ("uniform_projections", words, {"trace": uniform(trace, total)}),
         ("all_entries", "the only projection is (1, …, 1)", {"trace": total, "square": outer}),
-        *(entry for entry in entries if entry[0] != "mean_dims"),
+        (
+            "no_square",
+            "the square of the score is missing; or the slice vᵀs is not squared, whose mean is 0",
+            {"square": 0 * square, "half": 0.5},
+        ),
+        *(entry for entry in entries if entry[0] not in ("mean_dims", "no_square")),
     ]
     right = implicit()
     value, gradient = right.detach(), _flat_gradient(model, right)
@@ -633,11 +724,7 @@ def _check_sliced_form(student, loss, generator, *, reduced) -> Report:
         words = "its mean is right, but it is not the form that is asked for along the directions that it takes"
         return dataclasses.replace(report, passed=False, diagnosis=f"{words}.", mistake=None)
     if report.mistake in (None, "no_trace") and _is_of_other_directions(field, points, drawn, losses, n):
-        words = (
-            "the Jacobian is multiplied by one direction, and the result by something else: only vᵀ ∇s v, with the "
-            "same v on both sides, has the trace for its mean"
-        )
-        return dataclasses.replace(report, diagnosis=f"{words}.", mistake="two_probes")
+        return dataclasses.replace(report, diagnosis=f"{_TWO_SIDES}.", mistake="two_probes")
     return report
 
 
@@ -707,7 +794,14 @@ def _judge_directed(field, x, v, drawn, measured, n, reduced) -> Report:
             {"square": slopes.mean() ** 2},
         ),
         ("squared_slice", "the slice of the Jacobian is squared", {"trace": slices.square()}),
+        *(("no_second_projection", _ONE_SIDE, {"trace": once}) for once in _once(v, jacobian)),
+        (
+            "squared_sum",
+            "the components of the score are added before they are squared; the squares are to be added",
+            {"square": s.sum(1).square()},
+        ),
         ("uniform_symmetric", "the directions are uniform on [−1, 1], whose variance is 1/3", {"law": (1 / 3, 0.0)}),
+        ("sparse_signs", "the directions have variance 2/3, as those drawn from −1, 0 and 1 do", {"law": (2 / 3, 0.0)}),
         (
             "uniform_projections",
             "the directions are drawn with rand, uniform on [0, 1], not with randn",
@@ -811,9 +905,10 @@ class _Directed(nn.Module):
 
     def forget(self):
         """Begin anew."""
-        self.points, self.directions, self.forms, self.listening = [], [], [], True
+        self.points, self.directions, self.forms, self.listening, self.asked = [], [], [], True, 0
 
     def forward(self, x):
+        self.asked += 1
         kept = x.detach()
 
         def note(at, form, direction):

@@ -80,6 +80,7 @@ def check_metropolis(sampler: Callable[..., Any], *, seed: Integer = 0, time_lim
             return _taken(student, given, x)
 
         first, second = run(x, 1, child(generator)), run(x, 1, child(generator))
+        _refuse_parted_steps(x, first[0])
         _refuse_batch_decision(run, first[0], x, problem, generator)
         _refuse_shared_steps(group, x, first[0], second[0])
         _refuse_shared_decisions(run, problem, generator)
@@ -508,6 +509,18 @@ def _refuse_batch_decision(run, states, x, problem, generator):
         # Who proposes until something is taken draws the more the more is refused; the law tells.
         if refusal.mistake == "batch_decision" or not bool(moved.all()):
             raise
+
+
+def _refuse_parted_steps(x, states):
+    """Refuse steps of which some coordinates are taken and others not; who proposes one at a time is not meant."""
+    moved = states != x
+    parted = moved.any(1) & ~moved.all(1)
+    if bool(parted.any()) and bool(moved.all(1).any()):
+        raise Refusal(
+            f"in {int(parted.sum())} of {len(x)} chains one coordinate moved and the other stayed: a proposal is taken "
+            "or refused as a whole; draw one number for each chain",
+            "parted_decision",
+        )
 
 
 def _refuse_coupled(run, x, generator):

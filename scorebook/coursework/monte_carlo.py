@@ -479,6 +479,12 @@ def _weights_mistaken(normalised) -> list[tuple[str, str, dict[str, Any]]]:
         )
         return [
             *both,
+            (
+                "shifted_weights",
+                "the greatest logarithm was subtracted and not added again: the weights are those divided by the "
+                "greatest, and both results are too small by that factor",
+                {"weigh": lambda log_w: (log_w - log_w.max()).exp()},
+            ),
             ("normalised", words, {"centre": "self", "error": "delta"}),
             ("normalised", words, {"centre": "self", "error": "delta, ddof 1"}),
             ("normalised", words, {"centre": "self"}),

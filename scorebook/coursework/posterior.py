@@ -197,6 +197,13 @@ def _posteriors_mistaken(process, score, draws, mean, whiten, y, matrix, data_st
             lambda: {_MEAN: mean} | none,
         ),
         Mistake(
+            "no_root",
+            "the normal numbers are multiplied by the posterior's covariance, where a root of it is needed, such as "
+            "Cholesky's factor",
+            lambda: told(mean, own @ own),
+            0.05,
+        ),
+        Mistake(
             "mixed_problems",
             "the draws of one problem are those of several: rows that are repeated one by one (repeat_interleave) come "
             "in another order than a whole batch that is repeated",
@@ -443,6 +450,9 @@ def check_ranks(f: Callable[..., Any], *, seed: Integer = 0, time_limit: Number 
             ("share", "the count is divided by n + 1: that is a share, not a rank", right / (n + 1)),
             ("from_one", "the ranks begin at 1: a truth below all draws has rank 0", right + 1),
             ("pooled", "the draws of all problems are counted: a truth has its rank among those of its own", pooled),
+            *(("pooled", "the draws of all problems are counted, and the count is divided by the number of problems: a "
+               "truth has its rank among those of its own", part)
+              for part in (pooled / truth.shape[0], (pooled / truth.shape[0]).round(), pooled // truth.shape[0])),
             ("pooled", "the truth's rank is that among the truths of other problems",
              (truth[:, None] < truth).sum(0).double()),
             ("flat_rank", "whether the truth lies above the draws' mean is all that is told",

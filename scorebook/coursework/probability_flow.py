@@ -82,7 +82,7 @@ def check_probability_flow(
                 values = _ask_field(student, field, t, x)
                 refuse_other_times(asked, t, process)
                 moments = (t, 0 * t, 1 - t, torch.ones_like(t))
-                sizes = (process.diffusion(s).expand_as(x) for s in moments)
+                sizes = (*(process.diffusion(s).expand_as(x) for s in moments), process.sigma(t).expand_as(x))
                 pulls = (process.drift(x, s) for s in moments[1:])
                 parts.append((values, process.drift(x, t), process.exact_score(law)(x, t), *sizes, *pulls))
                 inputs.append(f"{process!r}, t = {t.item():.3g}")
@@ -125,9 +125,10 @@ def check_probability_flow(
             ),
             *(
                 ("drift_time", f"the drift f is taken at {when}, not at the time t", {"drift": value})
-                for when, value in zip(("t = 0", "1 − t", "t = 1"), others[3:], strict=True)
+                for when, value in zip(("t = 0", "1 − t", "t = 1"), others[4:], strict=True)
             ),
             ("quarter", "the ½ is squared along with g", {"half": 0.25}),
+            ("sigma_for_diffusion", "σ(t) stands for g(t), the rate at which noise comes", {"g": others[3]}),
         ]
         report = judge(
             "check_probability_flow",
@@ -291,8 +292,12 @@ def check_log_prob(
         elif probe is not None:  # seen, so nothing else need be the matter with the divergence
             entries = [entry for entry in entries if entry[0] == probe or entry[2].keys().isdisjoint({"of", "weight"})]
         mistakes = slips(told, _units_mistaken(d, bin_width) + entries, slack=0.02)
+        # Who leaves nothing of the density may have divided it away: that is no evidence of two omissions.
+        mistakes = [mistake for mistake in mistakes if mistake.keys != {"no_prior", "no_divergence"}]
         mistakes += parts.off_the_path(spy.times, lambda value: as_measured(scale * value + shift))
         report = judge("check_log_prob", answers, mistakes, verified=f"your {name} is that of the probability flow")
+        if not report.passed and report.mistake is None and not random:
+            _refuse_division_by_batch(student, lambda rows: ask(score, rows), x[:1], truth[:1], tolerance * abs(scale))
         if random and report.passed:
             refuse_loud_noise(name, values.permute(1, 0, 2).flatten(1).std(1).mean().item(), right)
         if report.passed and differentiable:
@@ -304,6 +309,21 @@ def check_log_prob(
         return report
 
     return under_guard("check_log_prob", check, student, time_limit=time_limit)
+
+
+def _refuse_division_by_batch(student, ask, x, truth, tolerance):
+    """Refuse what is right for a point that is alone in its batch, and not beside others."""
+    try:
+        alone = student.tensor(ask(x.clone()), (1,), "the answer to a single point")
+    except Refusal:  # what was judged is the answer to many
+        return
+    if bool((alone - truth).abs().max() <= tolerance):
+        raise Refusal(
+            "your answer for a point depends on the other points of its batch: it is right where the point is alone. "
+            "Divide by the number of dimensions of a point, not by that of all entries, and take no mean over the "
+            "batch",
+            "mean_batch",
+        )
 
 
 def _estimated(name, values, truth, tolerance, right) -> list[Answer]:
@@ -528,13 +548,19 @@ class _FlowParts:
             growth = way * self.growth(**velocity)
             return prior(growth) + more + turn * weight * of(growth)
 
-        def unit(growth):
-            return -0.5 * (self.x * growth.exp()).square().sum(1) - d * constant
+        def of_width(std):
+            def prior(growth):
+                return -0.5 * (self.x * growth.exp() / std).square().sum(1) - d * (constant + math.log(std))
+
+            return prior
 
         drift_alone, score_alone = self.growth(kappa=0.0).sum(), self.growth(drift=0.0, kappa=-1.0, power=0).sum()
         priors = [] if self.process.prior_std == 1 else [
             ("prior_std", "the prior is taken to be N(0, I): that of this SDE has the standard deviation prior_std",
-             {"prior": unit}),
+             {"prior": of_width(1.0)}),
+            *(("std_for_variance", f"the prior's {words}", {"prior": of_width(std)}) for words, std in (
+                ("standard deviation stands where its variance is needed", self.process.prior_std**0.5),
+                ("variance is taken for its standard deviation", self.process.prior_std**2))),
             ("prior_std", "the logarithm of the prior's standard deviation is missing, which enters for each dimension",
              {"more": d * math.log(self.process.prior_std)}),
             ("prior_std", "the logarithm of the prior's standard deviation enters once, not once for each dimension",

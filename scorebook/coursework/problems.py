@@ -25,6 +25,7 @@ __all__ = [
     "refuse_coupled_rows",
     "refuse_coupling",
     "refuse_dependent_noise",
+    "refuse_fixed_seed",
     "refuse_loud_noise",
     "refuse_other_times",
     "rms",
@@ -36,6 +37,10 @@ _DOUBLE = torch.float64
 _SURE = 6.5
 # Noise below this share of the size that it should have is none: rounding, in single precision.
 _NO_NOISE = 1e-4
+_FIXED_SEED = (
+    "two calls with different seeds got the same noise: a seed is set inside your function, so draw from the generator "
+    "that you are given"
+)
 
 
 def seeded(seed: Integer) -> torch.Generator:
@@ -117,10 +122,15 @@ def refuse_coupling(student: Student, function: Callable[..., Any], x: Tensor, v
     if (again - values).abs().max() > limit + 1e-9:
         raise Refusal("your answer changes from call to call, on the same points: something in it is random", "random")
     few = max(1, len(x) // 4)
-    for batch in (x[:few].clone(), torch.cat([x[:few], 3 * x[few:] + 1])):
+    first, last = slice(None, few), slice(-few, None)
+    for batch, rows in (
+        (x[:few].clone(), first),
+        (torch.cat([x[:few], 3 * x[few:] + 1]), first),
+        (torch.cat([3 * x[:-few] + 1, x[-few:]]), last),
+    ):
         answer = student.call(function, batch)
-        alone = student.tensor(answer, (len(batch), *values.shape[1:]), "the answer to another batch")[:few]
-        if (alone - values[:few]).abs().max() > limit + 1e-9:
+        alone = student.tensor(answer, (len(batch), *values.shape[1:]), "the answer to another batch")[rows]
+        if (alone - values[rows]).abs().max() > limit + 1e-9:
             raise Refusal(
                 "your answer for a point depends on the other points of its batch: batch normalisation, or a sum, mean "
                 "or norm taken over the batch axis",
@@ -150,13 +160,26 @@ def refuse_coupled_rows(
         )
 
 
+def refuse_fixed_seed(run: Callable[[Tensor, torch.Generator], Tensor], x: Tensor, generator: torch.Generator) -> None:
+    """Refuse noise that comes again with another seed, where what is not noise is not known.
+
+    What a step makes of a state alone comes again by right, and goes with the state when the batch is turned round;
+    noise of a fixed seed stays in its place.
+    """
+    first, again, turned = (run(part, child(generator)) for part in (x, x, x.flip(0)))
+    near = 1e-9 * first.abs().max()
+    if bool((again - first).abs().max() <= near) and bool((turned.flip(0) - first).abs().max() > near):
+        raise Refusal(_FIXED_SEED, "fixed_seed")
+
+
 def refuse_dependent_noise(z: Tensor, again: Tensor | None = None) -> None:
     """Refuse noise that is not drawn anew for each call, each point and each coordinate.
 
     Args:
         z: the noise of one call, shape ``(B, d)``, in units of the size that it should have. Where it is far below
             that, there is none to be judged.
-        again: the noise of a second call, with another seed; None where there was no second.
+        again: the noise of a second call, with another seed; None where there was no second. Neither may hold anything
+            but noise: what else is in both comes again by right.
     """
     if z.abs().max() < _NO_NOISE:
         return
@@ -165,11 +188,7 @@ def refuse_dependent_noise(z: Tensor, again: Tensor | None = None) -> None:
     if z.shape[1] > 1 and bool(z.std(1).max() < _NO_NOISE * z.abs().max()):
         raise Refusal("all coordinates of a point get the same noise: draw it in the shape of x", "shared_noise")
     if again is not None and torch.corrcoef(torch.stack([z.flatten(), again.flatten()]))[0, 1].abs() > 0.3:
-        raise Refusal(
-            "two calls with different seeds got the same noise: a seed is set inside your function, so draw from the "
-            "generator that you are given",
-            "fixed_seed",
-        )
+        raise Refusal(_FIXED_SEED, "fixed_seed")
     advice = "draw it in the shape of x, one number for each coordinate of each point"
     z = (z - z.mean(0)) / z.std(0)
     for i, j in itertools.combinations(range(z.shape[1]), 2):

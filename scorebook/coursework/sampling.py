@@ -17,7 +17,13 @@ import torch
 from torch import Tensor
 
 from scorebook.coursework.guard import Refusal, Student, under_guard
-from scorebook.coursework.problems import child, refuse_coupled_rows, refuse_dependent_noise, seeded
+from scorebook.coursework.problems import (
+    child,
+    refuse_coupled_rows,
+    refuse_dependent_noise,
+    refuse_fixed_seed,
+    seeded,
+)
 from scorebook.coursework.reports import Answer, Mistake, Report, judge, slips
 from scorebook.lab.types import Integer, Number
 
@@ -82,7 +88,8 @@ def check_langevin(sampler: Callable[..., Any], *, seed: Integer = 0, time_limit
             verified="your chains have the mean, spread and independence they should",
         )
         if report.mistake is None:
-            _refuse_dependent(x, answers, (one, run(x, 1, child(generator))), factor, std)
+            again = run(x, 1, child(generator))
+            _refuse_dependent(lambda x, source: run(x, 1, source), x, answers, (one, again), factor, std, generator)
         if not report.passed and report.mistake is None:
             _refuse_normalised(run, score, x[:64], generator)
         return report
@@ -204,7 +211,7 @@ def check_annealed(
             verified="your chains have the mean, spread and independence they should",
         )
         if report.mistake is None:
-            _refuse_dependent(x, answers, (end_state, run(x, child(generator))), factor, std)
+            _refuse_dependent(run, x, answers, (end_state, run(x, child(generator))), factor, std, generator)
         if report.passed and denoise:
             quiet = _annealing(variances, sigmas, step, n_steps, end="denoised", noise="quiet end")[1]
             _refuse_quiet_end(answers[-1].measured / std, quiet / std, x.numel())
@@ -225,6 +232,7 @@ def _annealing(
     louder=lambda sigma: 1.0,
     size=lambda sigma, last: (sigma / last) ** 2,
     asked=lambda sigmas, k: sigmas[k],
+    asked_last=None,
     order=lambda sigmas: sigmas,
     last_of=lambda sigmas: sigmas[-1],
     noise="fresh",
@@ -238,7 +246,7 @@ def _annealing(
     sigma = last_of(scales)
     path += {
         "noisy": [],
-        "denoised": [(sigma**2, 0.0, sigma)],
+        "denoised": [(sigma**2, 0.0, sigma if asked_last is None else asked_last)],
         "denoised by σ": [(sigma, 0.0, sigma)],
         "denoised at the first": [(first**2, 0.0, first)],
         "half denoised": [(0.5 * sigma**2, 0.0, sigma)],
@@ -296,6 +304,9 @@ def _annealings_mistaken(variances, sigmas, step, n_steps, denoise) -> list[Mist
         ("extra_step", "one step too many at each scale", {"n": n_steps + 1}),
         ("variance_for_std", "the score is given σ², not σ", {"asked": lambda s, k: s[k] ** 2}),
         ("wrong_scale", "the score is given the number of the scale, not the scale", {"asked": lambda s, k: k}),
+        *(("wrong_scale", f"the score is given the number of the scale, counted from {one}, not the scale",
+           {"asked": lambda s, k, one=one: k + one} | end)
+          for one, end in ((0, {"asked_last": len(sigmas) - 1}), (1, {}), (1, {"asked_last": len(sigmas)}))),
         ("wrong_scale", "the score is given the last scale throughout", {"asked": lambda s, k: last}),
         ("wrong_scale", "the score is given the first scale throughout", {"asked": lambda s, k: first}),
         ("wrong_scale", "the score is given the next scale, one too small",
@@ -425,8 +436,12 @@ def _answers(name, x, result, factor, std, variances, *, shape=False) -> list[An
     return answers
 
 
-def _refuse_dependent(x, answers, results, factor, std):
+def _refuse_dependent(run, x, answers, results, factor, std, generator):
     """Refuse noise that is not drawn anew for each call, chain and coordinate."""
-    if not answers[0].holds:
-        factor = (results[0] * x).mean(0) / _START**2
-    refuse_dependent_noise(*((result - factor * x) / std for result in results))
+    noises = [(result - factor * x) / std for result in results]
+    if answers[0].holds and answers[1].holds:
+        refuse_dependent_noise(*noises)
+        return
+    # What the chains make of their starts is not known, and comes again by right.
+    refuse_fixed_seed(run, x, generator)
+    refuse_dependent_noise((results[0] - (results[0] * x).mean(0) / _START**2 * x) / std)

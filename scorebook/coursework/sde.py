@@ -27,6 +27,7 @@ from scorebook.coursework.problems import (
     is_standard,
     refuse_coupled_rows,
     refuse_dependent_noise,
+    refuse_fixed_seed,
     refuse_other_times,
     rms,
     seeded,
@@ -125,7 +126,7 @@ def check_sde(sde: Any, *, reference: SDE | None = None, seed: Integer = 0, time
             mistakes += _sdes_inconsistent(kernel, x, t, alpha)
         noises = None
         if callable(getattr(sde, "perturb", None)):
-            extra, more, noises = _perturbed(student, sde, alpha, sigma, t, generator)
+            extra, more, noises = _perturbed(student, sde, alpha, sigma, diffusion, t, generator)
             answers += extra
             mistakes += more
         report = judge(
@@ -207,12 +208,12 @@ def _sdes_inconsistent(kernel, x, t, alpha) -> list[Mistake]:
         ("root_two", "g is a factor √2 too large", wrong(right * 2)),
         ("root_of_diffusion", "diffusion(t) returns √g, not g", wrong(right.abs().sqrt())),
         ("no_diffusion", "there is no noise", wrong(torch.zeros_like(right))),
-        (
-            "integral",
-            "α(t) and σ(t) hold β(t) t, where the integral of β from 0 to t is needed; drift and diffusion are right",
-            wrong(-2 * mean_rate, mean_rate.unsqueeze(1) * x),
-        ),
     ]
+    if not torch.allclose(mean_rate, kernel.rate, rtol=1e-3):  # of a constant β that is the integral
+        words = (
+            "α(t) and σ(t) hold β(t) t, where the integral of β from 0 to t is needed; drift and diffusion are right"
+        )
+        entries.append(("integral", words, wrong(-2 * mean_rate, mean_rate.unsqueeze(1) * x)))
     for words, squared in (
         ("σ(t) is √(1 − α), where √(1 − α²) is needed; drift and diffusion are right", 1 - alpha),
         ("σ(t) is 1 − α, where √(1 − α²) is needed; drift and diffusion are right", (1 - alpha) ** 2),
@@ -268,12 +269,12 @@ def _sdes_differing(reference, x, t) -> list[Mistake]:
     return [Mistake(key, words, functools.partial(dict, value)) for key, words, value in entries]
 
 
-def _perturbed(student, sde, alpha, sigma, t, generator):
+def _perturbed(student, sde, alpha, sigma, diffusion, t, generator):
     """Hold ``perturb`` against alpha and sigma, and the noise that it reports against the normal law."""
     copies = 256
     points = "perturbed point"
     times = t.repeat_interleave(copies)
-    a, s = (v.repeat_interleave(copies).unsqueeze(1) for v in (alpha, sigma))
+    a, s, g = (v.repeat_interleave(copies).unsqueeze(1) for v in (alpha, sigma, diffusion))
     x0 = standard_normal((len(times), 2), generator=generator, dtype=_DOUBLE)
 
     def perturbed():
@@ -297,6 +298,8 @@ def _perturbed(student, sde, alpha, sigma, t, generator):
         ("root_of_std", "perturb multiplies the noise by the root of σ", {points: a * x0 + s.sqrt() * noise}),
         ("no_alpha", "perturb forgets to multiply the clean points by α(t)", {points: x0 + s * noise}),
         ("no_sigma", "perturb forgets to multiply the noise by σ(t)", {points: a * x0 + noise}),
+        ("diffusion_for_sigma", "perturb multiplies the noise by g(t), the rate at which it comes, not by σ(t)",
+         {points: a * x0 + g * noise}),
         ("alpha_squared", "perturb multiplies the clean points by α²", {points: a**2 * x0 + s * noise}),
         ("alpha_squared", "perturb multiplies the clean points by √α", {points: a.abs().sqrt() * x0 + s * noise}),
         (
@@ -304,7 +307,7 @@ def _perturbed(student, sde, alpha, sigma, t, generator):
             "the noise is drawn with rand, uniform on [0, 1], not with randn",
             {"noise's mean": 0.5, "noise's standard deviation": 12**-0.5},
         ),
-    ]
+    ]  # fmt: skip
     # Two mistakes leave the points right and show in the noise that is returned with them.
     added = (noisy - a * x0) / s
     if is_standard(added):
@@ -354,7 +357,8 @@ def check_reverse_step(step: Callable[..., Any], *, seed: Integer = 0, time_limi
             mistakes,
             verified="drift, score and noise of your step are right, under all three kinds of SDE",
         )
-        if not report.passed and report.mistake is None and all(one.moved_first for one in steps):
+        # Where nothing drifts, as under VE, a step that begins with the drift has not moved the state.
+        if not report.passed and report.mistake is None and any(one.moved_first for one in steps):
             raise Refusal(
                 "the score is asked at a state that has been moved already: drift, score and noise of a step all "
                 "belong to the state x from which it starts",
@@ -414,7 +418,9 @@ class _Step(_Increment):
         self.asked, self.states = [], []
         new = self.run(x, child(generator))
         refuse_other_times(self.asked, self.t, self.process, dt=self.dt)
-        self.moved_first = all(s.shape == x.shape and not torch.allclose(s, x, rtol=1e-3) for s in self.states)
+        self.moved_first = bool(self.states) and all(
+            s.shape == x.shape and not torch.allclose(s, x, rtol=1e-3) for s in self.states
+        )
         super().__init__(self.process, self.t, self.dt, x, self.score(x, self.t), new)
 
     def score(self, x, t):
@@ -432,11 +438,13 @@ class _Step(_Increment):
 
     def refuse_dependent_noise(self, *, exact):
         """Refuse noise that is not drawn anew; ``exact`` says that drift and score are right."""
-        noise, again = self.rest, self.run(self.x, child(self.generator)) - self.x
-        if exact:
-            drift = self.process.drift(self.x, self.t) - self.g**2 * self.score(self.x, self.t)
-            noise, again = self.new - self.x - drift * self.dt, again - drift * self.dt
-        refuse_dependent_noise(noise / self.size, again / self.size)
+        if not exact:  # what remains may hold more than noise
+            refuse_fixed_seed(self.run, self.x, self.generator)
+            refuse_dependent_noise(self.rest / self.size)
+            return
+        drift = self.process.drift(self.x, self.t) - self.g**2 * self.score(self.x, self.t)
+        expected, again = self.x + drift * self.dt, self.run(self.x, child(self.generator))
+        refuse_dependent_noise((self.new - expected) / self.size, (again - expected) / self.size)
 
 
 def _telling_step(kind, generator) -> tuple[SDE, Tensor, Tensor]:
@@ -451,7 +459,8 @@ def _telling_step(kind, generator) -> tuple[SDE, Tensor, Tensor]:
         t, dt = (torch.tensor(v, dtype=_DOUBLE) for v in (0.55 + 0.2 * start, -0.03 - 0.02 * length))
         g, h = process.diffusion(t), dt.abs()
         root = h.sqrt()
-        sizes = torch.stack([g * root, g, g * h, g**2 * root, root, torch.ones_like(g), math.sqrt(2) * g * root])
+        others = (g**2 * root, g.sqrt() * root, root, torch.ones_like(g))
+        sizes = torch.stack([g * root, g, g * h, *others, math.sqrt(2) * g * root])
         if sizes.log().sort().values.diff().min() > 0.08:
             return process, t, dt
 
@@ -497,6 +506,7 @@ def _steps_mistaken(steps) -> tuple[Callable[..., dict[str, Any]], list[tuple[st
         return torch.stack([torch.as_tensor(value(one), dtype=_DOUBLE) for one in steps])
 
     g, h, dt = each(lambda one: one.g), each(lambda one: one.dt.abs()), each(lambda one: one.dt)
+    sigma = each(lambda one: one.process.sigma(one.t))
     moved, root = each(lambda one: one.rate != 0), h.sqrt()
     late = each(lambda one: one.process.diffusion(one.t + one.dt)) / g
     late_drift = each(lambda one: drift_rate(one.process, (one.t + one.dt).reshape(1))[0]) / each(lambda one: one.pull)
@@ -519,6 +529,12 @@ def _steps_mistaken(steps) -> tuple[Callable[..., dict[str, Any]], list[tuple[st
         ("no_root_dt", "the noise lacks its √dt", {"noise": 1 / root}),
         ("dt_for_root", "the noise is multiplied by dt, where √dt is needed", {"noise": root}),
         ("squared_diffusion", "the noise is multiplied by g², where g is needed", {"noise": g}),
+        ("root_of_diffusion", "g stands beneath the root: √(g |dt|) z, where g √|dt| z is needed",
+         {"noise": 1 / g.sqrt()}),
+        ("sigma_for_diffusion", "σ(t) stands for g(t), in the score's coefficient and before the noise",
+         {"score": (sigma / g) ** 2, "noise": sigma / g}),
+        ("sigma_for_diffusion", "the score is multiplied by σ², where g² is needed", {"score": (sigma / g) ** 2}),
+        ("sigma_for_diffusion", "the noise is multiplied by σ(t), where g(t) is needed", {"noise": sigma / g}),
         ("no_diffusion", "the noise lacks its g", {"noise": 1 / g}),
         ("no_scale", "the noise is z, without g √dt", {"noise": 1 / (g * root)}),
         ("root_two", "the noise is √2 times too large", {"noise": math.sqrt(2)}),

@@ -70,12 +70,12 @@ def check_projections(draw: Callable[..., Any], *, seed: Integer = 0, time_limit
             Answer("mean square of each coordinate", second.diagonal(), ones, spread, 1e-9, right),
             Answer("mean product of two coordinates", off, 0 * off, error * flat.square().mean(), 1e-9, error),
         ]
-        return judge("check_projections", answers, _mistaken(d), verified="your projections have E[v vᵀ] = I")
+        return judge("check_projections", answers, _mistaken(n, b, d), verified="your projections have E[v vᵀ] = I")
 
     return under_guard("check_projections", check, student, time_limit=time_limit)
 
 
-def _mistaken(d) -> list[Mistake]:
+def _mistaken(n, b, d) -> list[Mistake]:
     def formula(square=1.0, product=0.0):
         return {
             "mean square of each coordinate": torch.full((d,), square, dtype=_DOUBLE),
@@ -97,6 +97,21 @@ def _mistaken(d) -> list[Mistake]:
                 {"square": 1 / 3},
             ),
             ("uniform_symmetric", "they are uniform on [−½, ½], whose variance is 1/12", {"square": 1 / 12}),
+            (
+                "sparse_signs",
+                "they have variance 2/3, as those drawn from −1, 0 and 1 do; multiply by √(3/2)",
+                {"square": 2 / 3},
+            ),
+            *(
+                (
+                    "coupled",
+                    "they are divided by their norm along an axis that runs over other directions; that of one "
+                    "direction is the last, dim=-1",
+                    {"square": scale / size},
+                )
+                for size in (n, b)
+                for scale in (1.0, float(d))
+            ),
             (
                 "uniform_projections",
                 "they are drawn with rand, uniform on [0, 1]: neither centred nor of variance 1",

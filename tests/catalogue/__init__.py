@@ -1,8 +1,10 @@
 """Answers as students write them, handed to the checks: which are refused, and by which name.
 
-Three catalogues: ``tuned``, on which the checks were mended; ``held_out``, the first pile, which was written first and
-on which they were mended once its figures had been told; and ``second_reading``, the second pile, written before that
-and read after it, once; what it showed was mended, too. Each answer is right, or holds one mistake, or a pair;
+Four catalogues: ``tuned``, on which the checks were mended; ``held_out``, the first pile, which was written first and
+on which they were mended once its figures had been told; ``second_reading``, the second pile, written before that and
+read after it, once; and ``third_reading``, the third, whose authors knew what is asked of an answer and not how it is
+checked, and put aside the mistakes of textbooks. What each pile showed on its one reading was mended, too. Each answer
+is right, or holds one mistake, or a pair;
 ``test_catalogue`` prints what becomes of them.
 
 The answers to the tasks of the assignments that no check of the package judges are handed to the cells of the master

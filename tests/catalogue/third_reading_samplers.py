@@ -1,6 +1,7 @@
 """A third pile of homework: samplers, flows, likelihoods, classes, DDPM and posteriors.
 
-Written blind, by an author who knew the contracts of the checks and not how they work: nothing was mended on it.
+Written blind, by an author who knew the contracts of the checks and not how they work, and read once before anything
+was mended on it.
 """
 
 import functools
@@ -703,7 +704,7 @@ def width_in_nats(sde, score, x, bin_width):
     return bpd + offset
 
 
-@wrong("bits", "unforeseen")
+@wrong("bits", "mean_batch")
 def divided_by_numel(sde, score, x, bin_width):
     log_prob = probability_flow.log_prob(sde, score, x)
     return -log_prob / (math.log(2) * x.numel()) - math.log2(bin_width)
@@ -739,7 +740,7 @@ def slope_of_the_kernel(x, prediction, alpha_bar):
         return torch.autograd.grad(kernel.log_prob(y).sum(), y)[0]
 
 
-@wrong("noise to v", "unforeseen")
+@wrong("noise to v", "state_for_clean")
 def state_for_clean_point(x, prediction, alpha_bar):
     return alpha_bar.sqrt() * prediction - (1 - alpha_bar).sqrt() * x
 
@@ -860,7 +861,7 @@ def halves_swapped(model, labels, null, scale):
     return guided
 
 
-@wrong("classifier-free", "unforeseen")
+@wrong("classifier-free", "rescaled")
 def with_rescaling(model, labels, null, scale):
     def guided(x, t):
         cond, uncond = model(x, t, labels), model(x, t, torch.full_like(labels, null))
@@ -1285,7 +1286,7 @@ def replacement(score, sde, observation, *, data_std=1.0):
     return guided
 
 
-@wrong("inpainting guidance", "unforeseen")
+@wrong("inpainting guidance", "clean_likelihood")
 def likelihood_at_the_noisy_point(score, sde, observation, *, data_std=1.0):
     def guided(x, t):
         with torch.enable_grad():

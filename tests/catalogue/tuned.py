@@ -11,7 +11,16 @@ import torch
 from torch.distributions import Normal
 from torchdiffeq import odeint
 
-from catalogue import Catalogue, normal, tuned_classes, tuned_ddpm, tuned_estimates, tuned_names, tuned_samplers
+from catalogue import (
+    Catalogue,
+    normal,
+    tuned_classes,
+    tuned_ddpm,
+    tuned_estimates,
+    tuned_names,
+    tuned_samplers,
+    tuned_third,
+)
 from scorebook import controllable_generation, langevin, noise_scales, probability_flow, sliced_score_matching
 from scorebook import sde as continuous
 
@@ -21,6 +30,7 @@ catalogue.include(tuned_ddpm.catalogue)
 catalogue.include(tuned_samplers.catalogue)
 catalogue.include(tuned_estimates.catalogue)
 catalogue.include(tuned_names.catalogue)
+catalogue.include(tuned_third.catalogue)
 
 
 right = wrong = catalogue.add  # a right answer has no mistakes
