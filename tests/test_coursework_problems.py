@@ -95,6 +95,12 @@ def test_a_function_that_couples_rows_is_refused():
         problems.refuse_coupling(student, lambda x: x - x.mean(0), x, x - x.mean(0), 1e-9)
 
 
+def test_a_function_that_adds_up_from_row_to_row_is_refused():
+    x = normal(16, 2)
+    with pytest.raises(Refusal, match="other points of its batch"):
+        problems.refuse_coupling(Student("f(x)"), lambda x: x.cumsum(0), x, x.cumsum(0), 1e-9)
+
+
 @pytest.mark.parametrize("noise", ["the generator's", "the global"])
 def test_a_sampler_that_couples_rows_is_refused_wherever_its_noise_comes_from(noise):
     def run(coupled):
@@ -143,6 +149,15 @@ def test_noise_that_comes_again_in_the_next_call_is_refused():
     for again in (z, -z, z + 0.5 * normal(2048, 4, seed=2)):
         with pytest.raises(Refusal, match="different seeds got the same noise"):
             problems.refuse_dependent_noise(z, again)
+
+
+def test_what_comes_again_with_its_point_is_no_noise_of_a_fixed_seed():
+    x, z = normal(2048, 4), normal(2048, 4, seed=2)
+    known = 3 * (2 * x).sin()
+    problems.refuse_dependent_noise(known, known, (2 * x.flip(0)).sin().flip(0) * 3)
+    problems.refuse_dependent_noise(known + z, known + normal(2048, 4, seed=3), known + normal(2048, 4, seed=4))
+    with pytest.raises(Refusal, match="different seeds got the same noise"):
+        problems.refuse_dependent_noise(known + z, known + z, known + z.flip(0))
 
 
 def test_an_estimate_that_is_mostly_noise_is_refused():

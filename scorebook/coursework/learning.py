@@ -454,8 +454,9 @@ def _divergences_mistaken(field, x, jacobian) -> list[Mistake]:
          {"of": 2 * trace / 3}),
     ])  # fmt: skip
     # A number tells that a factor is wrong, and not which two factors made it.
-    factors = {"unit_projections", "uniform_symmetric", "sparse_signs", "half", "twice"}
-    return [mistake for mistake in found if mistake.also is None or not mistake.keys <= factors]
+    laws = {"uniform_symmetric", "sparse_signs"}
+    factors = laws | {"unit_projections", "half", "twice"}
+    return [mistake for mistake in found if mistake.also is None or not laws & mistake.keys <= mistake.keys <= factors]
 
 
 def check_loss(loss: Callable[..., Any], kind: _Kind, *, seed: Integer = 0, time_limit: Number | None = 30.0) -> Report:

@@ -25,7 +25,6 @@ __all__ = [
     "refuse_coupled_rows",
     "refuse_coupling",
     "refuse_dependent_noise",
-    "refuse_fixed_seed",
     "refuse_loud_noise",
     "refuse_other_times",
     "rms",
@@ -160,26 +159,16 @@ def refuse_coupled_rows(
         )
 
 
-def refuse_fixed_seed(run: Callable[[Tensor, torch.Generator], Tensor], x: Tensor, generator: torch.Generator) -> None:
-    """Refuse noise that comes again with another seed, where what is not noise is not known.
-
-    What a step makes of a state alone comes again by right, and goes with the state when the batch is turned round;
-    noise of a fixed seed stays in its place.
-    """
-    first, again, turned = (run(part, child(generator)) for part in (x, x, x.flip(0)))
-    near = 1e-9 * first.abs().max()
-    if bool((again - first).abs().max() <= near) and bool((turned.flip(0) - first).abs().max() > near):
-        raise Refusal(_FIXED_SEED, "fixed_seed")
-
-
-def refuse_dependent_noise(z: Tensor, again: Tensor | None = None) -> None:
+def refuse_dependent_noise(z: Tensor, again: Tensor | None = None, turned: Tensor | None = None) -> None:
     """Refuse noise that is not drawn anew for each call, each point and each coordinate.
 
     Args:
         z: the noise of one call, shape ``(B, d)``, in units of the size that it should have. Where it is far below
             that, there is none to be judged.
-        again: the noise of a second call, with another seed; None where there was no second. Neither may hold anything
-            but noise: what else is in both comes again by right.
+        again: the noise of a second call, with another seed; None where there was no second.
+        turned: that of a third, of which the batch was turned round, in the order of the first; None where ``z`` is
+            noise and nothing else. What more is in it comes again by right, and goes with its point, where noise of a
+            fixed seed stays in its place.
     """
     if z.abs().max() < _NO_NOISE:
         return
@@ -187,7 +176,7 @@ def refuse_dependent_noise(z: Tensor, again: Tensor | None = None) -> None:
         raise Refusal("all points of the batch get the same noise: draw it in the shape of x", "shared_noise")
     if z.shape[1] > 1 and bool(z.std(1).max() < _NO_NOISE * z.abs().max()):
         raise Refusal("all coordinates of a point get the same noise: draw it in the shape of x", "shared_noise")
-    if again is not None and torch.corrcoef(torch.stack([z.flatten(), again.flatten()]))[0, 1].abs() > 0.3:
+    if again is not None and _is_of_fixed_seed(z, again, turned):
         raise Refusal(_FIXED_SEED, "fixed_seed")
     advice = "draw it in the shape of x, one number for each coordinate of each point"
     z = (z - z.mean(0)) / z.std(0)
@@ -203,6 +192,13 @@ def refuse_dependent_noise(z: Tensor, again: Tensor | None = None) -> None:
     continuous = 2 < (z**4).mean() < 4  # numbers such as ±1 come again by right
     if continuous and _share_of_twins(z) > 0.5:
         raise Refusal(f"most numbers of the noise come more than once: {advice}", "shared_noise")
+
+
+def _is_of_fixed_seed(z, again, turned) -> bool:
+    if turned is None:
+        return bool(torch.corrcoef(torch.stack([z.flatten(), again.flatten()]))[0, 1].abs() > 0.3)
+    near = 1e-9 * z.abs().max()
+    return bool((again - z).abs().max() <= near) and bool((turned - z).abs().max() > near)
 
 
 def _alike(one, other) -> bool:

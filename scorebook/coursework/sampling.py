@@ -21,7 +21,6 @@ from scorebook.coursework.problems import (
     child,
     refuse_coupled_rows,
     refuse_dependent_noise,
-    refuse_fixed_seed,
     seeded,
 )
 from scorebook.coursework.reports import Answer, Mistake, Report, judge, slips
@@ -437,11 +436,8 @@ def _answers(name, x, result, factor, std, variances, *, shape=False) -> list[An
 
 
 def _refuse_dependent(run, x, answers, results, factor, std, generator):
-    """Refuse noise that is not drawn anew for each call, chain and coordinate."""
-    noises = [(result - factor * x) / std for result in results]
-    if answers[0].holds and answers[1].holds:
-        refuse_dependent_noise(*noises)
-        return
-    # What the chains make of their starts is not known, and comes again by right.
-    refuse_fixed_seed(run, x, generator)
-    refuse_dependent_noise((results[0] - (results[0] * x).mean(0) / _START**2 * x) / std)
+    """Refuse noise that is not drawn anew for each call, chain and coordinate; ``results`` are those of two calls."""
+    if not (answers[0].holds and answers[1].holds):  # what the chains make of their starts is not known
+        factor = (results[0] * x).mean(0) / _START**2
+        results = (*results, run(x.flip(0), child(generator)).flip(0))
+    refuse_dependent_noise(*((result - factor * x) / std for result in results))

@@ -27,7 +27,6 @@ from scorebook.coursework.problems import (
     is_standard,
     refuse_coupled_rows,
     refuse_dependent_noise,
-    refuse_fixed_seed,
     refuse_other_times,
     rms,
     seeded,
@@ -438,13 +437,14 @@ class _Step(_Increment):
 
     def refuse_dependent_noise(self, *, exact):
         """Refuse noise that is not drawn anew; ``exact`` says that drift and score are right."""
-        if not exact:  # what remains may hold more than noise
-            refuse_fixed_seed(self.run, self.x, self.generator)
-            refuse_dependent_noise(self.rest / self.size)
-            return
-        drift = self.process.drift(self.x, self.t) - self.g**2 * self.score(self.x, self.t)
-        expected, again = self.x + drift * self.dt, self.run(self.x, child(self.generator))
-        refuse_dependent_noise((self.new - expected) / self.size, (again - expected) / self.size)
+        again, turned = self.run(self.x, child(self.generator)), None
+        if exact:
+            drift = self.process.drift(self.x, self.t) - self.g**2 * self.score(self.x, self.t)
+            expected = self.x + drift * self.dt
+        else:  # what remains may hold more than noise
+            expected = self.new - self.rest
+            turned = (self.run(self.x.flip(0), child(self.generator)).flip(0) - expected) / self.size
+        refuse_dependent_noise((self.new - expected) / self.size, (again - expected) / self.size, turned)
 
 
 def _telling_step(kind, generator) -> tuple[SDE, Tensor, Tensor]:

@@ -70,12 +70,16 @@ def check_projections(draw: Callable[..., Any], *, seed: Integer = 0, time_limit
             Answer("mean square of each coordinate", second.diagonal(), ones, spread, 1e-9, right),
             Answer("mean product of two coordinates", off, 0 * off, error * flat.square().mean(), 1e-9, error),
         ]
-        return judge("check_projections", answers, _mistaken(n, b, d), verified="your projections have E[v vᵀ] = I")
+        # Which axes a norm was taken along, so that it is the same for all along the others.
+        norms = [v.norm(dim=axis) for axis in range(3)]
+        same = [bool(norm.std() < 1e-6 * norm.mean()) for norm in norms]
+        sizes = [v.shape[axis] for axis in (0, 1) if same[axis] and not same[2]]  # of signs it is the same along all
+        return judge("check_projections", answers, _mistaken(sizes, d), verified="your projections have E[v vᵀ] = I")
 
     return under_guard("check_projections", check, student, time_limit=time_limit)
 
 
-def _mistaken(n, b, d) -> list[Mistake]:
+def _mistaken(sizes, d) -> list[Mistake]:
     def formula(square=1.0, product=0.0):
         return {
             "mean square of each coordinate": torch.full((d,), square, dtype=_DOUBLE),
@@ -109,7 +113,7 @@ def _mistaken(n, b, d) -> list[Mistake]:
                     "direction is the last, dim=-1",
                     {"square": scale / size},
                 )
-                for size in (n, b)
+                for size in sizes
                 for scale in (1.0, float(d))
             ),
             (

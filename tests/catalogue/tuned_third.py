@@ -96,6 +96,13 @@ def sum_of_the_differences(model, x, score):
     return 0.5 * ((model(x) - score(x)).sum(1) ** 2).mean()
 
 
+@wrong("implicit loss", "squared_sum")
+def outer_product_of_the_score(model, x):
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda y: model(y[None])[0]))(x)
+    s = model(x)
+    return (jacobian.diagonal(dim1=1, dim2=2).sum(1) + 0.5 * torch.einsum("bi,bj->b", s, s)).mean()
+
+
 @wrong("reduced sliced loss", "squared_sum")
 def components_added_first(model, x, *, generator):
     v = _normal(x, generator)
