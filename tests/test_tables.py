@@ -55,6 +55,20 @@ def test_digits_are_significant_digits():
     assert lab.table({"x": [3.14159]}, digits=5).rows == [["3.1416"]]
 
 
+def test_the_sign_of_a_number_in_a_text_is_a_minus():
+    told = {"at -2 to -1": ["(-2, -1)", "2026-11-30 x-1 1e-07", "-∞ for -0.5 nats", "x[-1], --n -n"]}
+    shown = repr(lab.table(told, caption="from -3"))
+    assert [line.strip() for line in shown.splitlines()] == [
+        "from −3",
+        "at −2 to −1",
+        "-" * 20,
+        "(−2, −1)",
+        "2026-11-30 x-1 1e-07",
+        "−∞ for −0.5 nats",
+        "x[-1], --n -n",
+    ]
+
+
 def test_a_terminal_gets_aligned_text():
     shown = repr(lab.table({"name": ["a", "bcd"], "count": [5, 100]}, caption="Two rows"))
     assert shown == "Two rows\nname  count\n----  -----\na         5\nbcd     100"

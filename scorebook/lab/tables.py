@@ -18,6 +18,7 @@ numbers from the row; the table itself is then folded, grouped by the section in
 
 import html
 import math
+import re
 import string
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,8 +72,10 @@ class Table:
         css_class: str = "scorebook-table",
         row_classes: Sequence[str] | None = None,
     ):
-        self.header, self.rows, self.numeric = list(header), [list(r) for r in rows], list(numeric)
-        self.caption, self.css_class = caption, css_class
+        self.header = [_with_minus(name) for name in header]
+        self.rows = [[_with_minus(text) for text in row] for row in rows]
+        self.numeric, self.css_class = list(numeric), css_class
+        self.caption = None if caption is None else _with_minus(caption)
         self.row_classes = row_classes or [""] * len(self.rows)
 
     def __repr__(self) -> str:
@@ -114,6 +117,11 @@ class Table:
             f'<div class="scorebook-table-box"><table class="{self.css_class}">{caption}'
             f"<thead><tr>{head}</tr></thead><tbody>{self._body()}</tbody></table></div>"
         )
+
+
+def _with_minus(text: str) -> str:
+    """A text in which the sign of a number is a minus, not a hyphen."""
+    return re.sub(r"(?<![\w.,\-\[])-(?=[\d∞])", _MINUS, text)
 
 
 def table(columns: dict[str, Any], *, digits: Integer = 3, caption: str | None = None) -> Table:
