@@ -121,6 +121,17 @@ def test_photographs_stay_and_the_rest_turns():
     assert np.abs(np.asarray(night.night(picture))[:5].astype(int) - night.PAGE).max() <= 1
 
 
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_a_photograph_ends_at_its_last_pixel_where_rounding_does_not(off):
+    light = np.full((40, 60, 3), 255, dtype=np.uint8)
+    light[10:30, 20:40] = np.linspace(0, 90, 20).astype(np.uint8)[:, None]
+    places = [((20 + off) / 60, (10 + off) / 40, (40 - off) / 60, (30 - off) / 40)]
+    dark = np.asarray(night.night(Image.fromarray(light), places)).astype(int)
+    assert (dark[10:30, 20:40] == light[10:30, 20:40]).all()
+    dark[10:30, 20:40] = night.PAGE
+    assert np.abs(dark - night.PAGE).max() <= 1
+
+
 def test_a_notebook_shows_a_figure_with_the_places_of_its_photographs(monkeypatch):
     formats = {}
     formatter = SimpleNamespace(for_type=lambda kind, show: formats.update({kind: show}))

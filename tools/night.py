@@ -25,6 +25,7 @@ __all__ = ["Drawn", "Nights", "accompany", "contrast", "drawn", "night", "pictur
 
 PAGE, WHITE = (0x12, 0x17, 0x1C), 0.97  # the colour of a dark page, and how light black ink becomes
 FULL, BRIGHT = 0.09, 0.87  # the chroma of a full colour, and how light the darkest of them become
+ALIKE = 24  # of 255, by which a photograph's last two lines of pixels differ at most
 STEPS = 33  # of the table of colours, for each of red, green and blue
 
 # Björn Ottosson's Oklab (2020): lightness first, then two axes of colour.
@@ -89,6 +90,21 @@ def table():
     return ImageFilter.Color3DLUT(STEPS, turned(np.stack([red, green, blue], axis=-1)).reshape(-1, 3).ravel().tolist())
 
 
+def to_the_pixel(picture, corners):
+    """The corners of a photograph where rounding left a line of paper at a side, or one of its own lines outside."""
+    pixels, corners = np.asarray(picture, dtype=float), list(corners)
+    for k in range(4):
+        first, end = corners[1 - k % 2], corners[3 - k % 2]
+        lines = pixels[first:end].transpose(1, 0, 2) if k % 2 == 0 else pixels[:, first:end]
+        at, outwards = (corners[k], -1) if k < 2 else (corners[k] - 1, 1)
+        beside = at + outwards
+        if (lines[at] == 255).all():
+            corners[k] -= outwards
+        elif 0 <= beside < len(lines) and np.abs(lines[beside] - lines[at]).max() < ALIKE:
+            corners[k] += outwards
+    return corners
+
+
 def night(picture, photographs=()):
     """A picture for a dark page.
 
@@ -101,6 +117,7 @@ def night(picture, photographs=()):
     dark = paper.filter(table())
     for shares in photographs:
         corners = [round(share * side) for share, side in zip(shares, 2 * picture.size, strict=True)]
+        corners = to_the_pixel(paper, corners)
         dark.paste(paper.crop(corners), corners[:2])
     return dark
 

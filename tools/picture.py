@@ -1,6 +1,8 @@
-"""Takes the README's picture from the tour as the book last executed it, and makes a card of it: ``make picture``."""
+"""Takes the front page's picture from the tour as the book last executed it, for light and for dark: ``make picture``.
 
-import base64
+The README shows the light one, and a card is made of it.
+"""
+
 import io
 import os
 from pathlib import Path
@@ -10,6 +12,7 @@ from execution_cache import cache_path
 from generated import write
 from jupyter_cache import get_cache
 from matplotlib.figure import Figure
+from night import drawn, night
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,13 +20,25 @@ MARK = "Four ways from noise to a digit"
 
 
 def picture(notebook):
-    """The PNG that the marked cell of an executed notebook shows, or None if it shows none."""
+    """What the marked cell of an executed notebook draws, or None if it draws nothing."""
     for cell in notebook.cells:
         if cell.cell_type == "code" and MARK in cell.source:
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
-                    return base64.b64decode(output.data["image/png"])
+                    return drawn(output.metadata.get("image/png", {}), output.data["image/png"])
     return None
+
+
+def front_door(shown):
+    """The panels of a picture without their title, which the page has in words: as PNG for light and for dark."""
+    image = Image.open(io.BytesIO(shown.data))
+    lefts, tops, rights, bottoms = zip(*shown.photographs, strict=True)
+    shares = (min(lefts), min(tops), max(rights), max(bottoms))
+    box = [round(share * side) for share, side in zip(shares, 2 * image.size, strict=True)]
+    for each in (image, night(image, shown.photographs)):
+        buffer = io.BytesIO()
+        each.crop(box).save(buffer, "png", optimize=True)
+        yield buffer.getvalue()
 
 
 def executed(name, device="cpu"):
@@ -48,10 +63,12 @@ def card(png):
 
 
 if __name__ == "__main__":
-    png = picture(executed("tour.ipynb", os.environ.get("SCOREBOOK_DEVICE", "cpu")))
-    if png is None:
+    shown = picture(executed("tour.ipynb", os.environ.get("SCOREBOOK_DEVICE", "cpu")))
+    if shown is None:
         raise SystemExit(f"the tour has no cell that draws {MARK!r}")
-    folder, pictures = ROOT / "book" / "_static", {"noise-to-digits.png": png, "card.png": card(png)}
+    light, dark = front_door(shown)
+    folder = ROOT / "book" / "_static"
+    pictures = {"noise-to-digits.png": light, "noise-to-digits-dark.png": dark, "card.png": card(shown.data)}
     try:
         write(folder, pictures)
     except FileExistsError as error:
