@@ -39,6 +39,17 @@ def test_each_option_has_its_own_verdict_and_letter(chapter):
     assert re.findall(r"<summary><b>(\w)</b>.*?</summary>\n\n\*\*(\w+)\.\*\* ", text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [("Is it $N(0, I)$?", ["?"]), ("$x$ for $y$, or $z$", [","]), ("$x$ alone", [])],
+)
+def test_the_marks_of_an_option_stay_with_their_formula(text, held):
+    option = questions.Option(text, "So it is.", right=True)
+    shown = self_tests.chapter([questions.Question("one", "Sampling", "Which?", (option,), {}, ())])
+    boxes = BeautifulSoup(shown, "html.parser").select("summary .held")
+    assert [box.get_text()[len(box.find(class_="math").get_text()) :] for box in boxes] == held
+
+
 @pytest.mark.parametrize("n", [0, 2])
 def test_a_notebook_without_one_place_for_the_questions_is_refused(n):
     cells = [{"cell_type": "markdown", "source": ["## Exercises\n", "\n", "One."]}] * n

@@ -10,7 +10,7 @@ import re
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-__all__ = ["HeldMarks", "setup"]
+__all__ = ["CLOSING", "HeldMarks", "setup"]
 
 OPENING = re.compile(r"[(\[“‘\"]+\Z")
 CLOSING = re.compile(r"(?:[,.;:?!)\]”’'\"]|-\w{1,3}\b)+")

@@ -12,6 +12,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from myst_parser.mdit_to_docutils.base import default_slugify
+from punctuation import CLOSING
 from questions import bank, inline
 from sphinx.errors import ExtensionError
 
@@ -31,12 +32,18 @@ def place_of(title):
     return default_slugify("".join(token.content for token in tokens if token.type in {"text", "code_inline"}))
 
 
+def _held(html):
+    """Puts each formula and the marks that follow it into one box, as ``punctuation`` does in the text of a page."""
+    before, after = map(re.escape, FORMULA.split("{}"))
+    return re.sub(rf"{before}[^<]*{after}{CLOSING.pattern}", r'<span class="held">\g<0></span>', html)
+
+
 def _option(option, letter, section, say):
     verdict = say("Right.") if option.right else say("No.")
     link = f"[{say(section)}](#{place_of(section)})"
     more = f" {say(SEE).replace('{section}', link)}" if option.right else ""
     return (
-        f"<details><summary><b>{letter}</b> <span>{inline(say(option.text), FORMULA)}</span></summary>\n\n"
+        f"<details><summary><b>{letter}</b> <span>{_held(inline(say(option.text), FORMULA))}</span></summary>\n\n"
         f"**{verdict}** {say(' '.join(option.why.split()))}{more}\n\n</details>"
     )
 
