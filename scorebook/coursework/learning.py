@@ -456,7 +456,7 @@ def _divergences_mistaken(field, x, jacobian) -> list[Mistake]:
     # A number tells that a factor is wrong, and not which two factors made it.
     laws = {"uniform_symmetric", "sparse_signs"}
     factors = laws | {"unit_projections", "half", "twice"}
-    return [mistake for mistake in found if mistake.also is None or not laws & mistake.keys <= mistake.keys <= factors]
+    return [m for m in found if m.also is None or not (m.keys & laws and m.keys <= factors)]
 
 
 def check_loss(loss: Callable[..., Any], kind: _Kind, *, seed: Integer = 0, time_limit: Number | None = 30.0) -> Report:
