@@ -230,6 +230,41 @@ def test_a_wrong_estimate_of_the_divergence_is_named(name):
     graded.is_named(lambda seed: coursework.check_divergence(f, exact=False, seed=seed), *mistakes)
 
 
+def of_length_one(form):
+    """Student's estimate of the trace whose projections are of length 1, or which is a mean over dimensions."""
+
+    def estimate(field, x, *, generator):
+        d = x.shape[1]
+        jacobian = torch.func.vmap(torch.func.jacrev(lambda row: field(row[None])[0]))(x)
+        if form == "mean of the trace":
+            return jacobian.diagonal(dim1=1, dim2=2).mean(1)
+        if form == "one coordinate":
+            v = torch.nn.functional.one_hot(torch.randint(d, (len(x),), generator=generator), d).to(x)
+        else:
+            v = {"sphere": unit, "mean of normal ones": normal, "mean of signs": signs}[form](x, generator)
+            v = v if form == "sphere" else v / math.sqrt(d)
+        return torch.einsum("bi,bij,bj->b", v, jacobian, v)
+
+    return estimate
+
+
+@pytest.mark.parametrize("dims", [3, 5])
+@pytest.mark.parametrize(
+    "form", ["mean of the trace", "one coordinate", "sphere", "mean of normal ones", "mean of signs"]
+)
+def test_a_trace_divided_by_its_three_dimensions_is_not_taken_for_uniform_projections(form, dims):
+    estimate = of_length_one(form)
+    graded.is_named(
+        lambda seed: coursework.check_divergence(estimate, exact=False, event_shape=(dims,), seed=seed),
+        "unit_projections",
+    )
+
+
+def test_projections_uniform_around_zero_are_told_from_short_ones_in_three_dimensions():
+    f, name = WRONG_ESTIMATES["rand on [-1, 1]"]
+    graded.is_named(lambda seed: coursework.check_divergence(f, exact=False, event_shape=(3,), seed=seed), name)
+
+
 def explicit(factor=0.5, reduce=lambda squares: squares.sum(1).mean(), sign=-1):
     return lambda model, x, score: factor * reduce((model(x) + sign * score(x)).square())
 

@@ -154,8 +154,13 @@ def _scores_mistaken(distribution, x, truth) -> list[Mistake]:
     def added_up():
         return {"score": truth.cumsum(0)}
 
+    def over_again():
+        return {"score": truth * torch.arange(1, len(x) + 1).unsqueeze(1)}
+
     words = "the gradients of the points add up from one to the next: clear x.grad, or use autograd.grad"
-    return [*slips(scaled, scalings + entries), Mistake("accumulated", words, added_up)]
+    again = "the gradient of the batch is added to itself once more for each point: clear x.grad, or use autograd.grad"
+    sums = [Mistake("accumulated", words, added_up), Mistake("accumulated", again, over_again)]
+    return [*slips(scaled, scalings + entries), *sums]
 
 
 def _mixtures_mistaken(law, x) -> tuple[Callable[..., Tensor], list[tuple[str, str, dict[str, Any]]]]:
@@ -357,13 +362,7 @@ def _check_estimated_divergence(student, f, field, x, truth, jacobian, generator
     answer = Answer.mean_of("divergence", means, truth, 1e-9 * rms(truth), right_std=right_std)
     mistakes = _divergences_mistaken(field, x, jacobian)
     mistakes += _added_up(answer, lambda k: {"divergence": k * truth})
-    if math.prod(x.shape[1:]) == 3:
-        # 1/d is also the variance of a number uniform on [−1, 1]: the spread tells.
-        ratio = (variance.mean() / _spread_of_unit_projections(jacobian).mean()).item()
-        mistakes = [m for m in mistakes if m.keys.isdisjoint({"unit_projections", "uniform_symmetric"}
-                    - {"unit_projections" if 0.8 < ratio < 1.25 else "uniform_symmetric"})]  # fmt: skip
-    if (variance.mean() / _spread_of_unit_projections(jacobian).mean()).item() > 4:
-        mistakes = [m for m in mistakes if "unit_projections" not in m.keys]  # they are quiet
+    mistakes = _told_by_length(mistakes, jacobian, variance.mean().item())
     mistakes = _told_by_spread(mistakes, jacobian, variance)
     report = judge(
         "check_divergence", [answer], mistakes, verified="the mean of your estimate is the trace of the Jacobian"
@@ -386,11 +385,29 @@ def _told_by_spread(mistakes, jacobian, variance) -> list[Mistake]:
     return [m for m in mistakes if far not in m.keys] if gaps[near] < 0.5 * gaps[far] else mistakes
 
 
-def _spread_of_unit_projections(jacobian) -> Tensor:
-    """Variance of ``vᵀ J v`` for ``v`` uniform on the unit sphere."""
-    d, trace = jacobian.shape[-1], _trace(jacobian)
+def _told_by_length(mistakes, jacobian, variance) -> list[Mistake]:
+    """The mistakes without projections of length 1 that spread unlike such, or others that have their mean."""
+    d, trace, diagonal = jacobian.shape[-1], _trace(jacobian), jacobian.diagonal(dim1=1, dim2=2).square().sum(1)
     square = (0.5 * (jacobian + jacobian.mT)).square().sum((1, 2))
-    return (2 * square + trace**2) / (d * (d + 2)) - trace**2 / d**2
+    signs = 2 * (square - diagonal)  # of vᵀ J v with signs for v
+    of_unit = [
+        (2 * square + trace**2) / (d * (d + 2)) - trace**2 / d**2,  # on the sphere
+        diagonal / d - trace**2 / d**2,  # along one axis
+        2 * square / d**2,  # a mean over dimensions, of normal projections
+        signs / d**2,  # or of signs
+        0 * trace,  # or of the trace itself
+    ]
+    lengths = {"unit_projections": of_unit, "uniform_symmetric": [(1 / 5 - 1 / 9) * diagonal + signs / 9]}
+
+    def gap(key):
+        return min(abs(math.log(max(variance, 1e-24) / max(spread.mean().item(), 1e-24))) for spread in lengths[key])
+
+    if d == 3:  # 1/d is also the variance of a number uniform on [−1, 1]
+        far = max(lengths, key=gap)
+        mistakes = [m for m in mistakes if far not in m.keys]
+    if variance > 4 * max(spread.mean().item() for spread in of_unit):
+        mistakes = [m for m in mistakes if "unit_projections" not in m.keys]  # they are quiet
+    return mistakes
 
 
 def _added_up(answer, predict) -> list[Mistake]:
